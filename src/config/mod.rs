@@ -1,0 +1,152 @@
+//! Configuration: one typed struct a section, read once at start.
+//!
+//! Four layers, the later one winning: `default.toml` (compiled in), `config/alertrace.toml` or `--config FILE`, `.env`,
+//! the environment. Where each value came from is kept until it has been checked, so that a message can say where to
+//! go and change it, and every mistake is reported at once. Nothing is looked up behind the caller's back: the
+//! environment is a parameter ([`Sources`]), and what is asked for but not built yet is an error, never ignored.
+//! Secrets are [`SecretString`](secrecy::SecretString)s: `Debug` does not show them.
+
+mod alias;
+mod database;
+mod error;
+mod http;
+mod identity;
+mod layers;
+mod mqtt;
+mod origin;
+mod reader;
+pub mod secrets;
+mod sections;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use database::Database;
+pub use error::{Error, Problem};
+pub use http::Http;
+pub use identity::{Identity, Registration};
+pub use layers::Place;
+pub use mqtt::Mqtt;
+pub use origin::OriginPattern;
+pub use sections::{Ingest, Log, LogFormat, Shutdown, Store, Tls};
+
+use reader::Reader;
+
+/// The file that is read when no `--config` is given, if it exists.
+pub const DEFAULT_FILE: &str = "config/alertrace.toml";
+
+/// The defaults, as compiled in: every key with a comment.
+pub const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// Everything the server can be told, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Directory of everything the server writes.
+    pub data_dir: PathBuf,
+    /// Name of the deployment, for logs.
+    pub environment: String,
+    /// `[http]`
+    pub http: Http,
+    /// `[mqtt]`
+    pub mqtt: Mqtt,
+    /// `[ingest]`
+    pub ingest: Ingest,
+    /// `[store]`
+    pub store: Store,
+    /// `[database]`
+    pub database: Database,
+    /// `[identity]`
+    pub identity: Identity,
+    /// `[tls]`
+    pub tls: Tls,
+    /// `[log]`
+    pub log: Log,
+    /// `[shutdown]`
+    pub shutdown: Shutdown,
+}
+
+/// Where configuration comes from. `Sources::default()` names nothing, and so gives the defaults: what a test starts from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// A file that was asked for: it must exist, and takes the place of `default_file`.
+    pub config_file: Option<PathBuf>,
+    /// A file that is read if it exists.
+    pub default_file: Option<PathBuf>,
+    /// A file of `NAME=value` lines, read if it exists. Names that are not Alertrace's are left alone.
+    pub dotenv: Option<PathBuf>,
+    /// The environment. Names that are not Alertrace's are left alone.
+    pub env: BTreeMap<String, String>,
+}
+
+impl Sources {
+    /// What a process started by a person or a service manager reads: `config_file` or [`DEFAULT_FILE`], `.env` in the
+    /// working directory, and the process's environment. The only place that looks at any of them.
+    #[must_use]
+    pub fn from_process(config_file: Option<PathBuf>) -> Self {
+        Self {
+            config_file,
+            default_file: Some(PathBuf::from(DEFAULT_FILE)),
+            dotenv: Some(PathBuf::from(".env")),
+            // Lossy, so that a foreign variable in another encoding does no harm; one of ours is refused in `layers`.
+            env: std::env::vars_os()
+                .map(|(name, value)| {
+                    (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Reads, merges and checks the configuration.
+///
+/// # Errors
+/// Every problem found, together: unreadable files, unknown keys, values of the wrong type or out of range, and what is
+/// asked for but not available. Each names the key and where its value came from.
+pub fn load(sources: &Sources) -> Result<Config, Error> {
+    let mut problems = Vec::new();
+    let values = layers::merge(sources, &mut problems);
+    let mut reader = Reader::new(values, problems);
+    let config = Config::read(&mut reader);
+    reader.finish()?;
+    Ok(config)
+}
+
+impl Config {
+    fn read(r: &mut Reader) -> Self {
+        Self {
+            data_dir: r.path("data_dir"),
+            environment: r.required_text("environment"),
+            http: Http::read(r),
+            mqtt: Mqtt::read(r),
+            ingest: Ingest::read(r),
+            store: Store::read(r),
+            database: Database::read(r),
+            identity: Identity::read(r),
+            tls: Tls::read(r),
+            log: Log::read(r),
+            shutdown: Shutdown::read(r),
+        }
+    }
+
+    /// What is allowed, but should be said at start. One sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !self.http.listen.ip().is_loopback() && !self.http.tls && !self.http.behind_proxy {
+            warnings.push(format!(
+                "http.listen is {}: passwords and tokens cross the network in clear; put a proxy that speaks TLS in front \
+                 and set http.behind_proxy = true, or listen on 127.0.0.1",
+                self.http.listen
+            ));
+        }
+        warnings
+    }
+
+    /// The SQLite database's file: the path of `database.url`, or `alertrace.db` in `data_dir`.
+    #[must_use]
+    pub fn sqlite_path(&self) -> PathBuf {
+        self.database.sqlite_file().map_or_else(|| self.data_dir.join("alertrace.db"), Path::to_path_buf)
+    }
+}

@@ -1,0 +1,87 @@
+//! `[mqtt]`: the broker's listeners and the bounds that keep one client from harming the others.
+//!
+//! `open` gives up who-is-who, so it is refused anywhere but on loopback.
+
+use std::net::SocketAddr;
+
+use super::reader::Reader;
+
+/// `[mqtt]`
+#[derive(Debug, Clone)]
+pub struct Mqtt {
+    /// Plain listener; `None` = off.
+    pub listen: Option<SocketAddr>,
+    /// TLS listener; always `None` in this version.
+    pub tls_listen: Option<SocketAddr>,
+    /// Anonymous clients and any topic, on loopback only.
+    pub open: bool,
+    /// Devices that never had a token may connect without one.
+    pub legacy: bool,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// Connections at once from one IP address.
+    pub max_connections_per_address: usize,
+    /// Seconds until the CONNECT has to be there.
+    pub connect_deadline_s: u64,
+    /// Largest packet, in bytes.
+    pub max_packet_bytes: u32,
+    /// Unacknowledged messages a session may have in flight; at least 1.
+    pub receive_maximum: u16,
+    /// Longest session expiry, in seconds.
+    pub max_session_expiry_s: u32,
+    /// Messages kept for one session that is away.
+    pub max_queued_messages: usize,
+    /// Longest keep-alive, in seconds; 0 = the client's own.
+    pub max_keep_alive_s: u16,
+    /// Levels in a topic or filter.
+    pub max_topic_levels: usize,
+    /// Bytes in a topic or filter.
+    pub max_topic_bytes: usize,
+    /// Subscriptions of one session.
+    pub max_subscriptions: usize,
+    /// Distinct filters in the whole broker.
+    pub max_filters: usize,
+    /// Retained messages.
+    pub max_retained: usize,
+}
+
+/// The longest packet that MQTT's length field can announce, header included. [MQTT-2.2.3]
+const LARGEST_PACKET: i64 = 268_435_460;
+
+impl Mqtt {
+    pub(super) fn read(r: &mut Reader) -> Self {
+        let mqtt = Self {
+            listen: r.address("mqtt.listen"),
+            tls_listen: r.address("mqtt.tls_listen"),
+            open: r.boolean("mqtt.open"),
+            legacy: r.boolean("mqtt.legacy"),
+            max_connections: r.integer("mqtt.max_connections", 1..=10_000_000),
+            max_connections_per_address: r.integer("mqtt.max_connections_per_address", 1..=10_000_000),
+            connect_deadline_s: r.integer("mqtt.connect_deadline_s", 1..=300),
+            max_packet_bytes: r.integer("mqtt.max_packet_bytes", 1024..=LARGEST_PACKET),
+            receive_maximum: r.integer("mqtt.receive_maximum", 1..=i64::from(u16::MAX)),
+            max_session_expiry_s: r.integer("mqtt.max_session_expiry_s", 0..=i64::from(u32::MAX)),
+            max_queued_messages: r.integer("mqtt.max_queued_messages", 0..=10_000_000),
+            max_keep_alive_s: r.integer("mqtt.max_keep_alive_s", 0..=i64::from(u16::MAX)),
+            // `sensores/{device_id}/data` and the others have three levels; a device_id has up to some dozen bytes.
+            max_topic_levels: r.integer("mqtt.max_topic_levels", 3..=1000),
+            max_topic_bytes: r.integer("mqtt.max_topic_bytes", 64..=i64::from(u16::MAX)),
+            max_subscriptions: r.integer("mqtt.max_subscriptions", 1..=1_000_000),
+            max_filters: r.integer("mqtt.max_filters", 1..=10_000_000),
+            max_retained: r.integer("mqtt.max_retained", 1..=100_000_000),
+        };
+        if mqtt.tls_listen.is_some() {
+            r.refuse(
+                "mqtt.tls_listen",
+                "MQTT over TLS does not exist yet; leave it empty, and put a TLS terminator in front of mqtt.listen",
+            );
+        }
+        if mqtt.open && mqtt.listen.is_some_and(|listen| !listen.ip().is_loopback()) {
+            r.refuse(
+                "mqtt.open",
+                "true lets anybody in, so it is only allowed with mqtt.listen on loopback (127.0.0.1 or ::1)",
+            );
+        }
+        mqtt
+    }
+}

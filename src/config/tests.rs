@@ -1,0 +1,268 @@
+//! The layers and the messages, through `load`, without touching the process's environment.
+
+use std::path::Path;
+
+use secrecy::ExposeSecret as _;
+
+use super::*;
+
+fn env(pairs: &[(&str, &str)]) -> Sources {
+    let env = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Sources { env, ..Sources::default() }
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn file(text: &str) -> (tempfile::TempDir, Sources) {
+    let dir = tempfile::tempdir().unwrap();
+    let config_file = Some(write(dir.path(), "a.toml", text));
+    (dir, Sources { config_file, ..Sources::default() })
+}
+
+/// The message, which must be there, and must have exactly `count` problems.
+fn refused(sources: &Sources, count: usize) -> String {
+    let error = load(sources).unwrap_err();
+    assert_eq!(error.problems.len(), count, "{error}");
+    error.to_string()
+}
+
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let config = load(&Sources::default()).unwrap();
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:8000");
+    assert_eq!(config.mqtt.listen.unwrap().to_string(), "127.0.0.1:1883");
+    assert_eq!(config.mqtt.tls_listen, None);
+    assert_eq!(config.sqlite_path(), Path::new("data/alertrace.db"));
+    assert_eq!(config.tls.dir, Path::new("certs"));
+    assert_eq!(config.identity.registration, Registration::First);
+    assert_eq!(config.log.format, LogFormat::Text);
+    assert!(!config.http.tls && !config.mqtt.open && !config.mqtt.legacy);
+    assert!(config.warnings().is_empty());
+}
+
+#[test]
+fn each_layer_beats_the_one_below() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sources = Sources {
+        default_file: Some(write(
+            dir.path(),
+            "alertrace.toml",
+            "data_dir = \"file\"\n[store]\nreaders = 5\nbusy_timeout_ms = 55\n",
+        )),
+        dotenv: Some(write(
+            dir.path(),
+            ".env",
+            "ALERTRACE__DATA_DIR=dotenv\nexport ALERTRACE__STORE__READERS='6'\nOTHER=x\n",
+        )),
+        env: BTreeMap::from([(String::from("ALERTRACE__DATA_DIR"), String::from("env"))]),
+        config_file: None,
+    };
+    let config = load(&sources).unwrap();
+    assert_eq!(config.data_dir, Path::new("env"));
+    assert_eq!(
+        (config.store.readers, config.store.busy_timeout_ms, config.store.retention_days),
+        (6, 55, 730)
+    );
+
+    sources.config_file = Some(write(dir.path(), "other.toml", "[store]\nretention_days = 30\n"));
+    let config = load(&sources).unwrap();
+    assert_eq!(
+        (config.store.busy_timeout_ms, config.store.retention_days),
+        (5000, 30),
+        "--config replaces the default file"
+    );
+}
+
+#[test]
+fn only_a_file_that_was_asked_for_must_exist() {
+    let absent = Some(PathBuf::from("/nonexistent/alertrace.toml"));
+    let sources = Sources { default_file: absent.clone(), dotenv: absent.clone(), ..Sources::default() };
+    assert!(load(&sources).is_ok());
+    let message = refused(&Sources { config_file: absent, ..Sources::default() }, 1);
+    assert!(message.contains("cannot read /nonexistent/alertrace.toml"), "{message}");
+}
+
+#[test]
+fn an_unknown_key_of_a_file_names_the_nearest() {
+    let (_dir, sources) = file("[http]\nlisten_ = \"127.0.0.1:1\"\n[mqqt]\n[log]\n");
+    let message = refused(&sources, 2);
+    assert!(message.contains("unknown key `http.listen_`"), "{message}");
+    assert!(message.contains("a.toml); the nearest known is `http.listen`"), "{message}");
+    assert!(message.contains("unknown key `mqqt`"), "an empty section is a mistake too: {message}");
+}
+
+#[test]
+fn an_unknown_variable_names_the_nearest() {
+    let message = refused(&env(&[("ALERTRACE__MQTT__MAX_CONECTIONS", "5"), ("UNRELATED__X", "1")]), 1);
+    assert_eq!(
+        message,
+        "configuration: unknown key `mqtt.max_conections` (environment variable ALERTRACE__MQTT__MAX_CONECTIONS); \
+         the nearest known is `ALERTRACE__MQTT__MAX_CONNECTIONS`"
+    );
+}
+
+#[test]
+fn a_type_error_names_key_value_place_and_what_is_allowed() {
+    let message = refused(&env(&[("ALERTRACE__STORE__READERS", "four")]), 1);
+    assert_eq!(
+        message,
+        "configuration: `store.readers` is \"four\" (environment variable ALERTRACE__STORE__READERS); \
+         allowed: an integer from 1 to 64"
+    );
+    let (_dir, sources) = file("[store]\nreaders = \"4\"\n[http]\nlisten = \"localhost:8000\"\n");
+    let message = refused(&sources, 2);
+    assert!(message.contains("`store.readers` is \"4\""), "a number in a file has no quotes: {message}");
+    assert!(message.contains("`http.listen` is \"localhost:8000\""), "{message}");
+}
+
+#[test]
+fn problems_of_all_layers_are_reported_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let sources = Sources {
+        config_file: Some(write(dir.path(), "a.toml", "[http]\nlisten = 8000\nnope = 1\n")),
+        dotenv: Some(write(dir.path(), ".env", "ALERTRACE__LOG__FORMAT=xml\nLOG_LEVEL=loud\n")),
+        ..env(&[("ALERTRACE__MQTT__OPEN", "maybe"), ("SENTRY_DSN", "https://k@sentry.example/1")])
+    };
+    let message = refused(&sources, 6);
+    for part in [
+        "configuration: 6 problems\n  - ",
+        "`http.listen` is 8000",
+        "`http.nope`",
+        "`log.format` is \"xml\" (ALERTRACE__LOG__FORMAT in ",
+        "`log.level` is \"loud\" (LOG_LEVEL in ",
+        "`mqtt.open` is \"maybe\"",
+        "environment variable SENTRY_DSN: ",
+    ] {
+        assert!(message.contains(part), "{part} in {message}");
+    }
+}
+
+#[test]
+fn secrets_are_in_no_debug_and_in_no_message() {
+    let secret = "correct-horse-battery-staple-0123456789";
+    let config = load(&env(&[("JWT_SECRET_KEY", secret)])).unwrap();
+    assert_eq!(config.identity.jwt_secret.as_ref().unwrap().expose_secret(), secret);
+    assert_eq!(secrets::jwt_secret(&config).unwrap().expose(), secret.as_bytes());
+    assert!(!format!("{config:?}").contains("horse"));
+
+    let message = refused(&env(&[("JWT_SECRET_KEY", "horse"), ("DATABASE_URL", "mysql://u:horse@h/d")]), 2);
+    assert!(!message.contains("horse"), "{message}");
+    let (dir, mut sources) = file("[identity]\njwt_secret = \"horse\n");
+    sources.dotenv = Some(write(dir.path(), ".env", "# comment\nJWT_SECRET_KEY=battery horse staple\n"));
+    let message = refused(&sources, 2);
+    assert!(!message.contains("horse"), "{message}");
+    assert!(message.contains("line 2") && message.contains("a.toml: "), "{message}");
+}
+
+#[test]
+fn every_key_is_documented_and_known() {
+    let lines: Vec<&str> = DEFAULTS.lines().collect();
+    let mut keys = 0;
+    for (at, line) in lines.iter().enumerate().filter(|(_, line)| !line.starts_with(['#', '['])) {
+        if let Some((key, _)) = line.split_once(" = ") {
+            keys += 1;
+            assert!(at > 0 && lines[at - 1].starts_with("# "), "{key} has no comment above it");
+        }
+    }
+    // As the layers see it: nothing is lost between the text and the set of known keys, and each is taken by a section.
+    let values = layers::merge(&Sources::default(), &mut Vec::new());
+    assert_eq!(values.len(), keys);
+    let mut reader = Reader::new(values, Vec::new());
+    Config::read(&mut reader);
+    assert_eq!(reader.unread(), Vec::<&str>::new());
+    reader.finish().unwrap();
+}
+
+#[test]
+fn what_is_not_built_is_an_error_that_says_so() {
+    for (name, value, reason) in [
+        (
+            "DATABASE_URL",
+            "postgres://u:p@h/d",
+            "`database.url` (environment variable DATABASE_URL): PostgreSQL is not selectable",
+        ),
+        (
+            "DATABASE_URL",
+            "postgresql+asyncpg://u:p@h/d",
+            "PostgreSQL is not selectable in this version; leave DATABASE_URL unset",
+        ),
+        ("POSTGRES_HOST", "db", "(environment variable POSTGRES_HOST): PostgreSQL is not selectable"),
+        ("DIRECT_URL", "postgres://h/d", "database.direct_url"),
+        ("DATABASE_CA", "ca.pem", "database.ca"),
+        ("SUPABASE_URL", "https://x.supabase.co", "Supabase does not exist yet"),
+        ("SUPABASE_KEY", "k", "environment variable SUPABASE_KEY: "),
+        ("SUPABASE_SERVICE_ROLE_KEY", "k", "environment variable SUPABASE_SERVICE_ROLE_KEY: "),
+        ("MQTT_BROKER", "h", "reading from an external broker does not exist yet"),
+        ("ALERTRACE__MQTT__TLS_LISTEN", "0.0.0.0:8883", "MQTT over TLS does not exist yet"),
+        ("ALERTRACE__HTTP__TLS", "true", "HTTPS on the HTTP port does not exist yet"),
+    ] {
+        let message = refused(&env(&[(name, value)]), 1);
+        assert!(message.contains(reason), "{name}: {message}");
+    }
+}
+
+#[test]
+fn aliases_set_their_keys_and_explicit_names_beat_them() {
+    let config = load(&env(&[
+        ("DATABASE_URL", "sqlite:///srv/alertrace.db"),
+        ("JWT_ACCESS_TOKEN_EXPIRE_MINUTES", "15"),
+        ("ENVIRONMENT", "staging"),
+        ("LOG_LEVEL", "WARNING"),
+        ("ALERTRACE__LOG__LEVEL", "debug"),
+        ("SENTRY_DSN", ""),
+        ("SUPABASE_URL", ""),
+    ]))
+    .unwrap();
+    assert_eq!(config.sqlite_path(), Path::new("/srv/alertrace.db"));
+    assert_eq!(config.identity.access_token_minutes, 15);
+    assert_eq!(config.environment, "staging");
+    assert_eq!(config.log.level, "debug");
+
+    // An explicit empty value is how a person says "not that one" where the alias cannot be taken away.
+    let config = load(&env(&[("POSTGRES_USER", "app"), ("ALERTRACE__DATABASE__URL", "")])).unwrap();
+    assert_eq!(config.sqlite_path(), Path::new("data/alertrace.db"));
+}
+
+#[test]
+fn origins_are_added_to_those_built_in() {
+    let config = load(&env(&[(
+        "ALLOWED_ORIGINS",
+        "https://finca.example, https://*.finca.example,http://localhost:3000",
+    )]))
+    .unwrap();
+    let origins: Vec<&str> = config.http.allowed_origins.iter().map(OriginPattern::as_str).collect();
+    assert_eq!(origins[..3], http::BUILT_IN_ORIGINS);
+    assert_eq!(origins[3..], ["https://finca.example", "https://*.finca.example"]);
+    assert!(config.http.allows_origin("https://a.finca.example"));
+    assert!(!config.http.allows_origin("https://evil.vercel.app"));
+
+    let config = load(&env(&[("ALLOWED_ORIGINS", r#"["https://finca.example"]"#)])).unwrap();
+    assert!(config.http.allows_origin("https://finca.example"), "a JSON list, as pydantic took it");
+    let message = refused(&env(&[("ALLOWED_ORIGINS", "*")]), 1);
+    assert!(
+        message.contains("environment variable ALLOWED_ORIGINS") && message.contains("never alone"),
+        "{message}"
+    );
+}
+
+#[test]
+fn an_open_broker_stays_on_loopback() {
+    let open = ("ALERTRACE__MQTT__OPEN", "true");
+    assert!(load(&env(&[open])).unwrap().mqtt.open);
+    assert!(load(&env(&[open, ("ALERTRACE__MQTT__LISTEN", "[::1]:0")])).is_ok());
+    assert_eq!(load(&env(&[open, ("ALERTRACE__MQTT__LISTEN", "")])).unwrap().mqtt.listen, None);
+    let message = refused(&env(&[open, ("ALERTRACE__MQTT__LISTEN", "0.0.0.0:1883")]), 1);
+    assert!(message.contains("`mqtt.open` (environment variable ALERTRACE__MQTT__OPEN)"), "{message}");
+}
+
+#[test]
+fn http_in_clear_off_loopback_is_a_warning() {
+    let listen = ("ALERTRACE__HTTP__LISTEN", "0.0.0.0:8000");
+    assert_eq!(load(&env(&[listen])).unwrap().warnings().len(), 1);
+    assert!(load(&env(&[listen, ("ALERTRACE__HTTP__BEHIND_PROXY", "true")])).unwrap().warnings().is_empty());
+    refused(&env(&[("ALERTRACE__HTTP__LISTEN", "")]), 1);
+}

@@ -1,0 +1,111 @@
+//! The directory in memory: which device is whose, and which worker sees which sensor.
+//!
+//! Every delivery to a subscriber and every event on a WebSocket asks it, so it must not ask the
+//! database. One process owns the database, so the API keeps it true: it changes the directory
+//! after the commit that it speaks of, and says who is to be cut off.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tokio::sync::broadcast;
+
+use super::Principal;
+use crate::domain::{DeviceId, SensorRef};
+use crate::store::sensores::Alcance;
+use crate::store::{self, Store};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Directorio {
+    datos: RwLock<Datos>,
+    revocados: broadcast::Sender<Revocado>,
+}
+
+#[derive(Debug, Default)]
+struct Datos {
+    por_device: HashMap<DeviceId, SensorRef>,
+    /// (trabajador, sensor) in force.
+    asignaciones: HashSet<(i64, i64)>,
+}
+
+/// Whose connections must end now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revocado {
+    /// A device whose credential was replaced or revoked.
+    Dispositivo(i64),
+    /// A person, by `user_id`.
+    Usuario(String),
+}
+
+impl Directorio {
+    /// Reads the directory from the store.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn load(store: &Store) -> store::Result<Self> {
+        let mut tx = store.read().await?;
+        let sensores = store::sensores::all_active(&mut tx).await?;
+        let asignaciones = store::asignaciones::all_active(&mut tx).await?;
+        tx.commit().await?;
+        let por_device = sensores.into_iter().map(|s| (s.device_id.clone(), s)).collect();
+        let datos = Datos { por_device, asignaciones: asignaciones.into_iter().collect() };
+        Ok(Self { datos: RwLock::new(datos), revocados: broadcast::channel(1024).0 })
+    }
+
+    /// The sensor in use that goes by `device_id`.
+    #[must_use]
+    pub fn sensor(&self, device_id: &str) -> Option<SensorRef> {
+        self.read().por_device.get(device_id).cloned()
+    }
+
+    /// Whether `quien` may see what `sensor` says: itself, or its people.
+    #[must_use]
+    pub fn puede_ver(&self, quien: &Principal, sensor: &SensorRef) -> bool {
+        match quien {
+            Principal::Dispositivo(propio) => propio.id_sensor == sensor.id_sensor,
+            Principal::Usuario(usuario) => {
+                usuario.alcance().is_some_and(|a| self.alcanza(a, sensor.id_sensor, sensor.id_empresa))
+            }
+            Principal::Anonimo => false,
+        }
+    }
+
+    /// Whether a scope covers a sensor of `id_empresa`.
+    #[must_use]
+    pub fn alcanza(&self, alcance: Alcance, id_sensor: i64, id_empresa: i64) -> bool {
+        alcance.id_empresa == id_empresa
+            && alcance.id_trabajador.is_none_or(|t| self.read().asignaciones.contains(&(t, id_sensor)))
+    }
+
+    /// A sensor was registered or is in use again.
+    pub fn alta(&self, sensor: SensorRef) {
+        self.write().por_device.insert(sensor.device_id.clone(), sensor);
+    }
+
+    /// A sensor was retired: nobody hears it any more, and its connection ends.
+    pub fn baja(&self, sensor: &SensorRef) {
+        self.write().por_device.remove(&sensor.device_id);
+        self.revoca(Revocado::Dispositivo(sensor.id_sensor));
+    }
+
+    /// Ends the connections of `quien`.
+    pub fn revoca(&self, quien: Revocado) {
+        // No receiver = no broker running (a command-line tool): nothing to end.
+        let _ = self.revocados.send(quien);
+    }
+
+    /// Hears whose connections must end.
+    #[must_use]
+    pub fn revocados(&self) -> broadcast::Receiver<Revocado> {
+        self.revocados.subscribe()
+    }
+
+    // A panic while the lock is held cannot leave half a change: each change is one map operation.
+    fn read(&self) -> RwLockReadGuard<'_, Datos> {
+        self.datos.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Datos> {
+        self.datos.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

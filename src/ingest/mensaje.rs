@@ -1,0 +1,63 @@
+//! What goes to the writer and what comes back.
+
+use bytes::Bytes;
+
+use crate::domain::{Alerta, Lectura, Rechazo, SensorRef, Timestamp};
+
+/// A decoded message of a sensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mensaje {
+    /// Who measured.
+    pub sensor: SensorRef,
+    /// What can be stored.
+    pub lecturas: Vec<Lectura>,
+    /// What cannot, and why.
+    pub rechazos: Vec<Rechazo>,
+    /// When the server received it.
+    pub recibido: Timestamp,
+    /// Whether the sender marked it as sent before (MQTT's DUP).
+    pub dup: bool,
+    /// The payload, when it did not come by MQTT and has yet to be routed there.
+    pub por_rutear: Option<Bytes>,
+}
+
+/// What became of a [`Mensaje`], after its commit.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Resultado {
+    /// Readings stored (new, or merged into a stored one).
+    pub aceptadas: u32,
+    /// Readings that were stored already.
+    pub duplicadas: u32,
+    /// Alerts that it opened.
+    pub alertas_generadas: u32,
+    /// Everything that was refused, from decoding to the database.
+    pub rechazos: Vec<Rechazo>,
+}
+
+impl Resultado {
+    /// Nothing of the message is a stored reading: MQTT 5 answers 0x99, HTTP 422.
+    #[must_use]
+    pub const fn rechazado(&self) -> bool {
+        self.aceptadas == 0 && self.duplicadas == 0
+    }
+}
+
+/// A person closes an alert.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolver {
+    /// Which.
+    pub id_alerta: i64,
+    /// The person's `user_id`.
+    pub por: String,
+    /// What they wrote.
+    pub notas: Option<String>,
+}
+
+/// What became of a [`Resolver`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resuelta {
+    /// The alert, closed (by this request or before it).
+    pub alerta: Alerta,
+    /// The last reading is still outside: a new alert was opened, one step more severe.
+    pub nueva: Option<Alerta>,
+}

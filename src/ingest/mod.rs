@@ -1,0 +1,15 @@
+//! From bytes to committed readings.
+//!
+//! [`decode`] turns a payload into readings and refusals; [`Ingest`] hands them to the one writer
+//! (`batcher`), which commits what has arrived while the last commit was being synced and only
+//! then answers. An answer means: on disk, as a reading or as a refusal.
+
+mod batcher;
+pub mod decode;
+mod lote;
+mod mensaje;
+mod vivo;
+mod writer;
+
+pub use batcher::{Ajustes, Cerrado, Ingest, NoTomado, Salud};
+pub use mensaje::{Mensaje, Resolver, Resuelta, Resultado};

@@ -1,0 +1,126 @@
+//! What the writer knows of every sensor: its newest values and its open alerts.
+//!
+//! Changed only after a commit; after a commit whose outcome is not known it is read again.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::alertas::{Abierta, Umbrales};
+use crate::domain::{Timestamp, Valores, Variable};
+use crate::store::{self, Store};
+
+/// One sensor.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sensor {
+    /// The newest reading's moment and the newest value of each variable.
+    pub(super) ultima: Option<(Timestamp, Valores)>,
+    /// At most one a variable.
+    pub(super) abiertas: Vec<Abierta>,
+}
+
+impl Sensor {
+    pub(super) fn abierta(&self, tipo: &str) -> Option<&Abierta> {
+        self.abiertas.iter().find(|a| a.alerta.tipo_alerta == tipo)
+    }
+
+    /// Puts `abierta` in place of the one of its variable, or takes it away once it is closed.
+    pub(super) fn pon(&mut self, abierta: Abierta) {
+        self.abiertas.retain(|a| a.alerta.tipo_alerta != abierta.alerta.tipo_alerta);
+        if abierta.alerta.estado.abierta() {
+            self.abiertas.push(abierta);
+        }
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Vivo {
+    sensores: HashMap<i64, Sensor>,
+    umbrales: HashMap<i64, Arc<Umbrales>>,
+    por_defecto: Arc<Umbrales>,
+    retirados: HashSet<i64>,
+    /// The newest moment stored: what the machine's clock is held against.
+    pub(super) mas_nueva: Option<Timestamp>,
+}
+
+impl Vivo {
+    pub(super) async fn load(store: &Store) -> store::Result<Self> {
+        let mut tx = store.read().await?;
+        let mut vivo = Self { mas_nueva: store::lecturas::newest(&mut tx).await?, ..Self::default() };
+        for fila in store::lecturas::latest(&mut tx).await? {
+            vivo.sensores.entry(fila.id_sensor).or_default().ultima = Some((fila.ts, fila.valores));
+        }
+        for (alerta, dentro) in store::alertas::all_open(&mut tx).await? {
+            vivo.sensores.entry(alerta.id_sensor).or_default().abiertas.push(Abierta { alerta, dentro });
+        }
+        let mut propios: HashMap<i64, Vec<_>> = HashMap::new();
+        for (id_empresa, variable, rango) in store::umbrales::all(&mut tx).await? {
+            propios.entry(id_empresa).or_default().push((variable, rango));
+        }
+        tx.commit().await?;
+        vivo.umbrales = propios.into_iter().map(|(id, u)| (id, Arc::new(Umbrales::with(u)))).collect();
+        Ok(vivo)
+    }
+
+    /// Reads again what may have changed behind a commit of unknown outcome; who was retired since
+    /// the start stays retired.
+    pub(super) async fn reload(&mut self, store: &Store) -> store::Result<()> {
+        let retirados = std::mem::take(&mut self.retirados);
+        *self = Self { retirados, ..Self::load(store).await? };
+        Ok(())
+    }
+
+    pub(super) fn sensor(&self, id_sensor: i64) -> Sensor {
+        self.sensores.get(&id_sensor).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn umbrales(&self, id_empresa: i64) -> Arc<Umbrales> {
+        self.umbrales.get(&id_empresa).unwrap_or(&self.por_defecto).clone()
+    }
+
+    pub(super) async fn recarga_umbrales(&mut self, store: &Store, id_empresa: i64) -> store::Result<()> {
+        let mut tx = store.read().await?;
+        let propios = store::umbrales::of_empresa(&mut tx, id_empresa).await?;
+        tx.commit().await?;
+        self.umbrales.insert(id_empresa, Arc::new(Umbrales::with(propios)));
+        Ok(())
+    }
+
+    pub(super) fn retira(&mut self, id_sensor: i64) {
+        self.retirados.insert(id_sensor);
+        self.sensores.remove(&id_sensor);
+    }
+
+    /// A sensor that was retired is in use again: what the store says of it holds.
+    pub(super) async fn reincorpora(&mut self, store: &Store, id_sensor: i64) -> store::Result<()> {
+        if self.retirados.contains(&id_sensor) {
+            self.reload(store).await?;
+            self.retirados.remove(&id_sensor);
+        }
+        Ok(())
+    }
+
+    pub(super) fn retirado(&self, id_sensor: i64) -> bool {
+        self.retirados.contains(&id_sensor)
+    }
+
+    /// Takes over what a committed batch made of its sensors.
+    pub(super) fn confirma(&mut self, sensores: HashMap<i64, Sensor>) {
+        for (id, sensor) in sensores {
+            if let Some((ts, _)) = &sensor.ultima {
+                self.mas_nueva = self.mas_nueva.max(Some(*ts));
+            }
+            self.sensores.insert(id, sensor);
+        }
+    }
+
+    /// The newest moment of a sensor.
+    pub(super) fn ultima(&self, id_sensor: i64) -> Option<Timestamp> {
+        self.sensores.get(&id_sensor)?.ultima.as_ref().map(|(ts, _)| *ts)
+    }
+
+    /// The newest value of a variable of a sensor.
+    pub(super) fn ultimo_valor(&self, id_sensor: i64, variable: &Variable) -> Option<f64> {
+        self.sensores.get(&id_sensor)?.ultima.as_ref()?.1.get(variable)
+    }
+}

@@ -1,0 +1,399 @@
+//! The one writer: groups what has arrived while the last commit was being synced (no timer, no
+//! fixed batch), commits it, and only then answers.
+//!
+//! While the store is away nothing is answered and nothing is dropped: the batch is tried again
+//! until it commits. A batch that fails for its content is halved until the culprit stands alone
+//! and is refused; the others commit. A commit of unknown outcome is followed by a reload, and the
+//! readings keep the moments they were given, so that trying again finds them.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use metrics::{counter, gauge, histogram};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::batcher::{Ajustes, Pendiente, Salud, Trabajo};
+use super::lote::{AlertaTocada, Clave, Hecho, Lote};
+use super::mensaje::{Resolver, Resuelta, Resultado};
+use super::vivo::Vivo;
+use crate::alertas;
+use crate::domain::{Accion, BUILD_DATE, Clock, Motivo, Rechazo, SensorRef, Timestamp, Valores, Variable};
+use crate::realtime::{Evento, Hub, Que};
+use crate::store::lecturas::Orden;
+use crate::store::{self, Store};
+
+/// A redelivery (DUP) without a timestamp counts as a reading stored within this time.
+const REENVIO: Duration = Duration::from_secs(120);
+/// The machine's clock may be this far behind the newest stored reading.
+const ATRASO: Duration = Duration::from_secs(86_400);
+/// Waits between tries while the store is away: from, to.
+const ESPERA: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// How often old refusals are looked for, and how many go in one step.
+const LIMPIEZA: (Duration, i64) = (Duration::from_secs(600), 1_000);
+
+pub(super) struct Writer {
+    store: Store,
+    hub: Hub,
+    clock: Arc<dyn Clock>,
+    ajustes: Ajustes,
+    vivo: Vivo,
+    salud: watch::Sender<Salud>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        store: Store,
+        hub: Hub,
+        clock: Arc<dyn Clock>,
+        ajustes: Ajustes,
+        vivo: Vivo,
+        salud: watch::Sender<Salud>,
+    ) -> Self {
+        Self { store, hub, clock, ajustes, vivo, salud }
+    }
+
+    /// Works until `drena` is cancelled and what was taken before is done.
+    pub(super) async fn run(mut self, mut llegadas: mpsc::Receiver<Trabajo>, drena: CancellationToken) {
+        let mut trabajos = Vec::new();
+        let mut limpieza = tokio::time::interval(LIMPIEZA.0);
+        limpieza.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = drena.cancelled(), if !llegadas.is_closed() => llegadas.close(),
+                n = llegadas.recv_many(&mut trabajos, self.ajustes.lote) => {
+                    if n == 0 {
+                        return;
+                    }
+                    gauge!("alertrace_ingest_queue").set(u32::try_from(llegadas.len()).unwrap_or(u32::MAX));
+                    self.atiende(std::mem::take(&mut trabajos)).await;
+                }
+                _ = limpieza.tick() => self.limpia().await,
+            }
+        }
+    }
+
+    /// What was received together: runs of messages in batches, commands in their turn.
+    async fn atiende(&mut self, trabajos: Vec<Trabajo>) {
+        let (mut lote, mut peso) = (Vec::with_capacity(trabajos.len()), 0);
+        for trabajo in trabajos {
+            match trabajo {
+                Trabajo::Mensaje(pendiente) => {
+                    peso += pendiente.mensaje.lecturas.len().max(1);
+                    lote.push(pendiente);
+                    if peso >= self.ajustes.lote {
+                        self.confirma(std::mem::take(&mut lote)).await;
+                        peso = 0;
+                    }
+                }
+                orden => {
+                    self.confirma(std::mem::take(&mut lote)).await;
+                    peso = 0;
+                    self.ordena(orden).await;
+                }
+            }
+        }
+        self.confirma(lote).await;
+    }
+
+    async fn ordena(&mut self, orden: Trabajo) {
+        // Whoever asked may have gone: then nobody hears the answer, which is no error.
+        match orden {
+            Trabajo::Mensaje(_) => {}
+            Trabajo::Resolver(pedido, responde) => {
+                let resuelta = self.resuelve(pedido).await;
+                let _ = responde.send(resuelta);
+            }
+            Trabajo::Umbrales(id_empresa, responde) => {
+                let _ = responde.send(self.vivo.recarga_umbrales(&self.store, id_empresa).await);
+            }
+            Trabajo::Retira(id_sensor, responde) => {
+                self.vivo.retira(id_sensor);
+                let _ = responde.send(());
+            }
+            Trabajo::Reincorpora(id_sensor, responde) => {
+                let _ = responde.send(self.vivo.reincorpora(&self.store, id_sensor).await);
+            }
+        }
+    }
+
+    /// Commits a batch, however long that takes, and answers it.
+    async fn confirma(&mut self, lote: Vec<Pendiente>) {
+        if lote.is_empty() {
+            return;
+        }
+        self.espera_reloj().await;
+        let mut partes = VecDeque::from([lote]);
+        let mut espera = ESPERA.0;
+        while let Some(mut parte) = partes.pop_front() {
+            let desde = Instant::now();
+            match self.intenta(&mut parte).await {
+                Ok(hecho) => {
+                    histogram!("alertrace_commit_seconds").record(desde.elapsed());
+                    #[expect(clippy::cast_precision_loss, reason = "a batch is far below 2^52")]
+                    histogram!("alertrace_commit_messages").record(parte.len() as f64);
+                    espera = ESPERA.0;
+                    self.salud.send_if_modified(|s| std::mem::replace(s, Salud::Listo) != Salud::Listo);
+                    self.cierra(parte, hecho);
+                }
+                Err(e @ (store::Error::Refused(_) | store::Error::Conflict { .. } | store::Error::Inconsistent(_))) => {
+                    if parte.len() == 1 {
+                        tracing::warn!(device_id = %parte[0].mensaje.sensor.device_id, error = %e, "a message was refused by the database");
+                        rechaza(parte);
+                    } else {
+                        let cola = parte.split_off(parte.len() / 2);
+                        partes.push_front(cola);
+                        partes.push_front(parte);
+                    }
+                }
+                Err(e) => {
+                    counter!("alertrace_store_errors_total").increment(1);
+                    if self.salud.send_if_modified(|s| {
+                        let nueva = Salud::SinAlmacen(e.to_string());
+                        std::mem::replace(s, nueva.clone()) != nueva
+                    }) {
+                        tracing::error!(error = %e, "the store is away; nothing is acknowledged until it is back");
+                    }
+                    partes.push_front(parte);
+                    tokio::time::sleep(espera).await;
+                    espera = (espera * 2).min(ESPERA.1);
+                    // The commit may have succeeded all the same.
+                    if let Err(e) = self.vivo.reload(&self.store).await {
+                        tracing::debug!(error = %e, "cannot reload yet");
+                    }
+                }
+            }
+        }
+    }
+
+    /// One try: settle the moments, see what is stored already, evaluate, write, commit.
+    async fn intenta(&mut self, parte: &mut [Pendiente]) -> store::Result<Hecho> {
+        let mut tx = self.store.write().await?;
+        let existentes = self.fija_momentos(&mut tx, parte).await?;
+        let mut lote = Lote::new(existentes);
+        for pendiente in parte.iter() {
+            lote.agrega(&self.vivo, &pendiente.mensaje);
+        }
+        store::lecturas::write(&mut tx, &lote.filas()).await?;
+        store::lecturas::write_latest(&mut tx, &lote.ultimas()).await?;
+        for AlertaTocada { abierta, nueva } in &mut lote.tocadas {
+            if *nueva {
+                abierta.alerta.id_alerta = store::alertas::create(&mut tx, &abierta.alerta).await?;
+            } else {
+                store::alertas::update(&mut tx, &abierta.alerta, abierta.dentro).await?;
+            }
+        }
+        let mut con_rechazos = HashSet::new();
+        for (id_sensor, recibida, rechazo) in &lote.rechazos {
+            store::rechazos::record(&mut tx, *id_sensor, *recibida, rechazo).await?;
+            con_rechazos.insert(*id_sensor);
+        }
+        for id_sensor in con_rechazos {
+            store::rechazos::trim(&mut tx, id_sensor, self.ajustes.rechazos_por_sensor).await?;
+        }
+        tx.commit().await?;
+        Ok(lote.hecho())
+    }
+
+    /// Gives every reading its moment, for good: what a device left out is the moment of arrival,
+    /// unique per sensor to the microsecond; or, for a redelivery, that of the reading that is
+    /// stored already. Answers what is stored under the keys of the batch.
+    async fn fija_momentos(&self, tx: &mut store::Tx, parte: &mut [Pendiente]) -> store::Result<Vec<store::lecturas::Fila>> {
+        // Only a key that is not newer than the sensor's newest can be stored already.
+        let mut ultimas: HashMap<i64, Option<Timestamp>> = HashMap::new();
+        let mut ultima = |vivo: &Vivo, id| *ultimas.entry(id).or_insert_with(|| vivo.ultima(id));
+        let (mut dadas, mut por_mirar): (HashSet<Clave>, Vec<Clave>) = (HashSet::new(), Vec::new());
+        for pendiente in parte.iter() {
+            let id = pendiente.mensaje.sensor.id_sensor;
+            for ts in pendiente.mensaje.lecturas.iter().filter_map(|l| l.ts) {
+                if dadas.insert((id, ts)) && ultima(&self.vivo, id).is_some_and(|u| ts <= u) {
+                    por_mirar.push((id, ts));
+                }
+            }
+        }
+        let mut existentes = store::lecturas::existing(tx, &por_mirar).await?;
+        // (sensor, values) → the moment given in this batch, for redeliveries within it.
+        let mut recientes: Vec<(i64, Valores, Timestamp)> = Vec::new();
+        let hay_dup = parte.iter().any(|p| p.mensaje.dup);
+        for pendiente in parte.iter_mut() {
+            let mensaje = &mut *pendiente.mensaje;
+            let id = mensaje.sensor.id_sensor;
+            for lectura in mensaje.lecturas.iter_mut().filter(|l| l.ts.is_none()) {
+                if mensaje.dup {
+                    let en_lote = recientes.iter().find(|(s, v, _)| *s == id && *v == lectura.valores);
+                    let ya = match en_lote {
+                        Some((_, _, ts)) => Some(*ts),
+                        None => reenviada(tx, id, &lectura.valores, mensaje.recibido, &mut existentes).await?,
+                    };
+                    if ya.is_some() {
+                        lectura.ts = ya;
+                        continue;
+                    }
+                }
+                let mut ts = mensaje.recibido;
+                loop {
+                    while dadas.contains(&(id, ts)) {
+                        ts = ts.next();
+                    }
+                    if ultima(&self.vivo, id).is_none_or(|u| ts > u)
+                        || store::lecturas::existing(tx, &[(id, ts)]).await?.is_empty()
+                    {
+                        break;
+                    }
+                    ts = ts.next();
+                }
+                dadas.insert((id, ts));
+                lectura.ts = Some(ts);
+                if hay_dup {
+                    recientes.push((id, lectura.valores.clone(), ts));
+                }
+            }
+        }
+        Ok(existentes)
+    }
+
+    /// The batch is on disk: take over what it made of the sensors, answer, tell.
+    fn cierra(&mut self, parte: Vec<Pendiente>, hecho: Hecho) {
+        self.vivo.confirma(hecho.sensores);
+        let (mut aceptadas, mut duplicadas, mut rechazadas) = (0, 0, 0);
+        for (pendiente, resultado) in parte.into_iter().zip(hecho.resultados) {
+            aceptadas += u64::from(resultado.aceptadas);
+            duplicadas += u64::from(resultado.duplicadas);
+            rechazadas += resultado.rechazos.len() as u64;
+            // A session that ended meanwhile hears nothing; its device sends again.
+            let _ = pendiente.responde.send(resultado);
+        }
+        counter!("alertrace_readings_total", "result" => "stored").increment(aceptadas);
+        counter!("alertrace_readings_total", "result" => "duplicate").increment(duplicadas);
+        counter!("alertrace_readings_total", "result" => "refused").increment(rechazadas);
+        for evento in hecho.eventos {
+            if let Que::Alerta(accion, alerta) = &evento.que {
+                tracing::info!(id_alerta = alerta.id_alerta, device_id = %alerta.device_id, tipo = alerta.tipo_alerta,
+                    severidad = alerta.severidad.as_str(), accion = ?accion, "an alert changed");
+                counter!("alertrace_alerts_total", "action" => nombre(*accion)).increment(1);
+            }
+            self.hub.send(evento);
+        }
+    }
+
+    /// Holds everything while the machine's clock cannot be right (contract section 1.1).
+    async fn espera_reloj(&self) {
+        loop {
+            let ahora = self.clock.now();
+            let motivo = if ahora < BUILD_DATE {
+                format!("the clock says {ahora}, before this program was built ({BUILD_DATE})")
+            } else if let Some(nueva) = self.vivo.mas_nueva.filter(|n| ahora.plus(ATRASO) < *n) {
+                format!("the clock says {ahora}, more than a day before the newest stored reading ({nueva})")
+            } else {
+                return;
+            };
+            let nueva = Salud::RelojIncorrecto(motivo.clone());
+            if self.salud.send_if_modified(|s| std::mem::replace(s, nueva.clone()) != nueva) {
+                tracing::error!(motivo, "nothing is acknowledged until the clock is set");
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// A person closes an alert. If the last reading is still outside, another opens, one step up.
+    async fn resuelve(&mut self, pedido: Resolver) -> store::Result<Option<Resuelta>> {
+        let mut tx = self.store.write().await?;
+        let Some(mut alerta) = store::alertas::by_id(&mut tx, pedido.id_alerta).await? else { return Ok(None) };
+        if !alerta.estado.abierta() {
+            return Ok(Some(Resuelta { alerta, nueva: None }));
+        }
+        let ahora = self.clock.now();
+        alertas::cierra(&mut alerta, ahora);
+        (alerta.resuelta_por, alerta.notas) = (Some(pedido.por), pedido.notas);
+        store::alertas::update(&mut tx, &alerta, 0).await?;
+        let quien = SensorRef {
+            id_sensor: alerta.id_sensor,
+            id_empresa: alerta.id_empresa,
+            device_id: alerta.device_id.clone(),
+        };
+        let mut nueva = self.persiste(&alerta, &quien, ahora);
+        if let Some(nueva) = &mut nueva {
+            nueva.id_alerta = store::alertas::create(&mut tx, nueva).await?;
+        }
+        if let Err(e) = tx.commit().await {
+            self.vivo.reload(&self.store).await?;
+            return Err(e);
+        }
+        let mut sensor = self.vivo.sensor(alerta.id_sensor);
+        sensor.pon(alertas::Abierta { alerta: alerta.clone(), dentro: 0 });
+        self.hub.send(Evento::new(quien.clone(), Que::Alerta(Accion::Resuelta, Box::new(alerta.clone()))));
+        if let Some(nueva) = &nueva {
+            sensor.pon(alertas::Abierta { alerta: nueva.clone(), dentro: 0 });
+            self.hub.send(Evento::new(quien, Que::Alerta(Accion::Creada, Box::new(nueva.clone()))));
+        }
+        self.vivo.confirma(HashMap::from([(alerta.id_sensor, sensor)]));
+        Ok(Some(Resuelta { alerta, nueva }))
+    }
+
+    /// The alert that replaces a resolved one while the last reading is outside.
+    fn persiste(&self, alerta: &crate::domain::Alerta, quien: &SensorRef, ahora: Timestamp) -> Option<crate::domain::Alerta> {
+        let variable = Variable::new(&alerta.tipo_alerta)?;
+        let valor = self.vivo.ultimo_valor(alerta.id_sensor, &variable)?;
+        let umbral = self.vivo.umbrales(alerta.id_empresa).de(&variable)?;
+        let medida = alertas::severidad(umbral, valor)?;
+        let severidad = medida.max(alerta.severidad.siguiente());
+        Some(alertas::nueva(quien, &variable, umbral, valor, ahora, severidad))
+    }
+
+    /// Forgets refusals past their days, in small steps.
+    async fn limpia(&self) {
+        let antes = self.clock.now().minus(self.ajustes.rechazos_dias);
+        let paso = async {
+            let mut tx = self.store.write().await?;
+            let n = store::rechazos::expire(&mut tx, antes, LIMPIEZA.1).await?;
+            tx.commit().await?;
+            Ok::<_, store::Error>(n)
+        };
+        match paso.await {
+            Ok(0) => {}
+            Ok(n) => tracing::debug!(n, "old refusals were forgotten"),
+            Err(e) => tracing::warn!(error = %e, "old refusals cannot be forgotten now"),
+        }
+    }
+}
+
+/// The moment of the reading that a redelivery repeats, if one was stored in the last two minutes;
+/// its row joins `existentes`.
+async fn reenviada(
+    tx: &mut store::Tx,
+    id_sensor: i64,
+    valores: &Valores,
+    recibido: Timestamp,
+    existentes: &mut Vec<store::lecturas::Fila>,
+) -> store::Result<Option<Timestamp>> {
+    /// Rows looked at; a device that sends faster than this a second gives timestamps.
+    const FILAS: i64 = 1_000;
+    let desde = recibido.minus(REENVIO);
+    let filas = store::lecturas::page(tx, id_sensor, desde, Timestamp::MAX, Orden::Descendente, FILAS).await?;
+    let Some(fila) = filas.into_iter().find(|f| f.valores == *valores) else { return Ok(None) };
+    let ts = fila.ts;
+    existentes.push(fila);
+    Ok(Some(ts))
+}
+
+/// A message that the database will never take: answered as refused, recorded nowhere.
+fn rechaza(parte: Vec<Pendiente>) {
+    for pendiente in parte {
+        let mensaje = &pendiente.mensaje;
+        let de = |l: &crate::domain::Lectura| Rechazo::new(Motivo::Almacen, None, l.ts, &l.valores.to_json());
+        let mut rechazos = mensaje.rechazos.clone();
+        rechazos.extend(mensaje.lecturas.iter().map(de));
+        counter!("alertrace_readings_total", "result" => "refused").increment(rechazos.len() as u64);
+        let _ = pendiente.responde.send(Resultado { rechazos, ..Resultado::default() });
+    }
+}
+
+const fn nombre(accion: Accion) -> &'static str {
+    match accion {
+        Accion::Creada => "created",
+        Accion::Actualizada => "raised",
+        Accion::Resuelta => "resolved",
+    }
+}

@@ -1,0 +1,24 @@
+//! Alertrace: one process that knows, and can prove, what a site's sensors said.
+//!
+//! The crate is laid out in floors (see `docs/ARCHITECTURE.md`). A module uses those below it,
+//! never those above; a test reads the `use crate::` lines and fails on an import that climbs.
+//!
+//! | floor | modules |
+//! |---|---|
+//! | 6 | `cli` (and the binary's `main`) |
+//! | 5 | `app`, `lifecycle` |
+//! | 4 | `api`, `mqtt` |
+//! | 3 | `ingest` |
+//! | 2 | `alertas`, `realtime`, `identity` |
+//! | 1 | `store` |
+//! | 0 | `domain`, `config`, `telemetry` |
+
+pub mod alertas;
+pub mod config;
+pub mod domain;
+pub mod identity;
+pub mod ingest;
+pub mod mqtt;
+pub mod realtime;
+pub mod store;
+pub mod telemetry;

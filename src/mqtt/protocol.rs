@@ -1,0 +1,703 @@
+//! The wire: the only file that names `mqtt-protocol-core`.
+//!
+//! Sans-I/O: bytes in, [`Entrante`] out, answers appended to a buffer. Both versions of the protocol
+//! come out as one set of types; framing, packet ids, QoS handshakes, incoming topic aliases and the
+//! client's limits are the library's. Acknowledgements are never automatic: the session sends them
+//! when what they promise has been done.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use mqtt_protocol_core::mqtt;
+use mqtt_protocol_core::mqtt::common::Cursor;
+use mqtt_protocol_core::mqtt::connection::{ConnectionOptions, Event};
+use mqtt_protocol_core::mqtt::packet::{GenericPacketTrait as _, Packet, Property, v3_1_1, v5_0};
+use mqtt_protocol_core::mqtt::packet::{self, Qos as WireQos, RetainHandling};
+use mqtt_protocol_core::mqtt::result_code::{
+    ConnectReasonCode, ConnectReturnCode, DisconnectReasonCode, MqttError, PubackReasonCode,
+    PubcompReasonCode, PubrecReasonCode, SubackReasonCode, SubackReturnCode, UnsubackReasonCode,
+};
+use mqtt_protocol_core::mqtt::{Version, role};
+
+use super::publicacion::{Publicacion, Qos};
+use crate::domain::Timestamp;
+
+/// Properties of MQTT 5 that are passed on unchanged.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Propiedades(Vec<Property>);
+
+/// A packet of the client.
+#[derive(Debug)]
+pub(super) enum Entrante {
+    Connect(Box<Connect>),
+    Publish { publicacion: Publicacion, pid: Option<u16>, dup: bool },
+    Puback(u16),
+    /// `falla`: the client refuses the message; its delivery is over.
+    Pubrec { pid: u16, falla: bool },
+    Pubrel(u16),
+    Pubcomp(u16),
+    Subscribe { pid: u16, pedidos: Vec<Pedido> },
+    Unsubscribe { pid: u16, filtros: Vec<String> },
+    Pingreq,
+    /// `testamento`: the client wants its will sent all the same (0x04).
+    Disconnect { testamento: bool, expiry: Option<u32> },
+    Auth,
+}
+
+/// What a client says of itself.
+#[derive(Debug)]
+pub(super) struct Connect {
+    pub(super) cinco: bool,
+    pub(super) client_id: String,
+    pub(super) clean: bool,
+    /// Seconds; 0 = none.
+    pub(super) keep_alive: u16,
+    pub(super) usuario: Option<String>,
+    pub(super) clave: Option<Vec<u8>>,
+    /// The will and its delay in seconds.
+    pub(super) testamento: Option<(Publicacion, u32)>,
+    /// Seconds that the session outlives the connection; `u32::MAX` = for ever.
+    pub(super) expiry: u32,
+    /// Enhanced authentication was asked for.
+    pub(super) metodo: bool,
+}
+
+/// One filter of a SUBSCRIBE.
+#[derive(Debug, Clone)]
+pub(super) struct Pedido {
+    pub(super) filtro: String,
+    pub(super) qos: Qos,
+    pub(super) no_local: bool,
+    /// Retain As Published.
+    pub(super) rap: bool,
+    /// Retain Handling: 0 always, 1 on a new subscription, 2 never.
+    pub(super) retain: u8,
+    /// Subscription Identifier.
+    pub(super) id: Option<u32>,
+}
+
+/// Why something was refused, with the code that MQTT 5 has for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Razon {
+    Exito,
+    NoAutorizado,
+    CargaInvalida,
+    TopicInvalido,
+    Cuota,
+    /// Shared subscriptions are not offered.
+    SinCompartidas,
+}
+
+/// Why a connection ends, with the code of MQTT 5's DISCONNECT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cierre {
+    Malformado,
+    Protocolo,
+    NoAutorizado,
+    Apagado,
+    KeepAlive,
+    Relevada,
+    TopicInvalido,
+    DemasiadoGrande,
+    Administrativo,
+    Interno,
+    /// A token that signed in has expired.
+    Caducada,
+}
+
+/// The answer to a CONNECT that is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rechazo {
+    ClaveIncorrecta,
+    NoAutorizado,
+    IdentificadorInvalido,
+    NoDisponible,
+    MetodoInvalido,
+    TestamentoInvalido,
+    Malformado,
+}
+
+/// What CONNACK tells a client that is let in.
+#[derive(Debug)]
+pub(super) struct Bienvenida {
+    pub(super) sesion_presente: bool,
+    pub(super) client_id_asignado: Option<String>,
+    /// Seconds, when not what the client asked for.
+    pub(super) expiry: Option<u32>,
+    pub(super) keep_alive: Option<u16>,
+}
+
+/// What came of sending a PUBLISH.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Envio {
+    Enviado,
+    /// Larger than the client takes [MQTT-3.1.2-24]: as if delivered.
+    NoCabe,
+}
+
+/// What one call of [`Protocol::recv`] came to.
+#[derive(Debug, Default)]
+pub(super) struct Recibido {
+    /// Bytes that were used.
+    pub(super) usados: usize,
+    pub(super) paquete: Option<Entrante>,
+    /// The client broke the protocol; what there is to say of it has been appended.
+    pub(super) error: Option<String>,
+    /// The connection is over.
+    pub(super) fin: bool,
+}
+
+/// Topic aliases that a client may use towards us.
+const ALIAS_MAXIMO: u16 = 16;
+
+/// The protocol state of one connection.
+pub(super) struct Protocol {
+    conn: mqtt::Connection<role::Server>,
+    cinco: bool,
+    /// Reason strings are wanted [MQTT-3.1.2-29].
+    razones: bool,
+    receive_maximum: u16,
+}
+
+impl Protocol {
+    /// A connection that takes packets up to `max_packet` bytes and, of MQTT 5 clients, up to
+    /// `receive_maximum` unacknowledged messages.
+    pub(super) fn new(max_packet: u32, receive_maximum: u16) -> Self {
+        // No `receive_maximum` in the options: the library would end a 3.1.1 client that exceeds
+        // it, of which 3.1.1 knows nothing; the session stops reading instead.
+        let options = ConnectionOptions::new().maximum_packet_size_recv(max_packet);
+        let mut conn = mqtt::Connection::with_options(Version::Undetermined, options);
+        conn.set_auto_pub_response(false);
+        conn.set_auto_ping_response(true);
+        Self { conn, cinco: false, razones: true, receive_maximum }
+    }
+
+    /// Takes bytes up to the end of one packet. `sin_confirmar` says whether an incoming packet id
+    /// waits for its commit: then a repeated QoS 2 PUBLISH is not answered yet.
+    pub(super) fn recv(
+        &mut self,
+        bytes: &[u8],
+        sin_confirmar: impl Fn(u16) -> bool,
+        ahora: Timestamp,
+        out: &mut BytesMut,
+    ) -> Recibido {
+        let mut cursor = Cursor::new(bytes);
+        let eventos = self.conn.recv(&mut cursor);
+        let mut recibido = Recibido {
+            usados: usize::try_from(cursor.position()).unwrap_or(bytes.len()),
+            ..Recibido::default()
+        };
+        for evento in eventos {
+            match evento {
+                Event::NotifyPacketReceived(packet) => match self.entrante(packet, ahora) {
+                    Ok(entrante) => recibido.paquete = Some(entrante),
+                    Err(que) => recibido.error = Some(que.to_owned()),
+                },
+                Event::RequestSendPacket { packet, .. } => {
+                    let callado = match &packet {
+                        Packet::V3_1_1Pubrec(p) => sin_confirmar(p.packet_id()),
+                        Packet::V5_0Pubrec(p) => sin_confirmar(p.packet_id()),
+                        _ => false,
+                    };
+                    if !callado {
+                        out.put_slice(&packet.to_continuous_buffer());
+                    }
+                }
+                Event::RequestClose => recibido.fin = true,
+                // Some violations come without `RequestClose`: every error ends the connection.
+                Event::NotifyError(e) => {
+                    recibido.fin = true;
+                    recibido.error = Some(format!("{e:?}"));
+                }
+                _ => {}
+            }
+        }
+        recibido
+    }
+
+    fn entrante(&mut self, packet: Packet, ahora: Timestamp) -> Result<Entrante, &'static str> {
+        Ok(match packet {
+            Packet::V3_1_1Connect(p) => Entrante::Connect(Box::new(connect_3(&p))),
+            Packet::V5_0Connect(p) => {
+                self.cinco = true;
+                self.razones =
+                    !p.props().iter().any(|p| matches!(p, Property::RequestProblemInformation(v) if v.val() == 0));
+                Entrante::Connect(Box::new(connect_5(&p)))
+            }
+            Packet::V3_1_1Publish(p) => Entrante::Publish {
+                pid: p.packet_id(),
+                dup: p.dup(),
+                publicacion: publicacion(p.topic_name(), p.payload().as_slice(), qos(p.qos()), p.retain(), &[], ahora),
+            },
+            Packet::V5_0Publish(p) => {
+                // [MQTT-3.3.4-6]
+                if p.props().iter().any(|p| matches!(p, Property::SubscriptionIdentifier(_))) {
+                    return Err("a client's PUBLISH carries a Subscription Identifier");
+                }
+                Entrante::Publish {
+                    pid: p.packet_id(),
+                    dup: p.dup(),
+                    publicacion: publicacion(
+                        p.topic_name(),
+                        p.payload().as_slice(),
+                        qos(p.qos()),
+                        p.retain(),
+                        p.props(),
+                        ahora,
+                    ),
+                }
+            }
+            Packet::V3_1_1Puback(p) => Entrante::Puback(p.packet_id()),
+            Packet::V5_0Puback(p) => Entrante::Puback(p.packet_id()),
+            Packet::V3_1_1Pubrec(p) => Entrante::Pubrec { pid: p.packet_id(), falla: false },
+            Packet::V5_0Pubrec(p) => {
+                Entrante::Pubrec { pid: p.packet_id(), falla: p.reason_code().is_some_and(|r| r.is_failure()) }
+            }
+            Packet::V3_1_1Pubrel(p) => Entrante::Pubrel(p.packet_id()),
+            Packet::V5_0Pubrel(p) => Entrante::Pubrel(p.packet_id()),
+            Packet::V3_1_1Pubcomp(p) => Entrante::Pubcomp(p.packet_id()),
+            Packet::V5_0Pubcomp(p) => Entrante::Pubcomp(p.packet_id()),
+            Packet::V3_1_1Subscribe(p) => {
+                Entrante::Subscribe { pid: p.packet_id(), pedidos: pedidos(p.entries(), &[]) }
+            }
+            Packet::V5_0Subscribe(p) => {
+                Entrante::Subscribe { pid: p.packet_id(), pedidos: pedidos(p.entries(), p.props()) }
+            }
+            Packet::V3_1_1Unsubscribe(p) => Entrante::Unsubscribe {
+                pid: p.packet_id(),
+                filtros: p.entries().iter().map(|e| e.as_str().to_owned()).collect(),
+            },
+            Packet::V5_0Unsubscribe(p) => Entrante::Unsubscribe {
+                pid: p.packet_id(),
+                filtros: p.entries().iter().map(|e| e.as_str().to_owned()).collect(),
+            },
+            Packet::V3_1_1Pingreq(_) | Packet::V5_0Pingreq(_) => Entrante::Pingreq,
+            Packet::V3_1_1Disconnect(_) => Entrante::Disconnect { testamento: false, expiry: None },
+            Packet::V5_0Disconnect(p) => Entrante::Disconnect {
+                testamento: p.reason_code() == Some(DisconnectReasonCode::DisconnectWithWillMessage),
+                expiry: p.props().as_ref().and_then(|ps| {
+                    ps.iter().find_map(|p| match p {
+                        Property::SessionExpiryInterval(v) => Some(v.val()),
+                        _ => None,
+                    })
+                }),
+            },
+            Packet::V5_0Auth(_) => Entrante::Auth,
+            _ => return Err("a packet that only a server sends"),
+        })
+    }
+
+    /// Answers a CONNECT that is let in.
+    pub(super) fn connack(&mut self, bienvenida: &Bienvenida, out: &mut BytesMut) {
+        if !self.cinco {
+            let packet = v3_1_1::Connack::builder()
+                .session_present(bienvenida.sesion_presente)
+                .return_code(ConnectReturnCode::Accepted)
+                .build();
+            self.send(packet.map(Into::into), out);
+            return;
+        }
+        let mut props: Vec<Property> = Vec::new();
+        let mut add = |p: Result<Property, MqttError>| props.extend(p);
+        add(packet::TopicAliasMaximum::new(ALIAS_MAXIMO).map(Into::into));
+        add(packet::ReceiveMaximum::new(self.receive_maximum).map(Into::into));
+        add(packet::SharedSubscriptionAvailable::new(0).map(Into::into));
+        if let Some(id) = &bienvenida.client_id_asignado {
+            add(packet::AssignedClientIdentifier::new(id.as_str()).map(Into::into));
+        }
+        if let Some(secs) = bienvenida.expiry {
+            add(packet::SessionExpiryInterval::new(secs).map(Into::into));
+        }
+        if let Some(secs) = bienvenida.keep_alive {
+            add(packet::ServerKeepAlive::new(secs).map(Into::into));
+        }
+        let packet = v5_0::Connack::builder()
+            .session_present(bienvenida.sesion_presente)
+            .reason_code(ConnectReasonCode::Success)
+            .props(props)
+            .build();
+        self.send(packet.map(Into::into), out);
+    }
+
+    /// Answers a CONNECT that is not let in; the connection is to be closed.
+    pub(super) fn rechaza(&mut self, rechazo: Rechazo, out: &mut BytesMut) {
+        if self.cinco {
+            let code = match rechazo {
+                Rechazo::ClaveIncorrecta => ConnectReasonCode::BadUserNameOrPassword,
+                Rechazo::NoAutorizado => ConnectReasonCode::NotAuthorized,
+                Rechazo::IdentificadorInvalido => ConnectReasonCode::ClientIdentifierNotValid,
+                Rechazo::NoDisponible => ConnectReasonCode::ServerUnavailable,
+                Rechazo::MetodoInvalido => ConnectReasonCode::BadAuthenticationMethod,
+                Rechazo::TestamentoInvalido => ConnectReasonCode::TopicNameInvalid,
+                Rechazo::Malformado => ConnectReasonCode::MalformedPacket,
+            };
+            let packet = v5_0::Connack::builder().session_present(false).reason_code(code).build();
+            self.send(packet.map(Into::into), out);
+        } else {
+            let code = match rechazo {
+                Rechazo::ClaveIncorrecta => ConnectReturnCode::BadUserNameOrPassword,
+                Rechazo::IdentificadorInvalido => ConnectReturnCode::IdentifierRejected,
+                Rechazo::NoDisponible => ConnectReturnCode::ServerUnavailable,
+                _ => ConnectReturnCode::NotAuthorized,
+            };
+            let packet = v3_1_1::Connack::builder().session_present(false).return_code(code).build();
+            self.send(packet.map(Into::into), out);
+        }
+    }
+
+    /// Acknowledges a QoS 1 message.
+    pub(super) fn puback(&mut self, pid: u16, razon: Razon, detalle: Option<&str>, out: &mut BytesMut) {
+        if !self.cinco {
+            let packet = v3_1_1::Puback::builder().packet_id(pid).build();
+            self.send(packet.map(Into::into), out);
+            return;
+        }
+        let code = match razon {
+            Razon::Exito => PubackReasonCode::Success,
+            Razon::NoAutorizado | Razon::SinCompartidas => PubackReasonCode::NotAuthorized,
+            Razon::CargaInvalida => PubackReasonCode::PayloadFormatInvalid,
+            Razon::TopicInvalido => PubackReasonCode::TopicNameInvalid,
+            Razon::Cuota => PubackReasonCode::QuotaExceeded,
+        };
+        let mut builder = v5_0::Puback::builder().packet_id(pid);
+        if let Some(props) = self.detalle(detalle) {
+            builder = builder.reason_code(code).props(props);
+        } else if razon != Razon::Exito {
+            builder = builder.reason_code(code);
+        }
+        self.send(builder.build().map(Into::into), out);
+    }
+
+    /// Answers a QoS 2 message that is dealt with.
+    pub(super) fn pubrec(&mut self, pid: u16, razon: Razon, detalle: Option<&str>, out: &mut BytesMut) {
+        if !self.cinco {
+            let packet = v3_1_1::Pubrec::builder().packet_id(pid).build();
+            self.send(packet.map(Into::into), out);
+            return;
+        }
+        let code = match razon {
+            Razon::Exito => PubrecReasonCode::Success,
+            Razon::NoAutorizado | Razon::SinCompartidas => PubrecReasonCode::NotAuthorized,
+            Razon::CargaInvalida => PubrecReasonCode::PayloadFormatInvalid,
+            Razon::TopicInvalido => PubrecReasonCode::TopicNameInvalid,
+            Razon::Cuota => PubrecReasonCode::QuotaExceeded,
+        };
+        let mut builder = v5_0::Pubrec::builder().packet_id(pid);
+        if let Some(props) = self.detalle(detalle) {
+            builder = builder.reason_code(code).props(props);
+        } else if razon != Razon::Exito {
+            builder = builder.reason_code(code);
+        }
+        self.send(builder.build().map(Into::into), out);
+    }
+
+    /// Completes a QoS 2 message. `conocido`: its PUBLISH was received.
+    pub(super) fn pubcomp(&mut self, pid: u16, conocido: bool, out: &mut BytesMut) {
+        if !self.cinco {
+            let packet = v3_1_1::Pubcomp::builder().packet_id(pid).build();
+            self.send(packet.map(Into::into), out);
+            return;
+        }
+        let mut builder = v5_0::Pubcomp::builder().packet_id(pid);
+        if !conocido {
+            builder = builder.reason_code(PubcompReasonCode::PacketIdentifierNotFound);
+        }
+        self.send(builder.build().map(Into::into), out);
+    }
+
+    /// Releases a QoS 2 message that the client has.
+    pub(super) fn pubrel(&mut self, pid: u16, out: &mut BytesMut) {
+        let packet = if self.cinco {
+            v5_0::Pubrel::builder().packet_id(pid).build().map(Into::into)
+        } else {
+            v3_1_1::Pubrel::builder().packet_id(pid).build().map(Into::into)
+        };
+        self.send(packet, out);
+    }
+
+    /// Answers a SUBSCRIBE, a result for each filter in order [MQTT-3.8.4-6].
+    pub(super) fn suback(&mut self, pid: u16, resultados: &[Result<Qos, Razon>], out: &mut BytesMut) {
+        let packet = if self.cinco {
+            let code = |r: &Result<Qos, Razon>| match r {
+                Ok(Qos::Cero) => SubackReasonCode::GrantedQos0,
+                Ok(Qos::Uno) => SubackReasonCode::GrantedQos1,
+                Ok(Qos::Dos) => SubackReasonCode::GrantedQos2,
+                Err(Razon::TopicInvalido) => SubackReasonCode::TopicFilterInvalid,
+                Err(Razon::Cuota) => SubackReasonCode::QuotaExceeded,
+                Err(Razon::SinCompartidas) => SubackReasonCode::SharedSubscriptionsNotSupported,
+                Err(_) => SubackReasonCode::NotAuthorized,
+            };
+            let codes = resultados.iter().map(code).collect();
+            v5_0::Suback::builder().packet_id(pid).reason_codes(codes).build().map(Into::into)
+        } else {
+            let code = |r: &Result<Qos, Razon>| match r {
+                Ok(Qos::Cero) => SubackReturnCode::SuccessMaximumQos0,
+                Ok(Qos::Uno) => SubackReturnCode::SuccessMaximumQos1,
+                Ok(Qos::Dos) => SubackReturnCode::SuccessMaximumQos2,
+                Err(_) => SubackReturnCode::Failure,
+            };
+            let codes = resultados.iter().map(code).collect();
+            v3_1_1::Suback::builder().packet_id(pid).return_codes(codes).build().map(Into::into)
+        };
+        self.send(packet, out);
+    }
+
+    /// Answers an UNSUBSCRIBE: for each filter, whether there was such a subscription.
+    pub(super) fn unsuback(&mut self, pid: u16, habia: &[bool], out: &mut BytesMut) {
+        let packet = if self.cinco {
+            let code = |h: &bool| match h {
+                true => UnsubackReasonCode::Success,
+                false => UnsubackReasonCode::NoSubscriptionExisted,
+            };
+            let codes = habia.iter().map(code).collect();
+            v5_0::Unsuback::builder().packet_id(pid).reason_codes(codes).build().map(Into::into)
+        } else {
+            v3_1_1::Unsuback::builder().packet_id(pid).build().map(Into::into)
+        };
+        self.send(packet, out);
+    }
+
+    /// Says why the connection ends, where the version has a way to.
+    pub(super) fn disconnect(&mut self, cierre: Cierre, out: &mut BytesMut) {
+        if !self.cinco {
+            return;
+        }
+        let code = match cierre {
+            Cierre::Malformado => DisconnectReasonCode::MalformedPacket,
+            Cierre::Protocolo => DisconnectReasonCode::ProtocolError,
+            Cierre::NoAutorizado => DisconnectReasonCode::NotAuthorized,
+            Cierre::Apagado => DisconnectReasonCode::ServerShuttingDown,
+            Cierre::KeepAlive => DisconnectReasonCode::KeepAliveTimeout,
+            Cierre::Relevada => DisconnectReasonCode::SessionTakenOver,
+            Cierre::TopicInvalido => DisconnectReasonCode::TopicNameInvalid,
+            Cierre::DemasiadoGrande => DisconnectReasonCode::PacketTooLarge,
+            Cierre::Administrativo => DisconnectReasonCode::AdministrativeAction,
+            Cierre::Interno => DisconnectReasonCode::UnspecifiedError,
+            Cierre::Caducada => DisconnectReasonCode::MaximumConnectTime,
+        };
+        let packet = v5_0::Disconnect::builder().reason_code(code).build();
+        self.send(packet.map(Into::into), out);
+    }
+
+    /// Whether the client's Receive Maximum leaves room for another QoS 1 or 2 message.
+    pub(super) fn hay_ventana(&self) -> bool {
+        self.conn.get_receive_maximum_vacancy_for_send().is_none_or(|n| n > 0)
+    }
+
+    /// A free packet id.
+    pub(super) fn pid(&mut self) -> Option<u16> {
+        self.conn.acquire_packet_id().ok()
+    }
+
+    /// Takes back the packet id of a delivery that an earlier connection began.
+    pub(super) fn retoma_pid(&mut self, pid: u16) -> bool {
+        self.conn.register_packet_id(pid).is_ok()
+    }
+
+    /// The packet ids of QoS 2 messages that an earlier connection received and did not complete.
+    pub(super) fn retoma_recibidos(&mut self, pids: impl IntoIterator<Item = u16>) {
+        self.conn.restore_qos2_publish_handled(pids.into_iter().collect());
+    }
+
+    /// Sends a message. `pid` where `qos` is 1 or 2; released again when it was not sent.
+    pub(super) fn publish(&mut self, envio: &PorEnviar<'_>, out: &mut BytesMut) -> Envio {
+        let p = envio.publicacion;
+        let packet: Result<Packet, MqttError> = if self.cinco {
+            let mut props = p.propiedades.0.clone();
+            props.extend(envio.ids.iter().filter_map(|id| {
+                packet::SubscriptionIdentifier::new(*id).ok().map(Into::into)
+            }));
+            if let Some(expira) = p.expira {
+                let quedan = u32::try_from(expira.since(envio.ahora).as_secs()).unwrap_or(u32::MAX);
+                props.extend(packet::MessageExpiryInterval::new(quedan).ok().map(Property::from));
+            }
+            let builder = v5_0::Publish::builder().topic_name(p.topic.as_str());
+            builder.and_then(|b| {
+                let b = b.qos(wire(envio.qos)).dup(envio.dup).retain(envio.retain);
+                let b = match envio.pid {
+                    Some(pid) => b.packet_id(pid),
+                    None => b,
+                };
+                b.props(props).payload(&p.payload[..]).build().map(Into::into)
+            })
+        } else {
+            let builder = v3_1_1::Publish::builder().topic_name(p.topic.as_str());
+            builder.and_then(|b| {
+                let b = b.qos(wire(envio.qos)).dup(envio.dup).retain(envio.retain);
+                let b = match envio.pid {
+                    Some(pid) => b.packet_id(pid),
+                    None => b,
+                };
+                b.payload(&p.payload[..]).build().map(Into::into)
+            })
+        };
+        if self.send(packet, out) {
+            return Envio::Enviado;
+        }
+        if let Some(pid) = envio.pid {
+            let _ = self.conn.release_packet_id(pid);
+        }
+        Envio::NoCabe
+    }
+
+    fn detalle(&self, detalle: Option<&str>) -> Option<Vec<Property>> {
+        let texto = detalle.filter(|_| self.razones)?;
+        packet::ReasonString::new(texto).ok().map(|r| vec![r.into()])
+    }
+
+    /// Appends a packet; `false` when the library would not have it sent.
+    fn send(&mut self, packet: Result<Packet, MqttError>, out: &mut BytesMut) -> bool {
+        let packet = match packet {
+            Ok(packet) => packet,
+            Err(e) => {
+                tracing::warn!(error = ?e, "a packet cannot be built");
+                return false;
+            }
+        };
+        let mut enviado = false;
+        for evento in self.conn.send(packet) {
+            match evento {
+                Event::RequestSendPacket { packet, .. } => {
+                    out.put_slice(&packet.to_continuous_buffer());
+                    enviado = true;
+                }
+                Event::NotifyError(e) => tracing::debug!(error = ?e, "a packet was not sent"),
+                _ => {}
+            }
+        }
+        enviado
+    }
+}
+
+/// A message to send, and how.
+pub(super) struct PorEnviar<'a> {
+    pub(super) publicacion: &'a Publicacion,
+    pub(super) qos: Qos,
+    pub(super) retain: bool,
+    pub(super) dup: bool,
+    pub(super) pid: Option<u16>,
+    /// Subscription Identifiers that it matched.
+    pub(super) ids: &'a [u32],
+    pub(super) ahora: Timestamp,
+}
+
+fn qos(qos: WireQos) -> Qos {
+    match qos {
+        WireQos::AtMostOnce => Qos::Cero,
+        WireQos::AtLeastOnce => Qos::Uno,
+        WireQos::ExactlyOnce => Qos::Dos,
+    }
+}
+
+fn wire(qos: Qos) -> WireQos {
+    match qos {
+        Qos::Cero => WireQos::AtMostOnce,
+        Qos::Uno => WireQos::AtLeastOnce,
+        Qos::Dos => WireQos::ExactlyOnce,
+    }
+}
+
+fn publicacion(
+    topic: &str,
+    payload: &[u8],
+    qos: Qos,
+    retain: bool,
+    props: &[Property],
+    ahora: Timestamp,
+) -> Publicacion {
+    let pasa = |p: &&Property| {
+        matches!(
+            p,
+            Property::PayloadFormatIndicator(_)
+                | Property::ContentType(_)
+                | Property::ResponseTopic(_)
+                | Property::CorrelationData(_)
+                | Property::UserProperty(_)
+        )
+    };
+    let expira = props.iter().find_map(|p| match p {
+        Property::MessageExpiryInterval(v) => {
+            Some(ahora.plus(std::time::Duration::from_secs(u64::from(v.val()))))
+        }
+        _ => None,
+    });
+    Publicacion {
+        topic: topic.to_owned(),
+        payload: Bytes::copy_from_slice(payload),
+        qos,
+        retain,
+        publicador: 0,
+        expira,
+        propiedades: Propiedades(props.iter().filter(pasa).cloned().collect()),
+        sensor: None,
+    }
+}
+
+fn pedidos(entries: &[packet::SubEntry], props: &[Property]) -> Vec<Pedido> {
+    let id = props.iter().find_map(|p| match p {
+        Property::SubscriptionIdentifier(v) => Some(v.val()),
+        _ => None,
+    });
+    let pedido = |e: &packet::SubEntry| {
+        let o = e.sub_opts();
+        Pedido {
+            filtro: e.topic_filter().to_owned(),
+            qos: qos(o.qos()),
+            no_local: o.nl(),
+            rap: o.rap(),
+            retain: match o.rh() {
+                RetainHandling::SendRetained => 0,
+                RetainHandling::SendRetainedIfNotExists => 1,
+                RetainHandling::DoNotSendRetained => 2,
+            },
+            id,
+        }
+    };
+    entries.iter().map(pedido).collect()
+}
+
+fn connect_3(p: &v3_1_1::Connect) -> Connect {
+    let testamento = p.will_topic().map(|topic| {
+        let payload = p.will_payload().unwrap_or_default();
+        (publicacion(topic, payload, qos(p.will_qos()), p.will_retain(), &[], Timestamp::MIN), 0)
+    });
+    Connect {
+        cinco: false,
+        client_id: p.client_id().to_owned(),
+        clean: p.clean_session(),
+        keep_alive: p.keep_alive(),
+        usuario: p.user_name().map(str::to_owned),
+        clave: p.password().map(<[u8]>::to_vec),
+        testamento,
+        // A 3.1.1 session that is not clean has no end of its own.
+        expiry: if p.clean_session() { 0 } else { u32::MAX },
+        metodo: false,
+    }
+}
+
+fn connect_5(p: &v5_0::Connect) -> Connect {
+    let numero = |f: fn(&Property) -> Option<u32>, props: &[Property]| props.iter().find_map(f).unwrap_or(0);
+    let espera = |p: &Property| match p {
+        Property::WillDelayInterval(v) => Some(v.val()),
+        _ => None,
+    };
+    let expiry = |p: &Property| match p {
+        Property::SessionExpiryInterval(v) => Some(v.val()),
+        _ => None,
+    };
+    let testamento = p.will_topic().map(|topic| {
+        let payload = p.will_payload().unwrap_or_default();
+        // Its expiry counts from when it is sent, so it is settled then.
+        let will = publicacion(topic, payload, qos(p.will_qos()), p.will_retain(), p.will_props(), Timestamp::MIN);
+        (will, numero(espera, p.will_props()))
+    });
+    Connect {
+        cinco: true,
+        client_id: p.client_id().to_owned(),
+        clean: p.clean_start(),
+        keep_alive: p.keep_alive(),
+        usuario: p.user_name().map(str::to_owned),
+        clave: p.password().map(<[u8]>::to_vec),
+        testamento,
+        expiry: numero(expiry, p.props()),
+        metodo: p.props().iter().any(|p| matches!(p, Property::AuthenticationMethod(_))),
+    }
+}

@@ -1,0 +1,315 @@
+//! Fan-out inside the broker: the only file that names rumqttd.
+//!
+//! rumqttd's router matches topics against filters on a thread of its own and hands each link what
+//! it asked for. What travels through it is a ticket of eight bytes; the message waits in a bounded
+//! window ([`Ventana`]) that all links share, so a message is held once however many hear it, and a
+//! link that lags behind the window loses what fell out of it, counted
+//! (`docs/decisions/0002-tickets-through-the-router.md`).
+//!
+//! Limits of rumqttd 0.20 that are respected here: link names without `+ $ # /`; `build()` and
+//! `publish()` block, so they run on threads of their own; a filter is never freed, so distinct
+//! filters are capped; topics are prefixed, since its matching refuses `$…`.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use metrics::counter;
+use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
+use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet};
+use rumqttd::{Notification, Router as Nucleo, RouterConfig, Strategy};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::publicacion::Publicacion;
+
+/// Messages that may wait for the router's thread.
+const COLA: usize = 4_096;
+/// The window: how many messages, and how many bytes of them, a slow link may lag.
+const VENTANA: (usize, usize) = (65_536, 64 << 20);
+/// A filter's log inside rumqttd, in bytes of tickets and topics; the window is the real bound.
+const SEGMENTO: (usize, usize) = (1 << 20, 4);
+/// In front of every topic and filter, so that none begins with `$`.
+const PREFIJO: &str = "t/";
+
+/// How links are made; a closure, since rumqttd's event type has no public name.
+type Enlaza = dyn Fn(&str) -> Result<(LinkTx, LinkRx), LinkError> + Send + Sync;
+
+/// A handle to the router; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Router {
+    publica: mpsc::Sender<Arc<Publicacion>>,
+    comun: Arc<Comun>,
+}
+
+struct Comun {
+    enlaza: Box<Enlaza>,
+    ventana: Mutex<Ventana>,
+    /// Subscriptions in force: with none, nothing needs routing.
+    suscripciones: AtomicUsize,
+    filtros: Mutex<HashSet<String>>,
+    max_filtros: usize,
+    /// Names of links that ended, to be used again.
+    nombres: Mutex<(usize, Vec<String>)>,
+    muerto: CancellationToken,
+}
+
+/// The router's thread is gone, which ends the process.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the router has stopped")]
+pub(super) struct Parado;
+
+/// Messages by number, the newest [`VENTANA`] of them.
+#[derive(Default)]
+struct Ventana {
+    mensajes: VecDeque<Arc<Publicacion>>,
+    /// Number of the first.
+    primero: u64,
+    bytes: usize,
+}
+
+impl Ventana {
+    fn pon(&mut self, mensaje: Arc<Publicacion>) -> u64 {
+        self.bytes += mensaje.peso();
+        self.mensajes.push_back(mensaje);
+        while self.mensajes.len() > VENTANA.0 || (self.bytes > VENTANA.1 && self.mensajes.len() > 1) {
+            if let Some(viejo) = self.mensajes.pop_front() {
+                self.bytes -= viejo.peso();
+                self.primero += 1;
+            }
+        }
+        self.primero + self.mensajes.len() as u64 - 1
+    }
+
+    fn toma(&self, numero: u64) -> Option<Arc<Publicacion>> {
+        let i = usize::try_from(numero.checked_sub(self.primero)?).ok()?;
+        self.mensajes.get(i).cloned()
+    }
+}
+
+impl Router {
+    /// Starts the router's threads. `muerto` is cancelled when they end.
+    ///
+    /// # Errors
+    /// When a thread or the first link cannot be made.
+    pub(super) fn start(max_enlaces: usize, max_filtros: usize, muerto: CancellationToken) -> std::io::Result<Self> {
+        let config = RouterConfig {
+            max_connections: max_enlaces + 1,
+            max_outgoing_packet_count: 200,
+            max_segment_size: SEGMENTO.0,
+            max_segment_count: SEGMENTO.1,
+            custom_segment: None,
+            initialized_filters: None,
+            shared_subscriptions_strategy: Strategy::RoundRobin,
+        };
+        let eventos = Nucleo::new(0, config).spawn();
+        let enlaza = move |nombre: &str| {
+            let (tx, rx, _) = LinkBuilder::new(nombre, eventos.clone()).build()?;
+            Ok((tx, rx))
+        };
+        let (mut tx, rx) = enlaza("server").map_err(std::io::Error::other)?;
+        let (publica, mut llegadas) = mpsc::channel::<Arc<Publicacion>>(COLA);
+        let comun = Arc::new(Comun {
+            enlaza: Box::new(enlaza),
+            ventana: Mutex::default(),
+            suscripciones: AtomicUsize::new(0),
+            filtros: Mutex::default(),
+            max_filtros,
+            nombres: Mutex::default(),
+            muerto: muerto.clone(),
+        });
+        let ventana = comun.clone();
+        std::thread::Builder::new().name("mqtt-fanout".into()).spawn(move || {
+            let _fin = muerto.drop_guard();
+            // The link lives as long as this thread: nothing comes back on it.
+            let _rx = rx;
+            while let Some(mensaje) = llegadas.blocking_recv() {
+                let topic = format!("{PREFIJO}{}", mensaje.topic);
+                let numero = ventana.ventana.lock().unwrap_or_else(PoisonError::into_inner).pon(mensaje);
+                if let Err(e) = tx.publish(topic, numero.to_be_bytes().to_vec()) {
+                    tracing::error!(error = %e, "the router has stopped");
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { publica, comun })
+    }
+
+    /// Routes a message, waiting for the router's thread when it is behind. Nothing happens while
+    /// nobody subscribes.
+    pub(super) async fn publish(&self, mensaje: Arc<Publicacion>) -> Result<(), Parado> {
+        if self.comun.suscripciones.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        self.publica.send(mensaje).await.map_err(|_| Parado)
+    }
+
+    /// Opens a link for a session that subscribes.
+    pub(super) async fn link(&self) -> Result<(Emisor, Receptor), Parado> {
+        let comun = self.comun.clone();
+        let nombre = {
+            let mut nombres = comun.nombres.lock().unwrap_or_else(PoisonError::into_inner);
+            let (siguiente, libres) = &mut *nombres;
+            libres.pop().unwrap_or_else(|| {
+                *siguiente += 1;
+                format!("s{siguiente}")
+            })
+        };
+        let hecho = tokio::task::spawn_blocking(move || {
+            let enlace = (comun.enlaza)(&nombre);
+            (enlace, nombre, comun)
+        });
+        let (enlace, nombre, comun) = hecho.await.map_err(|_| Parado)?;
+        let (tx, rx) = enlace.map_err(|e| {
+            tracing::error!(error = %e, "a link to the router cannot be made");
+            Parado
+        })?;
+        let emisor = Emisor { tx: Some(tx), nombre, comun: comun.clone(), suscritos: HashSet::new() };
+        Ok((emisor, Receptor { rx, comun }))
+    }
+}
+
+/// The half of a link that subscribes. Dropped, it ends the link.
+pub(super) struct Emisor {
+    tx: Option<LinkTx>,
+    nombre: String,
+    comun: Arc<Comun>,
+    suscritos: HashSet<String>,
+}
+
+impl Emisor {
+    /// Asks for what matches `filtro`. `false` when there are too many distinct filters.
+    pub(super) fn subscribe(&mut self, filtro: &str) -> bool {
+        if self.suscritos.contains(filtro) {
+            return true;
+        }
+        {
+            let mut filtros = self.comun.filtros.lock().unwrap_or_else(PoisonError::into_inner);
+            if filtros.len() >= self.comun.max_filtros && !filtros.contains(filtro) {
+                counter!("alertrace_mqtt_filters_refused_total").increment(1);
+                return false;
+            }
+            filtros.insert(filtro.to_owned());
+        }
+        // Counted before the router knows: what is published from now on is routed.
+        self.comun.suscripciones.fetch_add(1, Ordering::AcqRel);
+        self.suscritos.insert(filtro.to_owned());
+        if let Some(tx) = &mut self.tx
+            && tx.subscribe(format!("{PREFIJO}{filtro}")).is_err()
+        {
+            self.comun.muerto.cancel();
+        }
+        true
+    }
+
+    /// Asks no longer for what matches `filtro`.
+    pub(super) fn unsubscribe(&mut self, filtro: &str) {
+        if !self.suscritos.remove(filtro) {
+            return;
+        }
+        self.comun.suscripciones.fetch_sub(1, Ordering::AcqRel);
+        if let Some(tx) = &mut self.tx {
+            let _ = tx.unsubscribe(format!("{PREFIJO}{filtro}"));
+        }
+    }
+}
+
+impl Drop for Emisor {
+    fn drop(&mut self) {
+        self.comun.suscripciones.fetch_sub(self.suscritos.len(), Ordering::AcqRel);
+        let Some(mut tx) = self.tx.take() else { return };
+        let (comun, nombre) = (self.comun.clone(), std::mem::take(&mut self.nombre));
+        // Telling the router blocks while it is behind: not on a thread of the runtime.
+        let adios = move || {
+            let fin = Disconnect { reason_code: DisconnectReasonCode::NormalDisconnection };
+            tx.buffer().push_back(Packet::Disconnect(fin, None));
+            if tx.unsubscribe("").is_ok() {
+                comun.nombres.lock().unwrap_or_else(PoisonError::into_inner).1.push(nombre);
+            }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(adios)),
+            Err(_) => adios(),
+        }
+    }
+}
+
+/// The half of a link that hears.
+pub(super) struct Receptor {
+    rx: LinkRx,
+    comun: Arc<Comun>,
+}
+
+impl Receptor {
+    /// The next message and its number; `None` when the link has ended. A message that matches two
+    /// filters of the link comes twice, with one number.
+    pub(super) async fn next(&mut self) -> Option<(u64, Arc<Publicacion>)> {
+        loop {
+            match self.rx.next().await.ok()? {
+                Some(Notification::Forward(forward)) => {
+                    let Some(numero) = numero(&forward.publish.payload) else { continue };
+                    let mensaje =
+                        self.comun.ventana.lock().unwrap_or_else(PoisonError::into_inner).toma(numero);
+                    match mensaje {
+                        Some(mensaje) => return Some((numero, mensaje)),
+                        None => counter!("alertrace_mqtt_messages_dropped_total", "reason" => "lag").increment(1),
+                    }
+                }
+                // The router stopped reading for us because we had much to take: we have it now.
+                Some(Notification::Unschedule) => self.rx.wake().await.ok()?,
+                Some(Notification::Disconnect(..)) => return None,
+                _ => {}
+            }
+        }
+    }
+}
+
+fn numero(payload: &Bytes) -> Option<u64> {
+    Some(u64::from_be_bytes(payload[..].try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::publicacion::Qos;
+
+    fn mensaje(n: usize) -> Arc<Publicacion> {
+        Arc::new(Publicacion::del_servidor(format!("a/{n}"), n.to_string(), Qos::Uno, false))
+    }
+
+    #[test]
+    fn the_window_forgets_the_oldest() {
+        let mut ventana = Ventana::default();
+        let numeros: Vec<u64> = (0..VENTANA.0 + 10).map(|n| ventana.pon(mensaje(n))).collect();
+        assert!(ventana.toma(numeros[9]).is_none());
+        assert_eq!(ventana.toma(numeros[10]).unwrap().topic, "a/10");
+        assert_eq!(ventana.toma(*numeros.last().unwrap()).unwrap().topic, format!("a/{}", VENTANA.0 + 9));
+        assert!(ventana.toma(u64::MAX).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_link_hears_what_it_asked_for_in_order_and_names_are_used_again() {
+        let router = Router::start(10, 10, CancellationToken::new()).unwrap();
+        let (mut emisor, mut receptor) = router.link().await.unwrap();
+        assert!(emisor.subscribe("a/+"));
+        assert!(emisor.subscribe("$x/#"));
+        for n in 0..1_000 {
+            router.publish(mensaje(n)).await.unwrap();
+        }
+        for n in 0..1_000 {
+            assert_eq!(receptor.next().await.unwrap().1.topic, format!("a/{n}"));
+        }
+        let dolar = Publicacion::del_servidor("$x/y".into(), "1", Qos::Cero, false);
+        router.publish(Arc::new(dolar)).await.unwrap();
+        assert_eq!(receptor.next().await.unwrap().1.topic, "$x/y");
+        drop(emisor);
+        assert!(receptor.next().await.is_none());
+        // With nobody subscribed nothing is routed; a new link starts from now.
+        router.publish(mensaje(1)).await.unwrap();
+        let (mut emisor, mut receptor) = router.link().await.unwrap();
+        assert!(emisor.subscribe("a/+"));
+        router.publish(mensaje(2)).await.unwrap();
+        assert_eq!(receptor.next().await.unwrap().1.topic, "a/2");
+    }
+}

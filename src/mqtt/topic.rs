@@ -1,0 +1,80 @@
+//! Topic names and filters (MQTT 5.0 section 4.7).
+
+/// Whether a filter is well formed: `#` alone in the last level, `+` alone in its level
+/// [MQTT-4.7.1-1] [MQTT-4.7.1-2], no NUL, not empty [MQTT-4.7.3-1] [MQTT-4.7.3-2].
+pub(super) fn filtro_valido(filtro: &str) -> bool {
+    if filtro.is_empty() || filtro.contains('\0') {
+        return false;
+    }
+    let niveles = filtro.split('/').count();
+    filtro.split('/').enumerate().all(|(i, nivel)| match nivel {
+        "#" => i + 1 == niveles,
+        "+" => true,
+        otro => !otro.contains(['#', '+']),
+    })
+}
+
+/// Whether a name may be published to: no wildcard [MQTT-3.3.2-2], no NUL, not empty.
+pub(super) fn nombre_valido(topic: &str) -> bool {
+    !topic.is_empty() && !topic.contains(['#', '+', '\0'])
+}
+
+/// Whether a filter matches a name. A leading wildcard does not match `$…` [MQTT-4.7.2-1].
+pub(super) fn coincide(filtro: &str, topic: &str) -> bool {
+    if topic.starts_with('$') && filtro.starts_with(['#', '+']) {
+        return false;
+    }
+    let (mut filtros, mut niveles) = (filtro.split('/'), topic.split('/'));
+    loop {
+        match (filtros.next(), niveles.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some("+"), Some(_)) => {}
+            (Some(f), Some(n)) if f == n => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matching_follows_the_specification() {
+        // Examples of MQTT 5.0 section 4.7.1.
+        for (filtro, topic) in [
+            ("sport/tennis/player1/#", "sport/tennis/player1"),
+            ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon"),
+            ("sport/#", "sport"),
+            ("#", "a/b"),
+            ("sport/+", "sport/"),
+            ("+/+", "/finance"),
+            ("/+", "/finance"),
+            ("$SYS/#", "$SYS/uptime"),
+            ("a/+/c", "a//c"),
+        ] {
+            assert!(coincide(filtro, topic), "{filtro} {topic}");
+        }
+        for (filtro, topic) in [
+            ("sport/+", "sport"),
+            ("+", "/finance"),
+            ("#", "$SYS/uptime"),
+            ("+/uptime", "$SYS/uptime"),
+            ("a/b", "a/b/c"),
+            ("a/b/c", "a/b"),
+            ("A", "a"),
+        ] {
+            assert!(!coincide(filtro, topic), "{filtro} {topic}");
+        }
+    }
+
+    #[test]
+    fn malformed_filters_are_seen() {
+        for bad in ["", "a/#/b", "a#", "a+/b", "a\0", "#/"] {
+            assert!(!filtro_valido(bad), "{bad:?}");
+        }
+        for good in ["#", "+", "a/+/b/#", "/", "a//b"] {
+            assert!(filtro_valido(good), "{good:?}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What can go wrong in the store, by what the caller can do about it.
+
+use std::path::PathBuf;
+
+use sqlx::error::{DatabaseError, ErrorKind};
+
+/// Shorthand of this floor.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A unique constraint. `on` names it: `table.column` (SQLite) or the constraint (PostgreSQL).
+    #[error("{on} is taken")]
+    Conflict {
+        /// What was taken.
+        on: String,
+    },
+    /// The database refuses this row for its content; the same row will be refused again.
+    #[error("the database refuses the row: {0}")]
+    Refused(String),
+    /// The database cannot be reached, is full or busy: worth retrying. After a commit the outcome
+    /// is not known.
+    #[error("the database is not available: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    /// What is stored does not make sense to this version.
+    #[error("the database holds what this version does not understand: {0}")]
+    Inconsistent(String),
+    /// Another process has the database.
+    #[error("another alertrace is running on this database ({} is locked); stop it first", .0.display())]
+    Locked(PathBuf),
+    /// A newer version wrote the database.
+    #[error("the database was written by a newer version (schema {0}); install that version or restore a backup")]
+    Newer(i64),
+}
+
+impl Error {
+    /// Whether this is the conflict on `table.column`, however the database names it.
+    #[must_use]
+    pub fn conflicts_on(&self, table: &str, column: &str) -> bool {
+        let Self::Conflict { on } = self else { return false };
+        on.split(", ").any(|part| part == format!("{table}.{column}"))
+            || *on == format!("{table}_{column}_key")
+            || *on == format!("{table}_{column}")
+    }
+
+    /// The server is stopping: nothing more is written.
+    #[must_use]
+    pub const fn stopping() -> Self {
+        Self::Unavailable(sqlx::Error::PoolClosed)
+    }
+
+    pub(super) fn inconsistent(what: impl std::fmt::Display) -> Self {
+        Self::Inconsistent(what.to_string())
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(e: sqlx::Error) -> Self {
+        match &e {
+            sqlx::Error::Database(db) => of_database(db.as_ref()).unwrap_or(Self::Unavailable(e)),
+            sqlx::Error::ColumnDecode { .. }
+            | sqlx::Error::ColumnNotFound(_)
+            | sqlx::Error::ColumnIndexOutOfBounds { .. }
+            | sqlx::Error::Decode(_)
+            | sqlx::Error::TypeNotFound { .. }
+            | sqlx::Error::RowNotFound => Self::Inconsistent(e.to_string()),
+            sqlx::Error::Encode(_) => Self::Refused(e.to_string()),
+            _ => Self::Unavailable(e),
+        }
+    }
+}
+
+/// `None` = not a matter of content, so `Unavailable`.
+fn of_database(e: &dyn DatabaseError) -> Option<Error> {
+    match e.kind() {
+        ErrorKind::UniqueViolation => {
+            let on = e.constraint().map_or_else(
+                // SQLite: "UNIQUE constraint failed: sensores.device_id"
+                || e.message().rsplit("failed: ").next().unwrap_or_default().to_owned(),
+                str::to_owned,
+            );
+            Some(Error::Conflict { on })
+        }
+        ErrorKind::ForeignKeyViolation | ErrorKind::NotNullViolation | ErrorKind::CheckViolation => {
+            Some(Error::Refused(e.message().to_owned()))
+        }
+        _ => of_code(e.code().as_deref()?, e.message()),
+    }
+}
+
+/// SQLite primary result codes (<https://www.sqlite.org/rescode.html>) and PostgreSQL classes
+/// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>) that speak of content.
+fn of_code(code: &str, message: &str) -> Option<Error> {
+    if let Ok(number) = code.parse::<i32>()
+        && code.len() < 5
+    {
+        return match number & 0xff {
+            // SQLITE_TOOBIG, SQLITE_CONSTRAINT, SQLITE_MISMATCH
+            18..=20 => Some(Error::Refused(message.to_owned())),
+            // SQLITE_ERROR (a missing table or column), SQLITE_CORRUPT, SQLITE_NOTADB
+            1 | 11 | 26 => Some(Error::Inconsistent(message.to_owned())),
+            _ => None,
+        };
+    }
+    match code.get(..2)? {
+        "22" | "23" => Some(Error::Refused(message.to_owned())),
+        "42" => Some(Error::Inconsistent(message.to_owned())),
+        _ => None,
+    }
+}

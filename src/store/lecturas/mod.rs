@@ -1,0 +1,161 @@
+//! Readings: the bulk write that an acknowledgement waits for, and what is asked of them.
+
+mod postgres;
+mod sqlite;
+
+use super::{Error, Result, Tx, on, row};
+use crate::domain::{Timestamp, Valores};
+
+/// One row of `lecturas` or `ultimas_lecturas`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fila {
+    /// Whose.
+    pub id_sensor: i64,
+    /// When it was measured.
+    pub ts: Timestamp,
+    /// What.
+    pub valores: Valores,
+}
+
+row!(
+    struct Cruda {
+        id_sensor: i64,
+        ts: i64,
+        valores: String,
+    }
+);
+
+impl Cruda {
+    fn fila(self) -> Result<Fila> {
+        let valores = Valores::from_json(&self.valores).ok_or_else(|| Error::inconsistent("lecturas.valores"))?;
+        Ok(Fila { id_sensor: self.id_sensor, ts: Timestamp::clamped(self.ts), valores })
+    }
+}
+
+fn filas(crudas: Vec<Cruda>) -> Result<Vec<Fila>> {
+    crudas.into_iter().map(Cruda::fila).collect()
+}
+
+/// Which of `claves` are stored already.
+///
+/// # Errors
+/// `Unavailable`, `Inconsistent`.
+pub async fn existing(tx: &mut Tx, claves: &[(i64, Timestamp)]) -> Result<Vec<Fila>> {
+    if claves.is_empty() {
+        return Ok(Vec::new());
+    }
+    let crudas = match tx {
+        Tx::Sqlite(tx) => sqlite::existing(tx, claves).await?,
+        Tx::Postgres(tx) => postgres::existing(tx, claves).await?,
+    };
+    filas(crudas)
+}
+
+/// Writes readings, each key at most once in `nuevas`; a stored key gets the values given here.
+/// One statement whatever their number.
+///
+/// # Errors
+/// `Refused` when a sensor is gone, `Unavailable`.
+pub async fn write(tx: &mut Tx, nuevas: &[Fila]) -> Result<()> {
+    if nuevas.is_empty() {
+        return Ok(());
+    }
+    match tx {
+        Tx::Sqlite(tx) => sqlite::write(tx, nuevas).await,
+        Tx::Postgres(tx) => postgres::write(tx, nuevas).await,
+    }
+}
+
+/// Writes the newest values of sensors, each sensor at most once. One statement.
+///
+/// # Errors
+/// `Refused` when a sensor is gone, `Unavailable`.
+pub async fn write_latest(tx: &mut Tx, ultimas: &[Fila]) -> Result<()> {
+    if ultimas.is_empty() {
+        return Ok(());
+    }
+    match tx {
+        Tx::Sqlite(tx) => sqlite::write_latest(tx, ultimas).await,
+        Tx::Postgres(tx) => postgres::write_latest(tx, ultimas).await,
+    }
+}
+
+/// The newest values of every sensor in use.
+///
+/// # Errors
+/// `Unavailable`, `Inconsistent`.
+pub async fn latest(tx: &mut Tx) -> Result<Vec<Fila>> {
+    let crudas: Vec<Cruda> = on!(tx, |db| {
+        sqlx::query_as("SELECT id_sensor, ts, valores FROM ultimas_lecturas").fetch_all(db).await
+    })?;
+    filas(crudas)
+}
+
+/// The newest values of some sensors.
+///
+/// # Errors
+/// `Unavailable`, `Inconsistent`.
+pub async fn latest_of(tx: &mut Tx, id_sensor: i64) -> Result<Option<Fila>> {
+    let cruda: Option<Cruda> = on!(tx, |db| {
+        sqlx::query_as("SELECT id_sensor, ts, valores FROM ultimas_lecturas WHERE id_sensor = $1")
+            .bind(id_sensor)
+            .fetch_optional(db)
+            .await
+    })?;
+    cruda.map(Cruda::fila).transpose()
+}
+
+/// The moment of the newest reading of all.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn newest(tx: &mut Tx) -> Result<Option<Timestamp>> {
+    row!(struct Maximo { ts: Option<i64> });
+    let maximo: Maximo = on!(tx, |db| {
+        sqlx::query_as("SELECT MAX(ts) AS ts FROM ultimas_lecturas").fetch_one(db).await
+    })?;
+    Ok(maximo.ts.map(Timestamp::clamped))
+}
+
+/// In which order a page comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Orden {
+    /// Oldest first.
+    Ascendente,
+    /// Newest first.
+    Descendente,
+}
+
+/// Readings of one sensor with `desde <= ts <= hasta`, at most `limit`.
+///
+/// # Errors
+/// `Unavailable`, `Inconsistent`.
+pub async fn page(
+    tx: &mut Tx,
+    id_sensor: i64,
+    desde: Timestamp,
+    hasta: Timestamp,
+    orden: Orden,
+    limit: i64,
+) -> Result<Vec<Fila>> {
+    let sql = match orden {
+        Orden::Ascendente => {
+            "SELECT id_sensor, ts, valores FROM lecturas WHERE id_sensor = $1 AND ts BETWEEN $2 AND $3 \
+             ORDER BY ts ASC LIMIT $4"
+        }
+        Orden::Descendente => {
+            "SELECT id_sensor, ts, valores FROM lecturas WHERE id_sensor = $1 AND ts BETWEEN $2 AND $3 \
+             ORDER BY ts DESC LIMIT $4"
+        }
+    };
+    let crudas: Vec<Cruda> = on!(tx, |db| {
+        sqlx::query_as(sql)
+            .bind(id_sensor)
+            .bind(desde.micros())
+            .bind(hasta.micros())
+            .bind(limit)
+            .fetch_all(db)
+            .await
+    })?;
+    filas(crudas)
+}

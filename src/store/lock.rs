@@ -1,0 +1,33 @@
+//! One process on one database file.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write as _;
+use std::path::Path;
+
+use super::{Error, Result};
+
+/// An advisory lock (`flock`) that the kernel releases when the process ends, however it ends.
+#[derive(Debug)]
+pub(super) struct FileLock(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl FileLock {
+    /// Takes the lock at `path`, or says who cannot have it. The file holds our process id, for the
+    /// person who looks.
+    pub(super) fn take(path: &Path) -> Result<Self> {
+        let unavailable = |e| Error::Unavailable(sqlx::Error::Io(e));
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir).map_err(unavailable)?;
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(path).map_err(unavailable)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::Locked(path.to_owned())),
+            Err(TryLockError::Error(e)) => return Err(unavailable(e)),
+        }
+        file.set_len(0).map_err(unavailable)?;
+        writeln!(file, "{}", std::process::id()).map_err(unavailable)?;
+        Ok(Self(file))
+    }
+}

@@ -1,0 +1,120 @@
+//! The record of what was refused.
+
+use serde::Serialize;
+
+use super::{Result, Tx, on, row};
+use crate::domain::{Rechazo, Timestamp};
+
+/// A stored refusal.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Registrado {
+    /// Key.
+    pub id_rechazo: i64,
+    /// When the message arrived.
+    pub recibida: Timestamp,
+    /// The moment that the message gave.
+    pub ts: Option<Timestamp>,
+    /// Stable text of `domain::Motivo`.
+    pub motivo: String,
+    /// The variable, when one value was refused.
+    pub variable: Option<String>,
+    /// What was refused, shortened.
+    pub contenido: String,
+}
+
+/// Records a refusal.
+///
+/// # Errors
+/// `Refused` when the sensor is gone, `Unavailable`.
+pub async fn record(tx: &mut Tx, id_sensor: i64, recibida: Timestamp, rechazo: &Rechazo) -> Result<()> {
+    on!(tx, |db| {
+        sqlx::query(
+            "INSERT INTO lecturas_rechazadas (id_sensor, recibida, ts, motivo, variable, contenido) \
+             VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(id_sensor)
+        .bind(recibida.micros())
+        .bind(rechazo.ts.map(Timestamp::micros))
+        .bind(rechazo.motivo.as_str())
+        .bind(rechazo.variable.as_deref())
+        .bind(rechazo.contenido.as_str())
+        .execute(db)
+        .await
+        .map(drop)
+    })?;
+    Ok(())
+}
+
+/// Keeps the newest `cuantos` of a sensor.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn trim(tx: &mut Tx, id_sensor: i64, cuantos: i64) -> Result<()> {
+    on!(tx, |db| {
+        sqlx::query(
+            "DELETE FROM lecturas_rechazadas WHERE id_sensor = $1 AND id_rechazo <= (SELECT id_rechazo \
+             FROM lecturas_rechazadas WHERE id_sensor = $1 ORDER BY id_rechazo DESC LIMIT 1 OFFSET $2)",
+        )
+        .bind(id_sensor)
+        .bind(cuantos)
+        .execute(db)
+        .await
+        .map(drop)
+    })?;
+    Ok(())
+}
+
+/// Forgets what arrived before `antes`, at most `cuantos` rows; answers how many went.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn expire(tx: &mut Tx, antes: Timestamp, cuantos: i64) -> Result<u64> {
+    Ok(on!(tx, |db| {
+        sqlx::query(
+            "DELETE FROM lecturas_rechazadas WHERE id_rechazo IN (SELECT id_rechazo \
+             FROM lecturas_rechazadas WHERE recibida < $1 ORDER BY recibida LIMIT $2)",
+        )
+        .bind(antes.micros())
+        .bind(cuantos)
+        .execute(db)
+        .await
+        .map(|r| r.rows_affected())
+    })?)
+}
+
+/// The newest refusals of a sensor.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn list(tx: &mut Tx, id_sensor: i64, limit: i64, skip: i64) -> Result<Vec<Registrado>> {
+    row!(
+        struct Fila {
+            id_rechazo: i64,
+            recibida: i64,
+            ts: Option<i64>,
+            motivo: String,
+            variable: Option<String>,
+            contenido: String,
+        }
+    );
+    let filas: Vec<Fila> = on!(tx, |db| {
+        sqlx::query_as(
+            "SELECT id_rechazo, recibida, ts, motivo, variable, contenido FROM lecturas_rechazadas \
+             WHERE id_sensor = $1 ORDER BY id_rechazo DESC LIMIT $2 OFFSET $3",
+        )
+        .bind(id_sensor)
+        .bind(limit)
+        .bind(skip)
+        .fetch_all(db)
+        .await
+    })?;
+    let registrado = |f: Fila| Registrado {
+        id_rechazo: f.id_rechazo,
+        recibida: Timestamp::clamped(f.recibida),
+        ts: f.ts.map(Timestamp::clamped),
+        motivo: f.motivo,
+        variable: f.variable,
+        contenido: f.contenido,
+    };
+    Ok(filas.into_iter().map(registrado).collect())
+}

@@ -1,0 +1,417 @@
+//! Devices and their credentials.
+
+use serde::Serialize;
+
+use super::{Error, Result, Tx, on, row};
+use crate::domain::{DeviceId, EstadoSensor, SensorRef, Timestamp, Valores};
+
+/// A sensor as people see it, with its newest values.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sensor {
+    /// Key, owner and name on the wire.
+    #[serde(skip)]
+    pub quien: SensorRef,
+    /// For people.
+    pub nombre: String,
+    /// What kind of device, in the site's own words.
+    pub tipo: String,
+    /// The crop it stands in.
+    pub id_cultivo: Option<i64>,
+    /// What people say of it.
+    pub estado: EstadoSensor,
+    /// Seconds between readings.
+    pub intervalo_lectura: i64,
+    /// Where it is, in the site's own words.
+    pub ubicacion_sensor: Option<String>,
+    /// Degrees north.
+    pub coordenadas_lat: Option<f64>,
+    /// Degrees east.
+    pub coordenadas_lng: Option<f64>,
+    /// When it was registered.
+    pub fecha_instalacion: Timestamp,
+    /// The newest reading's moment and the newest value of each variable.
+    #[serde(skip)]
+    pub ultima: Option<(Timestamp, Valores)>,
+}
+
+/// What [`create`] needs.
+#[derive(Debug, Clone)]
+pub struct Nuevo<'a> {
+    /// Owner.
+    pub id_empresa: i64,
+    /// Unique in the installation.
+    pub device_id: &'a DeviceId,
+    /// See [`Sensor`].
+    pub nombre: &'a str,
+    /// See [`Sensor`].
+    pub tipo: &'a str,
+    /// See [`Sensor`].
+    pub id_cultivo: Option<i64>,
+    /// See [`Sensor`].
+    pub intervalo_lectura: i64,
+    /// See [`Sensor`].
+    pub ubicacion_sensor: Option<&'a str>,
+    /// See [`Sensor`].
+    pub coordenadas_lat: Option<f64>,
+    /// See [`Sensor`].
+    pub coordenadas_lng: Option<f64>,
+    /// SHA-256 of the device's token.
+    pub credencial: &'a [u8; 32],
+}
+
+/// Who may see which sensors: everything of an empresa, or what is assigned to a worker.
+#[derive(Debug, Clone, Copy)]
+pub struct Alcance {
+    /// The tenant.
+    pub id_empresa: i64,
+    /// Only what is assigned to this trabajador.
+    pub id_trabajador: Option<i64>,
+}
+
+/// Narrows a list.
+#[derive(Debug, Clone, Default)]
+pub struct Filtro<'a> {
+    /// By whether it is in use (`estado` other than `inactivo`).
+    pub activo: Option<bool>,
+    /// By exact `ubicacion_sensor`.
+    pub ubicacion: Option<&'a str>,
+    /// By `estado`.
+    pub estado: Option<EstadoSensor>,
+}
+
+row!(
+    struct Fila {
+        id_sensor: i64,
+        id_empresa: i64,
+        device_id: String,
+        nombre: String,
+        tipo: String,
+        id_cultivo: Option<i64>,
+        estado: String,
+        intervalo_lectura: i64,
+        ubicacion_sensor: Option<String>,
+        coordenadas_lat: Option<f64>,
+        coordenadas_lng: Option<f64>,
+        fecha_instalacion: i64,
+        ultima_ts: Option<i64>,
+        ultima_valores: Option<String>,
+    }
+);
+
+impl Fila {
+    fn sensor(self) -> Result<Sensor> {
+        let ultima = match (self.ultima_ts, self.ultima_valores) {
+            (Some(ts), Some(valores)) => {
+                let valores =
+                    Valores::from_json(&valores).ok_or_else(|| Error::inconsistent("ultimas_lecturas.valores"))?;
+                Some((Timestamp::clamped(ts), valores))
+            }
+            _ => None,
+        };
+        Ok(Sensor {
+            quien: quien(self.id_sensor, self.id_empresa, &self.device_id)?,
+            nombre: self.nombre,
+            tipo: self.tipo,
+            id_cultivo: self.id_cultivo,
+            estado: EstadoSensor::parse(&self.estado).ok_or_else(|| Error::inconsistent("sensores.estado"))?,
+            intervalo_lectura: self.intervalo_lectura,
+            ubicacion_sensor: self.ubicacion_sensor,
+            coordenadas_lat: self.coordenadas_lat,
+            coordenadas_lng: self.coordenadas_lng,
+            fecha_instalacion: Timestamp::clamped(self.fecha_instalacion),
+            ultima,
+        })
+    }
+}
+
+fn quien(id_sensor: i64, id_empresa: i64, device_id: &str) -> Result<SensorRef> {
+    let device_id = DeviceId::new(device_id).map_err(Error::inconsistent)?;
+    Ok(SensorRef { id_sensor, id_empresa, device_id })
+}
+
+/// The columns of [`Fila`]; `s` is `sensores`, `u` is `ultimas_lecturas`.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT s.id_sensor, s.id_empresa, s.device_id, s.nombre, s.tipo, s.id_cultivo, s.estado, ",
+            "s.intervalo_lectura, s.ubicacion_sensor, s.coordenadas_lat, s.coordenadas_lng, ",
+            "s.fecha_instalacion, u.ts AS ultima_ts, u.valores AS ultima_valores ",
+            "FROM sensores s LEFT JOIN ultimas_lecturas u ON u.id_sensor = s.id_sensor ",
+            $rest
+        )
+    };
+}
+
+/// Registers a device; answers its key.
+///
+/// # Errors
+/// `Conflict` on `sensores.device_id`.
+pub async fn create(tx: &mut Tx, nuevo: &Nuevo<'_>, ahora: Timestamp) -> Result<i64> {
+    row!(struct Clave { id_sensor: i64 });
+    let clave: Clave = on!(tx, |db| {
+        sqlx::query_as(
+            "INSERT INTO sensores (id_empresa, device_id, nombre, tipo, id_cultivo, intervalo_lectura, \
+             ubicacion_sensor, coordenadas_lat, coordenadas_lng, fecha_instalacion, credencial, \
+             credencial_emitida) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $10) \
+             RETURNING id_sensor",
+        )
+        .bind(nuevo.id_empresa)
+        .bind(nuevo.device_id.as_str())
+        .bind(nuevo.nombre)
+        .bind(nuevo.tipo)
+        .bind(nuevo.id_cultivo)
+        .bind(nuevo.intervalo_lectura)
+        .bind(nuevo.ubicacion_sensor)
+        .bind(nuevo.coordenadas_lat)
+        .bind(nuevo.coordenadas_lng)
+        .bind(ahora.micros())
+        .bind(nuevo.credencial.as_slice())
+        .fetch_one(db)
+        .await
+    })?;
+    Ok(clave.id_sensor)
+}
+
+/// One sensor of the scope, with its newest values.
+///
+/// # Errors
+/// `Unavailable`, `Inconsistent`.
+pub async fn get(tx: &mut Tx, alcance: Alcance, id_sensor: i64) -> Result<Option<Sensor>> {
+    let fila: Option<Fila> = on!(tx, |db| {
+        sqlx::query_as(select!(
+            "WHERE s.id_sensor = $1 AND s.id_empresa = $2 AND ($3 IS NULL OR EXISTS (SELECT 1 FROM \
+             asignaciones a WHERE a.id_sensor = s.id_sensor AND a.id_trabajador = $3 AND a.hasta IS NULL))"
+        ))
+        .bind(id_sensor)
+        .bind(alcance.id_empresa)
+        .bind(alcance.id_trabajador)
+        .fetch_optional(db)
+        .await
+    })?;
+    fila.map(Fila::sensor).transpose()
+}
+
+/// The sensors of the scope, by key, and how many there are in all.
+///
+/// # Errors
+/// `Unavailable`, `Inconsistent`.
+pub async fn list(
+    tx: &mut Tx,
+    alcance: Alcance,
+    filtro: &Filtro<'_>,
+    limit: i64,
+    skip: i64,
+) -> Result<(Vec<Sensor>, i64)> {
+    let estado = filtro.estado.map(EstadoSensor::as_str);
+    row!(struct Total { total: i64 });
+    let filas: Vec<Fila> = on!(&mut *tx, |db| {
+        sqlx::query_as(select!(
+            "WHERE s.id_empresa = $1 AND ($2 IS NULL OR EXISTS (SELECT 1 FROM asignaciones a WHERE \
+             a.id_sensor = s.id_sensor AND a.id_trabajador = $2 AND a.hasta IS NULL)) \
+             AND ($3 IS NULL OR (s.estado <> 'inactivo') = $3) AND ($4 IS NULL OR s.ubicacion_sensor = $4) \
+             AND ($5 IS NULL OR s.estado = $5) ORDER BY s.id_sensor LIMIT $6 OFFSET $7"
+        ))
+        .bind(alcance.id_empresa)
+        .bind(alcance.id_trabajador)
+        .bind(filtro.activo)
+        .bind(filtro.ubicacion)
+        .bind(estado)
+        .bind(limit)
+        .bind(skip)
+        .fetch_all(db)
+        .await
+    })?;
+    let total: Total = on!(tx, |db| {
+        sqlx::query_as(
+            "SELECT COUNT(*) AS total FROM sensores s \
+             WHERE s.id_empresa = $1 AND ($2 IS NULL OR EXISTS (SELECT 1 FROM asignaciones a WHERE \
+             a.id_sensor = s.id_sensor AND a.id_trabajador = $2 AND a.hasta IS NULL)) \
+             AND ($3 IS NULL OR (s.estado <> 'inactivo') = $3) AND ($4 IS NULL OR s.ubicacion_sensor = $4) \
+             AND ($5 IS NULL OR s.estado = $5)",
+        )
+        .bind(alcance.id_empresa)
+        .bind(alcance.id_trabajador)
+        .bind(filtro.activo)
+        .bind(filtro.ubicacion)
+        .bind(estado)
+        .fetch_one(db)
+        .await
+    })?;
+    let sensores = filas.into_iter().map(Fila::sensor).collect::<Result<_>>()?;
+    Ok((sensores, total.total))
+}
+
+/// What may be changed of a sensor, every field as it shall be afterwards.
+#[derive(Debug, Clone)]
+pub struct Cambio<'a> {
+    /// See [`Sensor`].
+    pub nombre: &'a str,
+    /// See [`Sensor`].
+    pub tipo: &'a str,
+    /// See [`Sensor`].
+    pub id_cultivo: Option<i64>,
+    /// See [`Sensor`]; `inactivo` revokes the credential too.
+    pub estado: EstadoSensor,
+    /// See [`Sensor`].
+    pub intervalo_lectura: i64,
+    /// See [`Sensor`].
+    pub ubicacion_sensor: Option<&'a str>,
+    /// See [`Sensor`].
+    pub coordenadas_lat: Option<f64>,
+    /// See [`Sensor`].
+    pub coordenadas_lng: Option<f64>,
+}
+
+/// Changes a sensor; `false` when the empresa has no such sensor.
+///
+/// # Errors
+/// `Unavailable`, `Refused`.
+pub async fn update(tx: &mut Tx, id_empresa: i64, id_sensor: i64, cambio: &Cambio<'_>) -> Result<bool> {
+    let n = on!(tx, |db| {
+        sqlx::query(
+            "UPDATE sensores SET nombre = $3, tipo = $4, id_cultivo = $5, estado = $6, intervalo_lectura = $7, \
+             ubicacion_sensor = $8, coordenadas_lat = $9, coordenadas_lng = $10, \
+             credencial = CASE WHEN $6 = 'inactivo' THEN NULL ELSE credencial END \
+             WHERE id_sensor = $1 AND id_empresa = $2",
+        )
+        .bind(id_sensor)
+        .bind(id_empresa)
+        .bind(cambio.nombre)
+        .bind(cambio.tipo)
+        .bind(cambio.id_cultivo)
+        .bind(cambio.estado.as_str())
+        .bind(cambio.intervalo_lectura)
+        .bind(cambio.ubicacion_sensor)
+        .bind(cambio.coordenadas_lat)
+        .bind(cambio.coordenadas_lng)
+        .execute(db)
+        .await
+        .map(|r| r.rows_affected())
+    })?;
+    Ok(n == 1)
+}
+
+/// Retires a sensor: inactive, credential revoked, history kept.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn retire(tx: &mut Tx, id_empresa: i64, id_sensor: i64) -> Result<bool> {
+    let n = on!(tx, |db| {
+        sqlx::query(
+            "UPDATE sensores SET estado = 'inactivo', credencial = NULL WHERE id_sensor = $1 AND id_empresa = $2",
+        )
+        .bind(id_sensor)
+        .bind(id_empresa)
+        .execute(db)
+        .await
+        .map(|r| r.rows_affected())
+    })?;
+    Ok(n == 1)
+}
+
+/// Removes a sensor and everything that hangs on it.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn purge(tx: &mut Tx, id_empresa: i64, id_sensor: i64) -> Result<bool> {
+    let n = on!(tx, |db| {
+        sqlx::query("DELETE FROM sensores WHERE id_sensor = $1 AND id_empresa = $2")
+            .bind(id_sensor)
+            .bind(id_empresa)
+            .execute(db)
+            .await
+            .map(|r| r.rows_affected())
+    })?;
+    Ok(n == 1)
+}
+
+/// Replaces the credential of a sensor that is in use.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn set_credential(
+    tx: &mut Tx,
+    id_empresa: i64,
+    id_sensor: i64,
+    credencial: &[u8; 32],
+    ahora: Timestamp,
+) -> Result<bool> {
+    let n = on!(tx, |db| {
+        sqlx::query(
+            "UPDATE sensores SET credencial = $3, credencial_emitida = $4 \
+             WHERE id_sensor = $1 AND id_empresa = $2 AND estado <> 'inactivo'",
+        )
+        .bind(id_sensor)
+        .bind(id_empresa)
+        .bind(credencial.as_slice())
+        .bind(ahora.micros())
+        .execute(db)
+        .await
+        .map(|r| r.rows_affected())
+    })?;
+    Ok(n == 1)
+}
+
+/// What sign-in needs of a device.
+#[derive(Debug, Clone)]
+pub struct Credencial {
+    /// Which sensor.
+    pub quien: SensorRef,
+    /// SHA-256 of its token; `None` = revoked or never issued.
+    pub hash: Option<[u8; 32]>,
+    /// Whether a token was ever issued (`mqtt.legacy` lets in only devices that never had one).
+    pub emitida: bool,
+    /// Whether it is in use.
+    pub activo: bool,
+}
+
+/// The credential of a device by its name on the wire.
+///
+/// # Errors
+/// `Unavailable`, `Inconsistent`.
+pub async fn credential(tx: &mut Tx, device_id: &str) -> Result<Option<Credencial>> {
+    row!(
+        struct Fila {
+            id_sensor: i64,
+            id_empresa: i64,
+            device_id: String,
+            credencial: Option<Vec<u8>>,
+            credencial_emitida: Option<i64>,
+            estado: String,
+        }
+    );
+    let fila: Option<Fila> = on!(tx, |db| {
+        sqlx::query_as(
+            "SELECT id_sensor, id_empresa, device_id, credencial, credencial_emitida, estado \
+             FROM sensores WHERE device_id = $1",
+        )
+        .bind(device_id)
+        .fetch_optional(db)
+        .await
+    })?;
+    let Some(fila) = fila else { return Ok(None) };
+    let hash = match fila.credencial {
+        Some(bytes) => Some(bytes.try_into().map_err(|_| Error::inconsistent("sensores.credencial"))?),
+        None => None,
+    };
+    Ok(Some(Credencial {
+        quien: quien(fila.id_sensor, fila.id_empresa, &fila.device_id)?,
+        hash,
+        emitida: fila.credencial_emitida.is_some(),
+        activo: fila.estado != EstadoSensor::Inactivo.as_str(),
+    }))
+}
+
+/// Every sensor that is in use, for the directory in memory.
+///
+/// # Errors
+/// `Unavailable`, `Inconsistent`.
+pub async fn all_active(tx: &mut Tx) -> Result<Vec<SensorRef>> {
+    row!(struct Fila { id_sensor: i64, id_empresa: i64, device_id: String });
+    let filas: Vec<Fila> = on!(tx, |db| {
+        sqlx::query_as("SELECT id_sensor, id_empresa, device_id FROM sensores WHERE estado <> 'inactivo'")
+            .fetch_all(db)
+            .await
+    })?;
+    filas.into_iter().map(|f| quien(f.id_sensor, f.id_empresa, &f.device_id)).collect()
+}

@@ -1,0 +1,45 @@
+//! The seam between one SQL text and two databases.
+
+use sqlx::{Postgres, Sqlite, Transaction};
+
+use super::Result;
+
+/// A transaction on one of the two databases. Dropped without [`Tx::commit`], it rolls back.
+#[derive(Debug)]
+pub enum Tx {
+    /// SQLite inside.
+    Sqlite(Transaction<'static, Sqlite>),
+    /// PostgreSQL outside.
+    Postgres(Transaction<'static, Postgres>),
+}
+
+impl Tx {
+    /// When this returns without an error, what was written is durable.
+    ///
+    /// # Errors
+    /// [`super::Error::Unavailable`]: the outcome is not known.
+    pub async fn commit(self) -> Result<()> {
+        match self {
+            Self::Sqlite(tx) => tx.commit().await?,
+            Self::Postgres(tx) => tx.commit().await?,
+        }
+        Ok(())
+    }
+}
+
+/// Expands one body for both databases. `$db` is the connection of the transaction, as `&mut`.
+macro_rules! on {
+    ($tx:expr, |$db:ident| $body:expr) => {
+        match $tx {
+            $crate::store::Tx::Sqlite(tx) => {
+                let $db = &mut **tx;
+                $body
+            }
+            $crate::store::Tx::Postgres(tx) => {
+                let $db = &mut **tx;
+                $body
+            }
+        }
+    };
+}
+pub(super) use on;
