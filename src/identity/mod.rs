@@ -3,9 +3,12 @@
 //! MQTT's ACL, REST and the WebSocket all ask here. Accounts and tokens of people are the built-in
 //! provider's ([`cuentas`], [`tokens`]); devices sign in with a token of their own ([`dispositivo`]).
 
+pub mod cuentas;
 mod directorio;
 pub mod dispositivo;
+pub mod password;
 mod principal;
+pub mod tokens;
 
 pub use directorio::{Directorio, Revocado};
 pub use principal::{Principal, Usuario};

@@ -83,6 +83,8 @@ impl Lote {
         lecturas.sort_by_key(|(ts, _)| *ts);
         // The worst excursion of each variable among readings that are history.
         let mut historicas: Vec<Alerta> = Vec::new();
+        // One message is routed once, whatever the number of its readings.
+        let mut por_rutear = mensaje.por_rutear.clone();
         for (ts, valores) in lecturas {
             let Some(nuevos) = self.guarda(&mensaje.sensor, ts, valores, resultado) else { continue };
             let sensor = self.toca(vivo, mensaje.sensor.id_sensor);
@@ -98,7 +100,7 @@ impl Lote {
                 ultima => *ultima = Some((ts, nuevos.clone())),
             }
             self.movidos.push(mensaje.sensor.id_sensor);
-            let que = Que::Lectura { ts, valores: nuevos.clone(), por_rutear: mensaje.por_rutear.clone() };
+            let que = Que::Lectura { ts, valores: nuevos.clone(), por_rutear: por_rutear.take() };
             self.sucesos.push(Suceso::Lectura(Evento::new(mensaje.sensor.clone(), que)));
             for (variable, valor) in nuevos.iter() {
                 if let Some(umbral) = umbrales.de(variable) {

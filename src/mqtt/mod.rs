@@ -1,7 +1,22 @@
+//! The MQTT broker: 3.1.1 and 5.0 on one port.
+//!
+//! `listener` accepts; `handshake` signs in and opens a session of the registry (`sessions`,
+//! `session`); `connection` serves it; `acl` decides; `broker` holds what all share. The wire is
+//! `protocol`'s (mqtt-protocol-core), the fan-out `router`'s (rumqttd). A sensor's readings go to
+//! `ingest` before anything else and are acknowledged after their commit.
+
 mod acl;
+mod broker;
+mod connection;
 mod first_packet;
+mod handshake;
+mod listener;
 mod protocol;
 mod publicacion;
 mod retained;
 mod router;
+mod session;
+mod sessions;
 mod topic;
+
+pub use broker::{Broker, Parts, Settings};

@@ -1,0 +1,296 @@
+//! The composition root: the parts, in the order in which they start.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::config::{self, Config};
+use crate::domain::Clock;
+use crate::identity::Directorio;
+use crate::identity::cuentas::{self, Cuentas};
+use crate::ingest::decode::Limites;
+use crate::ingest::{self, Ingest};
+use crate::lifecycle::{self, Tasks, Tokens};
+use crate::realtime::{Hub, Presencia};
+use crate::store::{self, Store};
+use crate::{api, mqtt};
+
+/// Why a server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The secret that signs tokens.
+    #[error(transparent)]
+    Secret(#[from] config::secrets::Error),
+    /// An address that cannot be had.
+    #[error("cannot listen on {address} for {what}: {source}")]
+    Listen {
+        /// `http.listen` or `mqtt.listen`.
+        what: &'static str,
+        /// As configured.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Anything else that the system refuses.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// A server that runs.
+pub struct Running {
+    /// Where HTTP is served.
+    pub http: SocketAddr,
+    /// Where plain MQTT is served.
+    pub mqtt: Option<SocketAddr>,
+    /// For whoever started it: the demo makes its empresa with these.
+    pub cuentas: Cuentas,
+    /// See `cuentas`.
+    pub store: Store,
+    /// See `cuentas`.
+    pub directorio: Arc<Directorio>,
+    broker: mqtt::Broker,
+    tasks: Tasks,
+    writer: Tasks,
+    tokens: Tokens,
+    deadline: Duration,
+}
+
+/// Starts everything. What it listens on is bound when this returns.
+///
+/// # Errors
+/// [`Error`]; nothing runs then.
+pub async fn start(config: &Config, clock: Arc<dyn Clock>, metrics: PrometheusHandle) -> Result<Running, Error> {
+    let tokens = Tokens::default();
+    let (mut tasks, mut writer) = (Tasks::default(), Tasks::default());
+
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let secret = config::secrets::jwt_secret(config)?;
+    let http_listener = bind("http.listen", config.http.listen).await?;
+    let mqtt_listener = match config.mqtt.listen {
+        Some(address) => Some(bind("mqtt.listen", address).await?),
+        None => None,
+    };
+
+    let store = Store::open_sqlite(&config.sqlite_path(), store_options(config)).await?;
+    let directorio = Arc::new(Directorio::load(&store).await?);
+    let cuentas = Cuentas::new(store.clone(), clock.clone(), secret.expose(), account_settings(config));
+    let (hub, presencia) = (Hub::default(), Arc::new(Presencia::default()));
+
+    let (ingest, work) =
+        Ingest::start(store.clone(), hub.clone(), clock.clone(), ingest_settings(config), tokens.drenar.clone())
+            .await?;
+    writer.spawn("the writer", work);
+
+    let parts = mqtt::Parts {
+        store: store.clone(),
+        cuentas: cuentas.clone(),
+        directorio: directorio.clone(),
+        ingest: ingest.clone(),
+        hub: hub.clone(),
+        presencia: presencia.clone(),
+        clock: clock.clone(),
+        settings: mqtt_settings(config),
+    };
+    let broker = mqtt::Broker::new(parts, tokens.parar.clone(), tokens.muerto.clone())?;
+    tasks.spawn("the broker", broker.clone().run());
+    let mut mqtt_address = None;
+    if let Some(listener) = mqtt_listener {
+        mqtt_address = Some(listener.local_addr()?);
+        let serve = broker.clone().serve_tcp(listener);
+        tasks.spawn("the MQTT listener", async move {
+            if let Err(e) = serve.await {
+                tracing::error!(error = %e, "the MQTT listener failed");
+            }
+        });
+    }
+
+    let (ready, broker_ready) = watch::channel(true);
+    let muerto = tokens.muerto.clone();
+    tokio::spawn(async move {
+        muerto.cancelled().await;
+        ready.send_replace(false);
+    });
+    let state = api::State::new(api::Parts {
+        store: store.clone(),
+        ingest,
+        directorio: directorio.clone(),
+        hub,
+        presencia,
+        clock,
+        cuentas: cuentas.clone(),
+        broker_ready,
+        metrics: metrics.clone(),
+        settings: api_settings(config),
+    });
+    let http_address = http_listener.local_addr()?;
+    let serve = api::serve(http_listener, state, tokens.parar.clone());
+    tasks.spawn("the HTTP server", async move {
+        if let Err(e) = serve.await {
+            tracing::error!(error = %e, "the HTTP server failed");
+        }
+    });
+    tasks.spawn("the metrics", upkeep(metrics, tokens.parar.clone()));
+
+    tracing::info!(http = %http_address, mqtt = mqtt_address.map(tracing::field::display), "ready");
+    Ok(Running {
+        http: http_address,
+        mqtt: mqtt_address,
+        cuentas,
+        store,
+        directorio,
+        broker,
+        tasks,
+        writer,
+        tokens,
+        deadline: Duration::from_secs(config.shutdown.deadline_s),
+    })
+}
+
+impl Running {
+    /// Runs until `stop` returns, then ends in order.
+    ///
+    /// # Errors
+    /// When a part died, or could not finish in time.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), lifecycle::Error> {
+        let died = tokio::select! {
+            () = stop => None,
+            died = self.tasks.first_end() => Some(died),
+            died = self.writer.first_end() => Some(died),
+            () = self.tokens.muerto.cancelled() => Some(lifecycle::Error::Died("the MQTT router".into())),
+        };
+        if let Some(died) = &died {
+            tracing::error!(error = %died, "stopping");
+        } else {
+            tracing::info!("stopping");
+        }
+        let stopped = self.stop().await;
+        died.map_or(stopped, Err)
+    }
+
+    /// Stops accepting, finishes, commits, acknowledges, closes.
+    ///
+    /// # Errors
+    /// When a part panicked, or could not finish in time.
+    pub async fn stop(mut self) -> Result<(), lifecycle::Error> {
+        let deadline = self.deadline;
+        let end = async {
+            self.tokens.parar.cancel();
+            let tasks = self.tasks.all_end().await;
+            // Sessions wait for their commits; the writer works until they have them.
+            self.broker.closed().await;
+            self.tokens.drenar.cancel();
+            let writer = self.writer.all_end().await;
+            self.store.close().await;
+            tasks.and(writer)
+        };
+        let stopped = tokio::time::timeout(deadline, end).await;
+        let stopped = stopped.unwrap_or(Err(lifecycle::Error::Deadline(deadline)));
+        if stopped.is_ok() {
+            tracing::info!("stopped");
+        }
+        stopped
+    }
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { what, address, source })
+}
+
+/// Folds samples together now and then, so that they do not pile up between two scrapes.
+async fn upkeep(metrics: PrometheusHandle, stop: tokio_util::sync::CancellationToken) {
+    let mut every = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = every.tick() => metrics.run_upkeep(),
+        }
+    }
+}
+
+fn days(days: u32) -> Duration {
+    Duration::from_secs(u64::from(days) * 86_400)
+}
+
+/// What the store takes from the configuration.
+#[must_use]
+pub fn store_options(config: &Config) -> store::Options {
+    store::Options {
+        readers: config.store.readers,
+        busy_timeout: Duration::from_millis(config.store.busy_timeout_ms),
+    }
+}
+
+/// What accounts take from the configuration.
+#[must_use]
+pub fn account_settings(config: &Config) -> cuentas::Ajustes {
+    let identity = &config.identity;
+    cuentas::Ajustes {
+        registro: match identity.registration {
+            config::Registration::First => cuentas::Registro::First,
+            config::Registration::Open => cuentas::Registro::Open,
+            config::Registration::Closed => cuentas::Registro::Closed,
+        },
+        access: Duration::from_secs(u64::from(identity.access_token_minutes) * 60),
+        refresh: days(identity.refresh_token_days),
+        argon2_cola: identity.argon2_queue,
+    }
+}
+
+fn limites(config: &Config) -> Limites {
+    Limites {
+        adelanto: Duration::from_secs(config.ingest.clock_skew_s),
+        retencion: days(config.store.retention_days),
+    }
+}
+
+fn ingest_settings(config: &Config) -> ingest::Ajustes {
+    ingest::Ajustes {
+        cola: config.ingest.queue,
+        lote: config.ingest.max_batch,
+        rechazos_por_sensor: i64::from(config.ingest.rejected_per_sensor),
+        rechazos_dias: days(config.ingest.rejected_days),
+    }
+}
+
+fn mqtt_settings(config: &Config) -> mqtt::Settings {
+    let m = &config.mqtt;
+    mqtt::Settings {
+        open: m.open,
+        legacy: m.legacy,
+        max_connections: m.max_connections,
+        max_connections_per_address: m.max_connections_per_address,
+        connect_deadline: Duration::from_secs(m.connect_deadline_s),
+        max_packet: m.max_packet_bytes,
+        receive_maximum: m.receive_maximum,
+        max_session_expiry: m.max_session_expiry_s,
+        max_queued: m.max_queued_messages,
+        max_keep_alive: m.max_keep_alive_s,
+        max_topic_levels: m.max_topic_levels,
+        max_topic_bytes: m.max_topic_bytes,
+        max_subscriptions: m.max_subscriptions,
+        max_filters: m.max_filters,
+        max_retained: m.max_retained,
+        limites: limites(config),
+    }
+}
+
+fn api_settings(config: &Config) -> api::Settings {
+    let h = &config.http;
+    api::Settings {
+        allowed_origins: h.allowed_origins.clone(),
+        body_limit: h.body_limit_bytes,
+        timeout: Duration::from_secs(h.timeout_s),
+        max_sockets: h.max_sockets,
+        socket_queue: h.socket_queue,
+        limites: limites(config),
+    }
+}

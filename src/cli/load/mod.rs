@@ -1,0 +1,187 @@
+//! `alertrace simulate`: load on a broker, and what it acknowledged of it.
+//!
+//! Against Alertrace it registers its devices by REST and, with `--verify`, reads back every
+//! acknowledged (device, timestamp); against any other broker it publishes anonymously.
+
+mod client;
+mod site;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hdrhistogram::Histogram;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use client::{Cliente, Enviado};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Broker to send to.
+    #[arg(long, default_value = "127.0.0.1:1883", value_name = "HOST:PORT")]
+    broker: String,
+    /// Connections, each a device of its own.
+    #[arg(long, default_value_t = 100)]
+    connections: usize,
+    /// Unacknowledged messages of each connection.
+    #[arg(long, default_value_t = 10)]
+    window: usize,
+    /// Messages a second, all connections together; 0 = as many as are acknowledged.
+    #[arg(long, default_value_t = 0)]
+    rate: u64,
+    /// How long to send.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// MQTT version: 4 (3.1.1) or 5.
+    #[arg(long = "mqtt-version", default_value_t = 4, value_parser = clap::value_parser!(u8).range(4..=5))]
+    version: u8,
+    /// Alertrace's API: its devices are registered there. Without it, messages go anonymously to
+    /// load/{n}/data.
+    #[arg(long, value_name = "URL")]
+    api: Option<String>,
+    /// Account that may register devices.
+    #[arg(long, requires = "api")]
+    email: Option<String>,
+    /// Its password.
+    #[arg(long, env = "ALERTRACE_PASSWORD", hide_env_values = true, requires = "api")]
+    password: Option<String>,
+    /// Afterwards, look every acknowledged reading up.
+    #[arg(long, requires = "api")]
+    verify: bool,
+}
+
+/// What one connection came to.
+#[derive(Default)]
+struct Cuenta {
+    enviados: u64,
+    confirmados: Vec<Enviado>,
+    error: Option<String>,
+}
+
+/// Runs the load and prints the report.
+pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
+    anyhow::ensure!(args.connections > 0 && args.window > 0, "--connections and --window begin at 1");
+    let mut site = None;
+    let devices = match &args.api {
+        Some(api) => {
+            let email = args.email.as_deref().context("--api needs --email")?;
+            let password = args.password.as_deref().context("--api needs --password or ALERTRACE_PASSWORD")?;
+            let signed_in = site::Site::sign_in(api, email, password).await?;
+            let bar = bar(args.connections as u64, "registering devices");
+            let mut devices = Vec::new();
+            for n in 0..args.connections {
+                devices.push(signed_in.device(&format!("load-{n:05}")).await?);
+                bar.inc(1);
+            }
+            bar.finish_and_clear();
+            site = Some(signed_in);
+            devices
+        }
+        None => (0..args.connections).map(site::Device::anonymous).collect(),
+    };
+    let cuentas = send(args, &devices).await?;
+    let (acked, seconds) = report(&cuentas.0, cuentas.1)?;
+    if args.verify && let Some(site) = &site {
+        verify(site, &devices, &cuentas.0).await?;
+    }
+    println!("{:.0} acknowledged/s", acked as f64 / seconds);
+    Ok(())
+}
+
+/// Sends from every connection until the time is over; answers what each came to, and the seconds
+/// from the first message to the last acknowledgement.
+async fn send(args: &Args, devices: &[site::Device]) -> anyhow::Result<(Vec<Cuenta>, f64)> {
+    let (avance, mut avances) = mpsc::unbounded_channel();
+    let mut conectados = Vec::new();
+    for device in devices {
+        let cliente = Cliente::connect(&args.broker, args.version, device).await;
+        conectados.push(cliente.with_context(|| format!("{} cannot connect", device.nombre))?);
+    }
+    let cada = match args.rate {
+        0 => Duration::ZERO,
+        rate => Duration::from_secs_f64(args.connections as f64 / rate as f64),
+    };
+    let start = Instant::now();
+    let end = start + Duration::from_secs(args.seconds);
+    let mut tasks = JoinSet::new();
+    for (n, cliente) in conectados.into_iter().enumerate() {
+        let (avance, window) = (avance.clone(), args.window);
+        // Spread over the interval: a fleet does not speak in chorus.
+        let primero = start + cada.mul_f64(n as f64 / args.connections as f64);
+        tasks.spawn(async move { (n, cliente.run(primero, cada, end, window, &avance).await) });
+    }
+    drop(avance);
+    let bar = bar(args.seconds, "sending");
+    let (mut total, mut dicho) = (0_u64, 0);
+    while let Some(n) = avances.recv().await {
+        total += n;
+        let segundo = start.elapsed().as_secs();
+        if segundo > dicho {
+            dicho = segundo;
+            bar.set_position(segundo);
+            bar.set_message(format!("{total} acknowledged"));
+        }
+    }
+    bar.finish_and_clear();
+    let seconds = start.elapsed().as_secs_f64();
+    let mut cuentas: Vec<Cuenta> = Vec::new();
+    cuentas.resize_with(devices.len(), Cuenta::default);
+    while let Some(hecho) = tasks.join_next().await {
+        let (n, cuenta) = hecho?;
+        cuentas[n] = cuenta;
+    }
+    Ok((cuentas, seconds))
+}
+
+fn report(cuentas: &[Cuenta], seconds: f64) -> anyhow::Result<(u64, f64)> {
+    let mut latencias = Histogram::<u64>::new_with_bounds(1, 600_000_000, 3)?;
+    let (mut enviados, mut confirmados) = (0, 0);
+    for cuenta in cuentas {
+        enviados += cuenta.enviados;
+        for enviado in &cuenta.confirmados {
+            confirmados += 1;
+            latencias.saturating_record(u64::try_from(enviado.latencia.as_micros()).unwrap_or(u64::MAX));
+        }
+        if let Some(error) = &cuenta.error {
+            println!("a connection failed: {error}");
+        }
+    }
+    let ms = |q: f64| latencias.value_at_quantile(q) as f64 / 1_000.0;
+    println!("sent {enviados}, acknowledged {confirmados} in {seconds:.2} s");
+    println!(
+        "acknowledgement: p50 {:.2} ms, p90 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {:.2} ms",
+        ms(0.5),
+        ms(0.9),
+        ms(0.99),
+        ms(0.999),
+        ms(1.0)
+    );
+    Ok((confirmados, seconds))
+}
+
+/// Compares what was acknowledged with what the API gives back.
+async fn verify(site: &site::Site, devices: &[site::Device], cuentas: &[Cuenta]) -> anyhow::Result<()> {
+    let bar = bar(devices.len() as u64, "verifying");
+    let (mut faltan, mut dobles, mut vistos) = (0_usize, 0_usize, 0_usize);
+    for (device, cuenta) in devices.iter().zip(cuentas) {
+        let Some(desde) = cuenta.confirmados.iter().map(|e| e.micros).min() else { continue };
+        let guardados = site.readings(device, desde).await?;
+        vistos += guardados.len();
+        let unicos: std::collections::HashSet<i64> = guardados.iter().copied().collect();
+        dobles += guardados.len() - unicos.len();
+        faltan += cuenta.confirmados.iter().filter(|e| !unicos.contains(&e.micros)).count();
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    println!("verified {vistos} stored readings: {faltan} acknowledged and missing, {dobles} stored twice");
+    anyhow::ensure!(faltan == 0 && dobles == 0, "the broker does not keep what it acknowledges");
+    Ok(())
+}
+
+/// A progress bar; nothing where there is no terminal.
+fn bar(len: u64, what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix} [{bar:40}] {pos}/{len} {msg}");
+    ProgressBar::new(len).with_prefix(what).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

@@ -1,0 +1,129 @@
+//! The receiving side by its API: devices to send as, and what it stored of them.
+
+use reqwest::{Client, RequestBuilder, StatusCode};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::domain::Timestamp;
+
+/// A device to send as.
+#[derive(Debug, Clone)]
+pub(super) struct Device {
+    pub(super) id_sensor: i64,
+    pub(super) nombre: String,
+    pub(super) token: Option<String>,
+    pub(super) topic: String,
+}
+
+impl Device {
+    /// For a broker that asks for nothing.
+    pub(super) fn anonymous(n: usize) -> Self {
+        Self { id_sensor: 0, nombre: format!("load-{n:05}"), token: None, topic: format!("load/{n}/data") }
+    }
+}
+
+/// An Alertrace that is being measured.
+pub(super) struct Site {
+    client: Client,
+    api: String,
+    token: String,
+}
+
+#[derive(Deserialize)]
+struct Sensor {
+    id_sensor: i64,
+    device_id: String,
+}
+
+#[derive(Deserialize)]
+struct Credenciales {
+    token: String,
+}
+
+impl Site {
+    pub(super) async fn sign_in(api: &str, email: &str, password: &str) -> anyhow::Result<Self> {
+        #[derive(Deserialize)]
+        struct Login {
+            access_token: String,
+        }
+        let client = Client::new();
+        let api = format!("{}/api/v1", api.trim_end_matches('/'));
+        let login = client.post(format!("{api}/auth/login")).json(&json!({ "email": email, "password": password }));
+        let login: Login = login.send().await?.error_for_status()?.json().await?;
+        Ok(Self { client, api, token: login.access_token })
+    }
+
+    fn get(&self, path: &str) -> RequestBuilder {
+        self.client.get(format!("{}{path}", self.api)).bearer_auth(&self.token)
+    }
+
+    fn post(&self, path: &str) -> RequestBuilder {
+        self.client.post(format!("{}{path}", self.api)).bearer_auth(&self.token)
+    }
+
+    /// Registers a device, or gives one that is registered a new token.
+    pub(super) async fn device(&self, device_id: &str) -> anyhow::Result<Device> {
+        #[derive(Deserialize)]
+        struct Creado {
+            sensor: Sensor,
+            credenciales: Credenciales,
+        }
+        #[derive(Deserialize)]
+        struct Renovado {
+            credenciales: Credenciales,
+        }
+        let nuevo = json!({ "device_id": device_id, "nombre": device_id, "tipo": "carga" });
+        let answer = self.post("/sensores").json(&nuevo).send().await?;
+        let (id_sensor, token) = if answer.status() == StatusCode::CONFLICT {
+            let id_sensor = self.find(device_id).await?;
+            let answer = self.post(&format!("/sensores/{id_sensor}/credenciales")).send().await?;
+            let renovado: Renovado = answer.error_for_status()?.json().await?;
+            (id_sensor, renovado.credenciales.token)
+        } else {
+            let creado: Creado = answer.error_for_status()?.json().await?;
+            (creado.sensor.id_sensor, creado.credenciales.token)
+        };
+        let topic = format!("sensores/{device_id}/data");
+        Ok(Device { id_sensor, nombre: device_id.to_owned(), token: Some(token), topic })
+    }
+
+    async fn find(&self, device_id: &str) -> anyhow::Result<i64> {
+        const PAGE: usize = 1_000;
+        for page in 0.. {
+            let path = format!("/sensores?limit={PAGE}&skip={}", page * PAGE);
+            let sensores: Vec<Sensor> = self.get(&path).send().await?.error_for_status()?.json().await?;
+            if let Some(hallado) = sensores.iter().find(|s| s.device_id == device_id) {
+                return Ok(hallado.id_sensor);
+            }
+            if sensores.len() < PAGE {
+                break;
+            }
+        }
+        anyhow::bail!("{device_id} belongs to another empresa")
+    }
+
+    /// The moments of the readings stored from `desde` on, in microseconds.
+    pub(super) async fn readings(&self, device: &Device, desde: i64) -> anyhow::Result<Vec<i64>> {
+        #[derive(Deserialize)]
+        struct Lectura {
+            timestamp: Timestamp,
+        }
+        const PAGE: usize = 1_000;
+        let (mut todas, mut desde) = (Vec::new(), desde);
+        loop {
+            let path = format!("/sensores/{}/lecturas", device.id_sensor);
+            let moment = Timestamp::clamped(desde).to_string();
+            let query = [("desde", moment.as_str()), ("orden", "asc"), ("limit", "1000")];
+            let answer = self.get(&path).query(&query).send().await?.error_for_status()?;
+            let pagina: Vec<Lectura> = answer.json().await?;
+            let Some(ultima) = pagina.last() else { return Ok(todas) };
+            desde = ultima.timestamp.next().micros();
+            let completa = pagina.len() == PAGE;
+            todas.extend(pagina.iter().map(|l| l.timestamp.micros()));
+            if !completa {
+                return Ok(todas);
+            }
+            anyhow::ensure!(todas.len() < 100_000_000, "more readings than a load can have sent");
+        }
+    }
+}

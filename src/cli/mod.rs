@@ -1,0 +1,79 @@
+//! The command line: one file a command.
+//!
+//! Exit codes: 0 = clean stop, 2 = bad configuration or usage, 1 = anything else.
+
+mod demo;
+mod devices;
+mod load;
+mod openapi;
+mod serve;
+mod user;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config, Sources};
+
+/// Knows, and can prove, what a site's sensors said.
+#[derive(Debug, Parser)]
+#[command(name = "alertrace", version, about, long_about = None)]
+struct Args {
+    /// Configuration file (default: config/alertrace.toml, if it exists).
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server on the data directory.
+    Serve,
+    /// Run everything in a temporary directory, with an empresa and simulated sensors.
+    Demo(demo::Args),
+    /// Send load to a broker and report what it acknowledged.
+    Simulate(load::Args),
+    /// Accounts without HTTP.
+    User(user::Args),
+    /// Print the OpenAPI document.
+    Openapi,
+}
+
+/// Runs the program with the arguments of the process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let args = Args::parse();
+    let config = match config::load(&Sources::from_process(args.config.clone())) {
+        Ok(config) => config,
+        Err(e) => {
+            eprintln!("{e}");
+            return ExitCode::from(2);
+        }
+    };
+    let result = match args.command {
+        Command::Openapi => openapi::run(),
+        command => match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(dispatch(command, config)),
+            Err(e) => Err(e.into()),
+        },
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("alertrace: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn dispatch(command: Command, config: Config) -> anyhow::Result<()> {
+    match command {
+        Command::Serve => serve::run(&config).await,
+        Command::Demo(args) => demo::run(&args, config).await,
+        Command::Simulate(args) => load::run(&args).await,
+        Command::User(args) => user::run(&args, &config).await,
+        Command::Openapi => openapi::run(),
+    }
+}

@@ -1,0 +1,77 @@
+//! `alertrace user create`: the first account without HTTP.
+
+use std::io::Read as _;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Subcommand;
+
+use crate::config::{self, Config};
+use crate::domain::SystemClock;
+use crate::identity::cuentas::{Cuentas, NuevaEmpresa};
+use crate::store::Store;
+use crate::{app, telemetry};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make an empresa and its administrator. The server must not be running.
+    Create {
+        /// E-mail that signs in.
+        #[arg(long)]
+        email: String,
+        /// Read the password from standard input (its first line).
+        #[arg(long, required = true)]
+        password_stdin: bool,
+        /// RUC of the new empresa, 11 digits.
+        #[arg(long, value_name = "RUC")]
+        empresa: String,
+        /// Name of the new empresa (default: its RUC).
+        #[arg(long, value_name = "NAME")]
+        razon_social: Option<String>,
+        /// Given name of the administrator.
+        #[arg(long, default_value = "Administrador")]
+        nombre: String,
+        /// Surname of the administrator.
+        #[arg(long, default_value = "")]
+        apellido: String,
+    },
+}
+
+/// Makes the account; says its `user_id`.
+pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<()> {
+    let Command::Create { email, empresa, razon_social, nombre, apellido, .. } = &args.command;
+    telemetry::init(&config.log)?;
+    anyhow::ensure!(
+        empresa.len() == 11 && empresa.bytes().all(|b| b.is_ascii_digit()),
+        "--empresa takes a RUC: 11 digits, got {empresa:?}"
+    );
+    anyhow::ensure!(email.contains('@'), "--email takes an e-mail address, got {email:?}");
+    let mut password = String::new();
+    std::io::stdin().read_to_string(&mut password).context("cannot read the password from standard input")?;
+    let password = password.lines().next().unwrap_or_default().to_owned();
+    let secret = config::secrets::jwt_secret(config)?;
+    let store = Store::open_sqlite(&config.sqlite_path(), app::store_options(config)).await?;
+    let clock = Arc::new(SystemClock);
+    let cuentas = Cuentas::new(store.clone(), clock, secret.expose(), app::account_settings(config));
+    let nueva = NuevaEmpresa {
+        email: email.clone(),
+        password,
+        nombre: nombre.clone(),
+        apellido: apellido.clone(),
+        dni: None,
+        telefono: None,
+        ruc: empresa.clone(),
+        razon_social: razon_social.clone().unwrap_or_else(|| empresa.clone()),
+        empresa_email: None,
+    };
+    let made = cuentas.create_admin(nueva).await?;
+    store.close().await;
+    println!("{} administers {empresa} (user_id {})", made.email, made.user_id);
+    Ok(())
+}

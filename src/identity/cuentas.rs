@@ -1,0 +1,566 @@
+//! The built-in identity provider: accounts, sign-in, refresh.
+//!
+//! Registration is one transaction: the account, its empresa and its person, or nothing. A refresh
+//! token is good once: its successor is derived from it, so that using it again within ten seconds
+//! (two tabs) gives the same answer, and later ends the whole sign-in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::{Digest as _, Sha256};
+
+use super::password::{self, Claves};
+use super::tokens::{self, Claims, Firmante};
+use super::{Usuario, dispositivo};
+use crate::domain::{Clock, Rol, Timestamp};
+use crate::store::trabajadores::{self, Trabajador};
+use crate::store::{self, Store};
+
+/// A refresh token used again within this time gets the same answer.
+const REPETICION: Duration = Duration::from_secs(10);
+
+/// Who may register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registro {
+    /// The first empresa; then by invitation.
+    First,
+    /// Anybody.
+    Open,
+    /// Nobody.
+    Closed,
+}
+
+/// How accounts are set up.
+#[derive(Debug, Clone, Copy)]
+pub struct Ajustes {
+    /// Who may register.
+    pub registro: Registro,
+    /// How long an access token is good.
+    pub access: Duration,
+    /// How long a refresh token is good.
+    pub refresh: Duration,
+    /// Sign-ins that may wait for their turn.
+    pub argon2_cola: usize,
+}
+
+/// What an account and its empresa are made of.
+#[derive(Debug, Clone)]
+pub struct NuevaEmpresa {
+    /// Signs in.
+    pub email: String,
+    /// At least ten characters.
+    pub password: String,
+    /// Given name.
+    pub nombre: String,
+    /// Surname; may be empty.
+    pub apellido: String,
+    /// Eight digits.
+    pub dni: Option<String>,
+    /// Where to call.
+    pub telefono: Option<String>,
+    /// Eleven digits.
+    pub ruc: String,
+    /// Registered name.
+    pub razon_social: String,
+    /// The empresa's own e-mail.
+    pub empresa_email: Option<String>,
+}
+
+/// What an account without an empresa is made of.
+#[derive(Debug, Clone)]
+pub struct NuevoTrabajador {
+    /// Signs in.
+    pub email: String,
+    /// At least ten characters.
+    pub password: String,
+    /// Given name.
+    pub nombre: String,
+    /// Surname.
+    pub apellido: String,
+    /// Eight digits.
+    pub dni: Option<String>,
+    /// Where to call.
+    pub telefono: Option<String>,
+    /// Joins the empresa that issued it.
+    pub codigo_invitacion: Option<String>,
+}
+
+/// An account that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registrado {
+    /// Its key.
+    pub user_id: String,
+    /// As it signs in.
+    pub email: String,
+    /// What it may do.
+    pub rol: Rol,
+}
+
+/// A person, as `/auth/me` shows them.
+pub type Perfil = Trabajador;
+
+/// A sign-in.
+#[derive(Clone)]
+pub struct SesionAbierta {
+    /// Shown at every request.
+    pub access_token: String,
+    /// Exchanged for the next pair.
+    pub refresh_token: String,
+    /// Seconds that the access token is good.
+    pub expires_in: u64,
+    /// Whose.
+    pub perfil: Perfil,
+}
+
+/// What goes wrong with accounts.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such account or not its password; which of the two is not said.
+    #[error("wrong e-mail or password")]
+    Credenciales,
+    /// Not a token of ours.
+    #[error("not a valid token")]
+    TokenInvalido,
+    /// It was one.
+    #[error("the token has expired")]
+    TokenCaducado,
+    /// The account was deactivated.
+    #[error("the account is not active")]
+    Inactivo,
+    /// An identity without a person.
+    #[error("the account has no profile")]
+    SinPerfil,
+    /// `identity.registration` does not let this account register.
+    #[error("registration is closed")]
+    RegistroCerrado,
+    /// The code is not one that can be used.
+    #[error("not a valid invitation")]
+    InvitacionInvalida,
+    /// Somebody has it: `email`, `ruc` or `dni`.
+    #[error("{0} is in use")]
+    EnUso(&'static str),
+    /// Too short or too long.
+    #[error("the password needs {} characters at least, {} bytes at most", password::MIN_LARGO, password::MAX_BYTES)]
+    ClaveDebil,
+    /// Too many sign-ins at once.
+    #[error("too many sign-ins at once")]
+    Saturado,
+    /// The store.
+    #[error(transparent)]
+    Store(store::Error),
+    /// What should not happen.
+    #[error("{0}")]
+    Interno(String),
+}
+
+impl From<store::Error> for Error {
+    fn from(e: store::Error) -> Self {
+        for (tabla, columna) in
+            [("identidades", "email"), ("empresas", "ruc"), ("trabajadores", "dni"), ("trabajadores", "email")]
+        {
+            if e.conflicts_on(tabla, columna) {
+                return Self::EnUso(columna);
+            }
+        }
+        Self::Store(e)
+    }
+}
+
+impl From<password::Error> for Error {
+    fn from(e: password::Error) -> Self {
+        match e {
+            password::Error::Saturado => Self::Saturado,
+            password::Error::Argon2(_) => Self::Interno(e.to_string()),
+        }
+    }
+}
+
+impl From<tokens::Error> for Error {
+    fn from(e: tokens::Error) -> Self {
+        match e {
+            tokens::Error::Invalido => Self::TokenInvalido,
+            tokens::Error::Caducado => Self::TokenCaducado,
+        }
+    }
+}
+
+/// The provider; cheap to clone.
+#[derive(Clone)]
+pub struct Cuentas(Arc<Interior>);
+
+struct Interior {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    firmante: Firmante,
+    sucesor: [u8; 32],
+    claves: Claves,
+    ajustes: Ajustes,
+}
+
+impl Cuentas {
+    /// With the installation's secret.
+    #[must_use]
+    pub fn new(store: Store, clock: Arc<dyn Clock>, secreto: &[u8], ajustes: Ajustes) -> Self {
+        // A key of its own for each purpose.
+        let sucesor = Sha256::new().chain_update(b"refresh successor").chain_update(secreto).finalize().into();
+        let claves = Claves::new(ajustes.argon2_cola);
+        Self(Arc::new(Interior { store, clock, firmante: Firmante::new(secreto), sucesor, claves, ajustes }))
+    }
+
+    /// Makes an account with an empresa of its own, if registration allows it.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left behind.
+    pub async fn registrar_empresa(&self, nueva: NuevaEmpresa) -> Result<Registrado, Error> {
+        if self.0.ajustes.registro == Registro::Closed {
+            return Err(Error::RegistroCerrado);
+        }
+        self.empresa(nueva, self.0.ajustes.registro == Registro::First).await
+    }
+
+    /// As [`Self::registrar_empresa`], whatever registration allows: for the command line.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn create_admin(&self, nueva: NuevaEmpresa) -> Result<Registrado, Error> {
+        self.empresa(nueva, false).await
+    }
+
+    async fn empresa(&self, nueva: NuevaEmpresa, solo_primera: bool) -> Result<Registrado, Error> {
+        let email = normaliza(&nueva.email);
+        if solo_primera {
+            // Before the costly hash; decided again where it counts.
+            let mut tx = self.0.store.read().await?;
+            if store::empresas::any(&mut tx).await? {
+                return Err(Error::RegistroCerrado);
+            }
+        }
+        let hash = self.hash(&nueva.password).await?;
+        let ahora = self.0.clock.now();
+        let mut tx = self.0.store.write().await?;
+        if solo_primera && store::empresas::any(&mut tx).await? {
+            return Err(Error::RegistroCerrado);
+        }
+        let user_id = uuid::Uuid::now_v7().to_string();
+        store::identidades::create(&mut tx, &user_id, &email, &hash, ahora).await?;
+        let empresa = store::empresas::Nueva {
+            ruc: &nueva.ruc,
+            razon_social: &nueva.razon_social,
+            email: nueva.empresa_email.as_deref(),
+            telefono: nueva.telefono.as_deref(),
+        };
+        let id_empresa = store::empresas::create(&mut tx, empresa, ahora).await?;
+        let persona = trabajadores::Nuevo {
+            user_id: &user_id,
+            id_empresa: Some(id_empresa),
+            nombre: &nueva.nombre,
+            apellido: &nueva.apellido,
+            dni: nueva.dni.as_deref(),
+            email: &email,
+            telefono: nueva.telefono.as_deref(),
+            rol: Rol::AdminEmpresa,
+        };
+        trabajadores::create(&mut tx, &persona, ahora).await?;
+        tx.commit().await?;
+        tracing::info!(user_id, id_empresa, "an empresa was registered");
+        Ok(Registrado { user_id, email, rol: Rol::AdminEmpresa })
+    }
+
+    /// Makes an account that belongs to no empresa and sees nothing until it joins one.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left behind.
+    pub async fn registrar_trabajador(&self, nuevo: NuevoTrabajador) -> Result<Registrado, Error> {
+        if self.0.ajustes.registro == Registro::Closed {
+            return Err(Error::RegistroCerrado);
+        }
+        if nuevo.codigo_invitacion.is_some() {
+            // No code has been issued yet, so none is good.
+            return Err(Error::InvitacionInvalida);
+        }
+        let email = normaliza(&nuevo.email);
+        let hash = self.hash(&nuevo.password).await?;
+        let ahora = self.0.clock.now();
+        let user_id = uuid::Uuid::now_v7().to_string();
+        let mut tx = self.0.store.write().await?;
+        store::identidades::create(&mut tx, &user_id, &email, &hash, ahora).await?;
+        let persona = trabajadores::Nuevo {
+            user_id: &user_id,
+            id_empresa: None,
+            nombre: &nuevo.nombre,
+            apellido: &nuevo.apellido,
+            dni: nuevo.dni.as_deref(),
+            email: &email,
+            telefono: nuevo.telefono.as_deref(),
+            rol: Rol::Worker,
+        };
+        trabajadores::create(&mut tx, &persona, ahora).await?;
+        tx.commit().await?;
+        Ok(Registrado { user_id, email, rol: Rol::Worker })
+    }
+
+    async fn hash(&self, clave: &str) -> Result<String, Error> {
+        if clave.chars().count() < password::MIN_LARGO || clave.len() > password::MAX_BYTES {
+            return Err(Error::ClaveDebil);
+        }
+        Ok(self.0.claves.hash(clave).await?)
+    }
+
+    /// Signs in.
+    ///
+    /// # Errors
+    /// [`Error::Credenciales`] for an unknown e-mail as for a wrong password, at the same cost.
+    pub async fn entrar(&self, email: &str, clave: &str) -> Result<SesionAbierta, Error> {
+        let mut tx = self.0.store.read().await?;
+        let identidad = store::identidades::by_email(&mut tx, &normaliza(email)).await?;
+        tx.commit().await?;
+        let clave = &clave[..clave.floor_char_boundary(password::MAX_BYTES + 1)];
+        let guardada = identidad.as_ref().map(|i| i.clave_hash.clone());
+        let igual = self.0.claves.verifica(clave, guardada).await?;
+        let identidad = identidad.filter(|_| igual).ok_or(Error::Credenciales)?;
+        if !identidad.activa {
+            return Err(Error::Inactivo);
+        }
+        let perfil = self.perfil(&identidad.user_id).await?;
+        if !perfil.activo {
+            return Err(Error::Inactivo);
+        }
+        let refresh = dispositivo::genera().map_err(|e| Error::Interno(e.to_string()))?;
+        let ahora = self.0.clock.now();
+        let familia = uuid::Uuid::now_v7().to_string();
+        let mut tx = self.0.store.write().await?;
+        let expira = ahora.plus(self.0.ajustes.refresh);
+        store::refrescos::expire(&mut tx, ahora, 100).await?;
+        store::refrescos::create(&mut tx, &refresh.hash, &familia, &perfil.user_id, ahora, expira).await?;
+        tx.commit().await?;
+        self.abre(perfil, refresh.texto, ahora)
+    }
+
+    /// Exchanges a refresh token.
+    ///
+    /// # Errors
+    /// [`Error::TokenInvalido`] when it is not good, or not any more; used twice, it ends its sign-in.
+    pub async fn refrescar(&self, token: &str) -> Result<SesionAbierta, Error> {
+        let ahora = self.0.clock.now();
+        let hash = dispositivo::hash(token.as_bytes());
+        let mut tx = self.0.store.write().await?;
+        let refresco = store::refrescos::get(&mut tx, &hash).await?.ok_or(Error::TokenInvalido)?;
+        if refresco.expira <= ahora {
+            return Err(Error::TokenCaducado);
+        }
+        let sucesor = self.sucesor(token)?;
+        let emitido = match refresco.usado {
+            None => {
+                let nuevo = dispositivo::hash(sucesor.as_bytes());
+                let expira = ahora.plus(self.0.ajustes.refresh);
+                store::refrescos::mark_used(&mut tx, &hash, ahora).await?;
+                store::refrescos::create(&mut tx, &nuevo, &refresco.familia, &refresco.user_id, ahora, expira).await?;
+                ahora
+            }
+            Some(usado) if ahora.since(usado) <= REPETICION => usado,
+            Some(_) => {
+                store::refrescos::end_family(&mut tx, &refresco.user_id, &refresco.familia).await?;
+                tx.commit().await?;
+                tracing::warn!(user_id = refresco.user_id, "a refresh token was used twice; its sign-in was ended");
+                return Err(Error::TokenInvalido);
+            }
+        };
+        let activa = store::identidades::active(&mut tx, &refresco.user_id).await?;
+        tx.commit().await?;
+        let perfil = self.perfil(&refresco.user_id).await?;
+        if !activa || !perfil.activo {
+            return Err(Error::Inactivo);
+        }
+        self.abre(perfil, sucesor, emitido)
+    }
+
+    /// Ends the sign-in of a refresh token, or all of the account's.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn salir(&self, refresh: Option<&str>, user_id: &str) -> Result<(), Error> {
+        let mut tx = self.0.store.write().await?;
+        match refresh {
+            None => store::refrescos::end_all(&mut tx, user_id).await?,
+            Some(token) => {
+                let refresco = store::refrescos::get(&mut tx, &dispositivo::hash(token.as_bytes())).await?;
+                if let Some(refresco) = refresco.filter(|r| r.user_id == user_id) {
+                    store::refrescos::end_family(&mut tx, user_id, &refresco.familia).await?;
+                }
+            }
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// Whose access token this is, and until when it is good.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn usuario(&self, access_token: &str) -> Result<(Usuario, Timestamp), Error> {
+        let claims = self.0.firmante.comprueba(access_token, self.0.clock.now())?;
+        let perfil = self.perfil(&claims.sub).await?;
+        if !perfil.activo {
+            return Err(Error::Inactivo);
+        }
+        let usuario = Usuario {
+            user_id: perfil.user_id,
+            id_trabajador: perfil.id_trabajador,
+            id_empresa: perfil.id_empresa,
+            rol: perfil.rol,
+        };
+        Ok((usuario, claims.caduca()))
+    }
+
+    /// The person behind an account.
+    ///
+    /// # Errors
+    /// [`Error::SinPerfil`] when there is none.
+    pub async fn perfil(&self, user_id: &str) -> Result<Perfil, Error> {
+        let mut tx = self.0.store.read().await?;
+        let perfil = trabajadores::by_user_id(&mut tx, user_id).await?;
+        tx.commit().await?;
+        perfil.ok_or(Error::SinPerfil)
+    }
+
+    /// The token that follows `token`: nobody can compute it without the secret, and we always get
+    /// the same.
+    fn sucesor(&self, token: &str) -> Result<String, Error> {
+        let mac = Hmac::<Sha256>::new_from_slice(&self.0.sucesor).map_err(|e| Error::Interno(e.to_string()))?;
+        Ok(URL_SAFE_NO_PAD.encode(mac.chain_update(token).finalize().into_bytes()))
+    }
+
+    fn abre(&self, perfil: Perfil, refresh_token: String, emitido: Timestamp) -> Result<SesionAbierta, Error> {
+        let expires_in = self.0.ajustes.access.as_secs();
+        let segundos = i64::try_from(expires_in).unwrap_or(i64::MAX);
+        // Derived, so that the same refresh gives the same access token.
+        let jti = URL_SAFE_NO_PAD.encode(&dispositivo::hash(refresh_token.as_bytes())[..12]);
+        let access_token = self.0.firmante.firma(&Claims::new(&perfil.user_id, emitido, segundos, &jti))?;
+        Ok(SesionAbierta { access_token, refresh_token, expires_in, perfil })
+    }
+}
+
+fn normaliza(email: &str) -> String {
+    email.trim().to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{BUILD_DATE, ManualClock};
+
+    struct Banco {
+        cuentas: Cuentas,
+        clock: Arc<ManualClock>,
+        _dir: tempfile::TempDir,
+    }
+
+    async fn banco(registro: Registro) -> Banco {
+        let dir = tempfile::tempdir().unwrap();
+        let options = store::Options { readers: 2, busy_timeout: Duration::from_secs(5) };
+        let store = Store::open_sqlite(&dir.path().join("t.db"), options).await.unwrap();
+        let clock = Arc::new(ManualClock::new(BUILD_DATE.plus(Duration::from_secs(1_000))));
+        let ajustes = Ajustes {
+            registro,
+            access: Duration::from_secs(3_600),
+            refresh: Duration::from_secs(86_400),
+            argon2_cola: 16,
+        };
+        let cuentas = Cuentas::new(store, clock.clone(), b"0123456789abcdef0123456789abcdef", ajustes);
+        Banco { cuentas, clock, _dir: dir }
+    }
+
+    fn empresa(email: &str, ruc: &str, dni: &str) -> NuevaEmpresa {
+        NuevaEmpresa {
+            email: email.into(),
+            password: "una clave larga".into(),
+            nombre: "Ana".into(),
+            apellido: "Paz".into(),
+            dni: Some(dni.into()),
+            telefono: None,
+            ruc: ruc.into(),
+            razon_social: "Fundo".into(),
+            empresa_email: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn registration_is_all_or_nothing() {
+        let b = banco(Registro::Open).await;
+        b.cuentas.registrar_empresa(empresa("a@x.pe", "20000000001", "10000001")).await.unwrap();
+        for (email, ruc, dni, campo) in [
+            ("A@x.pe ", "20000000002", "10000002", "email"),
+            ("b@x.pe", "20000000001", "10000002", "ruc"),
+            ("b@x.pe", "20000000002", "10000001", "dni"),
+        ] {
+            let e = b.cuentas.registrar_empresa(empresa(email, ruc, dni)).await.unwrap_err();
+            assert!(matches!(e, Error::EnUso(c) if c == campo), "{e:?}");
+        }
+        // What failed left nothing: the same e-mail, RUC and DNI are free.
+        b.cuentas.registrar_empresa(empresa("b@x.pe", "20000000002", "10000002")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_first_empresa_only_even_in_a_race() {
+        let b = banco(Registro::First).await;
+        let todas = (1..6_u8).map(|n| {
+            let nueva = empresa(&format!("{n}@x.pe"), &format!("2000000000{n}"), &format!("1000000{n}"));
+            b.cuentas.registrar_empresa(nueva)
+        });
+        let hechas = futures_util::future::join_all(todas).await;
+        assert_eq!(hechas.iter().filter(|r| r.is_ok()).count(), 1, "{hechas:?}");
+        let e = hechas.into_iter().find_map(Result::err).unwrap();
+        assert!(matches!(e, Error::RegistroCerrado));
+    }
+
+    #[tokio::test]
+    async fn sign_in_says_the_same_for_an_unknown_email_and_a_wrong_password() {
+        let b = banco(Registro::Open).await;
+        b.cuentas.registrar_empresa(empresa("a@x.pe", "20000000001", "10000001")).await.unwrap();
+        let sesion = b.cuentas.entrar("A@X.pe", "una clave larga").await.unwrap();
+        let (usuario, _) = b.cuentas.usuario(&sesion.access_token).await.unwrap();
+        assert_eq!(usuario.rol, Rol::AdminEmpresa);
+        for (email, clave) in [("a@x.pe", "otra clave larga"), ("z@x.pe", "una clave larga"), ("", "")] {
+            assert!(matches!(b.cuentas.entrar(email, clave).await, Err(Error::Credenciales)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refresh_token_is_good_once_or_twice_within_ten_seconds() {
+        let b = banco(Registro::Open).await;
+        b.cuentas.registrar_empresa(empresa("a@x.pe", "20000000001", "10000001")).await.unwrap();
+        let uno = b.cuentas.entrar("a@x.pe", "una clave larga").await.unwrap();
+        b.clock.advance(Duration::from_secs(100));
+        let dos = b.cuentas.refrescar(&uno.refresh_token).await.unwrap();
+        b.clock.advance(Duration::from_secs(9));
+        let otra_vez = b.cuentas.refrescar(&uno.refresh_token).await.unwrap();
+        assert_eq!(dos.refresh_token, otra_vez.refresh_token);
+        assert_eq!(dos.access_token, otra_vez.access_token);
+        b.clock.advance(Duration::from_secs(5));
+        assert!(matches!(b.cuentas.refrescar(&uno.refresh_token).await, Err(Error::TokenInvalido)));
+        // Used twice: stolen. The thief's successor is worth nothing either.
+        assert!(matches!(b.cuentas.refrescar(&dos.refresh_token).await, Err(Error::TokenInvalido)));
+    }
+
+    #[tokio::test]
+    async fn an_account_without_an_empresa_sees_nothing() {
+        let b = banco(Registro::First).await;
+        let nuevo = NuevoTrabajador {
+            email: "t@x.pe".into(),
+            password: "una clave larga".into(),
+            nombre: "Luz".into(),
+            apellido: "Rey".into(),
+            dni: Some("10000009".into()),
+            telefono: None,
+            codigo_invitacion: None,
+        };
+        b.cuentas.registrar_trabajador(nuevo.clone()).await.unwrap();
+        let sesion = b.cuentas.entrar("t@x.pe", "una clave larga").await.unwrap();
+        let (usuario, _) = b.cuentas.usuario(&sesion.access_token).await.unwrap();
+        assert_eq!(usuario.alcance().map(|a| a.id_empresa), None);
+        let con_codigo = NuevoTrabajador { codigo_invitacion: Some("X".into()), email: "u@x.pe".into(), ..nuevo };
+        assert!(matches!(b.cuentas.registrar_trabajador(con_codigo).await, Err(Error::InvitacionInvalida)));
+    }
+}

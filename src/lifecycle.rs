@@ -1,0 +1,109 @@
+//! Long-lived tasks and the order in which they end.
+//!
+//! Every long task is tracked; one that ends before it was asked to ends the process with an error.
+//! On the way down: stop accepting, finish what was received, commit, acknowledge, close.
+
+use std::time::Duration;
+
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// The three moments of a server's end.
+#[derive(Debug, Clone, Default)]
+pub struct Tokens {
+    /// Nothing new is taken: listeners close, sessions and requests finish what they have.
+    pub parar: CancellationToken,
+    /// Everything that was taken has been handed over: the writer commits it and ends.
+    pub drenar: CancellationToken,
+    /// Something that nothing survives has died.
+    pub muerto: CancellationToken,
+}
+
+/// Why a server ended that nobody asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A long-lived task ended.
+    #[error("{0} has ended, which nothing survives")]
+    Died(String),
+    /// The work was not finished in time.
+    #[error("the server did not stop within {0:?}; what was not acknowledged will be sent again")]
+    Deadline(Duration),
+}
+
+/// Tasks that live as long as the server.
+#[derive(Debug, Default)]
+pub struct Tasks(JoinSet<&'static str>);
+
+impl Tasks {
+    /// Runs `work` under a name for the log.
+    pub fn spawn(&mut self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(async move {
+            work.await;
+            name
+        });
+    }
+
+    /// Waits until one ends, which one that still has work never does.
+    pub async fn first_end(&mut self) -> Error {
+        match self.0.join_next().await {
+            Some(ended) => Error::Died(name(ended)),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until all have ended. A panic is an error even now.
+    ///
+    /// # Errors
+    /// [`Error::Died`] for the first that panicked.
+    pub async fn all_end(&mut self) -> Result<(), Error> {
+        let mut result = Ok(());
+        while let Some(ended) = self.0.join_next().await {
+            if ended.is_err() && result.is_ok() {
+                result = Err(Error::Died(name(ended)));
+            }
+        }
+        result
+    }
+}
+
+fn name(ended: Result<&'static str, JoinError>) -> String {
+    match ended {
+        Ok(name) => name.to_owned(),
+        Err(e) => format!("a task ({e})"),
+    }
+}
+
+/// Returns when the process is asked to stop: SIGTERM, or Ctrl-C.
+///
+/// # Errors
+/// When the signals cannot be heard.
+pub async fn asked_to_stop() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_is_named() {
+        let mut tasks = Tasks::default();
+        tasks.spawn("the one that stays", std::future::pending());
+        tasks.spawn("the writer", async {});
+        assert!(tasks.first_end().await.to_string().contains("the writer"));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_on_the_way_down_too() {
+        let mut tasks = Tasks::default();
+        tasks.spawn("fine", async {});
+        tasks.spawn("broken", async { panic!("on purpose") });
+        assert!(tasks.all_end().await.is_err());
+    }
+}

@@ -1,0 +1,313 @@
+//! From a byte stream to a signed-in session, and from its end to a clean registry.
+//!
+//! A panic while a connection is served ends that connection alone: its will, its place in the
+//! registry and its link are dealt with all the same.
+
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::FutureExt as _;
+use metrics::counter;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use super::acl::{self, Publicar};
+use super::broker::{Broker, Compartido};
+use super::connection::{Conexion, Fin, Inicio};
+use super::first_packet::{self, Primero};
+use super::protocol::{Bienvenida, Connect, Entrante, Protocol, Rechazo};
+use super::publicacion::Publicacion;
+use super::session::Clave;
+use super::sessions::Abierta;
+use super::topic;
+use crate::domain::{Conexion as Presencia, Timestamp};
+use crate::identity::dispositivo::{self, Entrada};
+use crate::identity::{Principal, cuentas};
+
+/// How long a client may take to read why its connection ends.
+const DESPEDIDA: Duration = Duration::from_secs(1);
+/// Bytes of a CONNECT; its client id, will and credentials are all there is in it.
+const MAX_CONNECT: usize = 256 << 10;
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origen {
+    pub(super) ip: IpAddr,
+    /// A plain listener that is bound to loopback: `mqtt.open` and `mqtt.legacy` hold here only.
+    pub(super) local: bool,
+    /// A plain listener.
+    pub(super) plano: bool,
+}
+
+/// Serves one connection to its end.
+pub(super) async fn sirve<S>(broker: Broker, stream: S, origen: Origen)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let b = broker.0;
+    let (mut lee, mut escribe) = tokio::io::split(stream);
+    let plazo = b.parts.settings.connect_deadline;
+    let entra = tokio::time::timeout(plazo, entra(&b, &mut lee, origen));
+    let (inicio, testamento) = match entra.await {
+        Ok(Ok(inicio)) => inicio,
+        Ok(Err(Negada { motivo, respuesta })) => {
+            counter!("alertrace_mqtt_connections_refused_total").increment(1);
+            tracing::info!(ip = %origen.ip, motivo, "a connection was refused");
+            despide(&mut lee, &mut escribe, respuesta).await;
+            return;
+        }
+        Err(_) => {
+            counter!("alertrace_mqtt_connections_refused_total").increment(1);
+            tracing::info!(ip = %origen.ip, "a connection did not say who it is in time");
+            return;
+        }
+    };
+    let client_id = inicio.sesion.clave.client_id.clone();
+    tracing::debug!(ip = %origen.ip, client_id, "connected");
+    let numero = b.numero();
+    let sensor = match &inicio.principal {
+        Principal::Dispositivo(sensor) => Some(sensor.clone()),
+        _ => None,
+    };
+    if let Some(sensor) = &sensor {
+        b.presencia(sensor, numero, Presencia::Online).await;
+    }
+    let mut conexion = Conexion::new(inicio);
+    let fin = AssertUnwindSafe(conexion.run(&mut lee, &mut escribe)).catch_unwind().await;
+    let fin = fin.unwrap_or_else(|_| {
+        tracing::error!(client_id, "a connection's task panicked");
+        Fin::Cortada(super::protocol::Cierre::Interno)
+    });
+    tracing::debug!(ip = %origen.ip, client_id, ?fin, "disconnected");
+    let ultimas = AssertUnwindSafe(async { conexion.despide(&fin) }).catch_unwind().await.unwrap_or_default();
+    let resto = conexion.resto();
+    let testamento = testamento.filter(|_| quiere_testamento(&fin));
+    let principal = conexion.principal.clone();
+    let inmediato = deja(&b, conexion, testamento);
+    // The session is free for whoever comes next; what follows concerns this connection alone.
+    if let Some(will) = inmediato {
+        b.testamento(&principal, will).await;
+    }
+    despide(&mut lee, &mut escribe, ultimas).await;
+    resto.termina().await;
+    if let Some(sensor) = &sensor
+        && !matches!(fin, Fin::Apagado)
+    {
+        b.presencia(sensor, numero, Presencia::Offline).await;
+    }
+}
+
+/// A will is sent unless its owner took leave without it [MQTT-3.1.2-8] [MQTT-3.14.4-3], or the
+/// server stops and comes back.
+fn quiere_testamento(fin: &Fin) -> bool {
+    !matches!(fin, Fin::Adios { testamento: false } | Fin::Apagado)
+}
+
+/// Lets go of the session: it ends, or waits for its owner until it expires. Answers the will that
+/// is to be sent at once.
+fn deja(b: &Compartido, mut conexion: Conexion, testamento: Option<(Publicacion, u32)>) -> Option<Publicacion> {
+    let ahora = b.parts.clock.now();
+    let segundos = |s: u32| Duration::from_secs(u64::from(s));
+    if conexion.expiry == 0 {
+        b.sessions.quita(&conexion.sesion);
+        conexion.estado.emisor = None;
+        return testamento.map(|(will, _)| will);
+    }
+    let mut vida = conexion.sesion.vida();
+    vida.conectada = false;
+    vida.expira = Some(ahora.plus(segundos(conexion.expiry)));
+    let inmediato = match testamento {
+        Some((will, 0)) => Some(will),
+        Some((will, espera)) => {
+            vida.testamento = Some((ahora.plus(segundos(espera)), will));
+            None
+        }
+        None => None,
+    };
+    drop(vida);
+    conexion.sesion.sin_qos_cero();
+    inmediato
+}
+
+/// Writes the last bytes, closes our side and reads on for a moment: a client that is met by a reset
+/// does not see the reason.
+async fn despide<R, W>(lee: &mut R, escribe: &mut W, bytes: BytesMut)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let adios = async {
+        escribe.write_all(&bytes).await?;
+        escribe.shutdown().await?;
+        let mut basura = [0; 4096];
+        while lee.read(&mut basura).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    // Neither an error nor a time-out changes anything: the connection is over.
+    let _ = tokio::time::timeout(DESPEDIDA, adios).await;
+}
+
+/// A connection that is not let in, and what it is told.
+struct Negada {
+    motivo: String,
+    respuesta: BytesMut,
+}
+
+impl Negada {
+    fn callada(motivo: &str) -> Self {
+        Self { motivo: motivo.to_owned(), respuesta: BytesMut::new() }
+    }
+
+    fn dicha(motivo: impl Into<String>, rechazo: Rechazo, protocol: &mut Protocol) -> Self {
+        let mut respuesta = BytesMut::new();
+        protocol.rechaza(rechazo, &mut respuesta);
+        Self { motivo: motivo.into(), respuesta }
+    }
+}
+
+type Testamento = Option<(Publicacion, u32)>;
+
+/// Reads the CONNECT, signs the client in and opens its session.
+async fn entra<R>(b: &Arc<Compartido>, lee: &mut R, origen: Origen) -> Result<(Inicio, Testamento), Negada>
+where
+    R: AsyncRead + Unpin,
+{
+    let s = &b.parts.settings;
+    let mut entrada = BytesMut::with_capacity(2_048);
+    let largo = loop {
+        match first_packet::mira(&entrada, MAX_CONNECT.min(s.max_packet as usize)) {
+            Primero::Connect(largo) => break largo,
+            Primero::Ajeno => return Err(Negada::callada("the first packet is not a CONNECT")),
+            Primero::Incompleto => {}
+        }
+        if lee.read_buf(&mut entrada).await.map_or(true, |n| n == 0) {
+            return Err(Negada::callada("closed before its CONNECT"));
+        }
+    };
+    let mut primero = entrada.split_to(largo);
+    first_packet::sin_alias_cero(&mut primero);
+    let mut protocol = Protocol::new(s.max_packet, s.receive_maximum);
+    let mut salida = BytesMut::new();
+    let recibido = protocol.recv(&primero, |_| false, b.parts.clock.now(), &mut salida);
+    let connect = match (recibido.paquete, recibido.error) {
+        (Some(Entrante::Connect(connect)), None) => *connect,
+        (_, error) => {
+            let motivo = format!("malformed CONNECT: {}", error.unwrap_or_default());
+            return Err(Negada { motivo, respuesta: salida });
+        }
+    };
+    if connect.metodo {
+        // [MQTT-4.12.0-1]
+        return Err(Negada::dicha("enhanced authentication", Rechazo::MetodoInvalido, &mut protocol));
+    }
+    let (principal, caduca) = match firma(b, &connect, origen).await {
+        Ok(firmado) => firmado,
+        Err((motivo, rechazo)) => return Err(Negada::dicha(motivo, rechazo, &mut protocol)),
+    };
+    let testamento = match examina_testamento(b, &principal, connect.testamento) {
+        Ok(testamento) => testamento,
+        Err(rechazo) => return Err(Negada::dicha("a will that may not be sent", rechazo, &mut protocol)),
+    };
+    // [MQTT-3.1.3-7] [MQTT-3.1.3-8] of 3.1.1: without an identifier there is nothing to keep.
+    if connect.client_id.is_empty() && !connect.cinco && !connect.clean {
+        let motivo = "no client identifier for a session that is kept";
+        return Err(Negada::dicha(motivo, Rechazo::IdentificadorInvalido, &mut protocol));
+    }
+    let asignado = connect.client_id.is_empty().then(|| uuid::Uuid::now_v7().simple().to_string());
+    let client_id = asignado.clone().unwrap_or(connect.client_id);
+    let clave = Clave::new(&principal, &client_id);
+    let Ok(Abierta { sesion, mut estado, generacion, presente }) =
+        b.sessions.abre(clave, &principal, connect.clean).await
+    else {
+        return Err(Negada::dicha("no room for another session", Rechazo::NoDisponible, &mut protocol));
+    };
+    if !presente {
+        *estado = super::session::Estado::default();
+    }
+    let expiry = connect.expiry.min(s.max_session_expiry);
+    let keep_alive = match (s.max_keep_alive, connect.keep_alive) {
+        (0, suyo) => suyo,
+        (max, 0) if connect.cinco => max,
+        (max, suyo) if connect.cinco => suyo.min(max),
+        // 3.1.1 has no way to say it.
+        (_, suyo) => suyo,
+    };
+    let bienvenida = Bienvenida {
+        sesion_presente: presente,
+        client_id_asignado: asignado,
+        expiry: (connect.cinco && expiry != connect.expiry).then_some(expiry),
+        keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
+    };
+    protocol.connack(&bienvenida, &mut salida);
+    let b = b.clone();
+    let inicio = Inicio {
+        b,
+        sesion,
+        estado,
+        generacion,
+        principal,
+        protocol,
+        entrada,
+        salida,
+        keep_alive,
+        caduca,
+        expiry,
+    };
+    Ok((inicio, testamento))
+}
+
+/// Who the client is (contract section 1, sign-in), and until when.
+async fn firma(
+    b: &Compartido,
+    connect: &Connect,
+    origen: Origen,
+) -> Result<(Principal, Option<Timestamp>), (String, Rechazo)> {
+    let no_disponible = |e: &dyn std::fmt::Display| (format!("cannot check: {e}"), Rechazo::NoDisponible);
+    let clave = connect.clave.as_deref().unwrap_or_default();
+    match connect.usuario.as_deref() {
+        None if b.parts.settings.open && origen.local => Ok((Principal::Anonimo, None)),
+        None => Err(("no user name".into(), Rechazo::NoAutorizado)),
+        Some("jwt") => {
+            let token = str::from_utf8(clave).unwrap_or_default();
+            match b.parts.cuentas.usuario(token).await {
+                Ok((usuario, caduca)) => Ok((Principal::Usuario(usuario), Some(caduca))),
+                Err(cuentas::Error::Store(e)) => Err(no_disponible(&e)),
+                Err(e) => Err((format!("access token: {e}"), Rechazo::ClaveIncorrecta)),
+            }
+        }
+        Some(device_id) => match dispositivo::entra(&b.parts.store, device_id, clave).await {
+            Ok(Entrada::Aceptado(sensor)) => Ok((Principal::Dispositivo(sensor), None)),
+            Ok(Entrada::SinCredencial(sensor)) if b.parts.settings.legacy && origen.plano => {
+                tracing::warn!(%device_id, ip = %origen.ip, "a device without a credential was let in (mqtt.legacy); give it one");
+                Ok((Principal::Dispositivo(sensor), None))
+            }
+            Ok(_) => Err((format!("device {device_id:?}: unknown or wrong token"), Rechazo::ClaveIncorrecta)),
+            Err(e) => Err(no_disponible(&e)),
+        },
+    }
+}
+
+/// Whether a will may be sent when the time comes; a device's own on `estado` is taken and forgotten.
+fn examina_testamento(
+    b: &Compartido,
+    principal: &Principal,
+    testamento: Testamento,
+) -> Result<Testamento, Rechazo> {
+    let Some((will, espera)) = testamento else { return Ok(None) };
+    let s = &b.parts.settings;
+    if acl::testamento_superfluo(principal, &will.topic) {
+        return Ok(None);
+    }
+    if !topic::nombre_valido(&will.topic)
+        || will.topic.len() > s.max_topic_bytes
+        || will.topic.split('/').count() > s.max_topic_levels
+    {
+        return Err(Rechazo::TestamentoInvalido);
+    }
+    match acl::publica(principal, &will.topic) {
+        Publicar::Negado => Err(Rechazo::NoAutorizado),
+        Publicar::Ingerir(_) | Publicar::Rutear => Ok(Some((will, espera))),
+    }
+}
