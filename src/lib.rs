@@ -14,10 +14,14 @@
 //! | 0 | `domain`, `config`, `telemetry` |
 
 pub mod alertas;
+pub mod api;
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod identity;
 pub mod ingest;
+pub mod lifecycle;
 pub mod mqtt;
 pub mod realtime;
 pub mod store;

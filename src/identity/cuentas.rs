@@ -4,6 +4,7 @@
 //! token is good once: its successor is derived from it, so that using it again within ten seconds
 //! (two tabs) gives the same answer, and later ends the whole sign-in.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub struct Ajustes {
 }
 
 /// What an account and its empresa are made of.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NuevaEmpresa {
     /// Signs in.
     pub email: String,
@@ -70,7 +71,7 @@ pub struct NuevaEmpresa {
 }
 
 /// What an account without an empresa is made of.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NuevoTrabajador {
     /// Signs in.
     pub email: String,
@@ -86,6 +87,23 @@ pub struct NuevoTrabajador {
     pub telefono: Option<String>,
     /// Joins the empresa that issued it.
     pub codigo_invitacion: Option<String>,
+}
+
+/// Without the password.
+impl fmt::Debug for NuevaEmpresa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NuevaEmpresa")
+            .field("email", &self.email)
+            .field("ruc", &self.ruc)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Without the password and the code.
+impl fmt::Debug for NuevoTrabajador {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NuevoTrabajador").field("email", &self.email).finish_non_exhaustive()
+    }
 }
 
 /// An account that was made.
@@ -143,7 +161,11 @@ pub enum Error {
     #[error("{0} is in use")]
     EnUso(&'static str),
     /// Too short or too long.
-    #[error("the password needs {} characters at least, {} bytes at most", password::MIN_LARGO, password::MAX_BYTES)]
+    #[error(
+        "the password needs {} characters at least, {} bytes at most",
+        password::MIN_LARGO,
+        password::MAX_BYTES
+    )]
     ClaveDebil,
     /// Too many sign-ins at once.
     #[error("too many sign-ins at once")]
@@ -158,9 +180,12 @@ pub enum Error {
 
 impl From<store::Error> for Error {
     fn from(e: store::Error) -> Self {
-        for (tabla, columna) in
-            [("identidades", "email"), ("empresas", "ruc"), ("trabajadores", "dni"), ("trabajadores", "email")]
-        {
+        for (tabla, columna) in [
+            ("identidades", "email"),
+            ("empresas", "ruc"),
+            ("trabajadores", "dni"),
+            ("trabajadores", "email"),
+        ] {
             if e.conflicts_on(tabla, columna) {
                 return Self::EnUso(columna);
             }
@@ -205,7 +230,8 @@ impl Cuentas {
     #[must_use]
     pub fn new(store: Store, clock: Arc<dyn Clock>, secreto: &[u8], ajustes: Ajustes) -> Self {
         // A key of its own for each purpose.
-        let sucesor = Sha256::new().chain_update(b"refresh successor").chain_update(secreto).finalize().into();
+        let sucesor =
+            Sha256::new().chain_update(b"refresh successor").chain_update(secreto).finalize().into();
         let claves = Claves::new(ajustes.argon2_cola);
         Self(Arc::new(Interior { store, clock, firmante: Firmante::new(secreto), sucesor, claves, ajustes }))
     }
@@ -317,8 +343,9 @@ impl Cuentas {
         let mut tx = self.0.store.read().await?;
         let identidad = store::identidades::by_email(&mut tx, &normaliza(email)).await?;
         tx.commit().await?;
-        let clave = &clave[..clave.floor_char_boundary(password::MAX_BYTES + 1)];
-        let guardada = identidad.as_ref().map(|i| i.clave_hash.clone());
+        // What is too long is nobody's password, at the same cost; cut, it could become somebody's.
+        let (clave, larga) = if clave.len() > password::MAX_BYTES { ("", true) } else { (clave, false) };
+        let guardada = identidad.as_ref().filter(|_| !larga).map(|i| i.clave_hash.clone());
         let igual = self.0.claves.verifica(clave, guardada).await?;
         let identidad = identidad.filter(|_| igual).ok_or(Error::Credenciales)?;
         if !identidad.activa {
@@ -351,30 +378,35 @@ impl Cuentas {
         if refresco.expira <= ahora {
             return Err(Error::TokenCaducado);
         }
-        let sucesor = self.sucesor(token)?;
-        let emitido = match refresco.usado {
-            None => {
-                let nuevo = dispositivo::hash(sucesor.as_bytes());
-                let expira = ahora.plus(self.0.ajustes.refresh);
-                store::refrescos::mark_used(&mut tx, &hash, ahora).await?;
-                store::refrescos::create(&mut tx, &nuevo, &refresco.familia, &refresco.user_id, ahora, expira).await?;
-                ahora
-            }
-            Some(usado) if ahora.since(usado) <= REPETICION => usado,
-            Some(_) => {
-                store::refrescos::end_family(&mut tx, &refresco.user_id, &refresco.familia).await?;
-                tx.commit().await?;
-                tracing::warn!(user_id = refresco.user_id, "a refresh token was used twice; its sign-in was ended");
-                return Err(Error::TokenInvalido);
-            }
-        };
+        if let Some(usado) = refresco.usado
+            && ahora.since(usado) > REPETICION
+        {
+            store::refrescos::end_family(&mut tx, &refresco.user_id, &refresco.familia).await?;
+            tx.commit().await?;
+            tracing::warn!(
+                user_id = refresco.user_id,
+                "a refresh token was used twice; its sign-in was ended"
+            );
+            return Err(Error::TokenInvalido);
+        }
+        // All that can fail comes before the token is spent: a client that hears an error tries
+        // again later than a repetition may be.
         let activa = store::identidades::active(&mut tx, &refresco.user_id).await?;
-        tx.commit().await?;
-        let perfil = self.perfil(&refresco.user_id).await?;
+        let perfil = trabajadores::by_user_id(&mut tx, &refresco.user_id).await?.ok_or(Error::SinPerfil)?;
         if !activa || !perfil.activo {
             return Err(Error::Inactivo);
         }
-        self.abre(perfil, sucesor, emitido)
+        let emitido = refresco.usado.unwrap_or(ahora);
+        let sesion = self.abre(perfil, self.sucesor(token)?, emitido)?;
+        if refresco.usado.is_none() {
+            let nuevo = dispositivo::hash(sesion.refresh_token.as_bytes());
+            let expira = ahora.plus(self.0.ajustes.refresh);
+            store::refrescos::mark_used(&mut tx, &hash, ahora).await?;
+            store::refrescos::create(&mut tx, &nuevo, &refresco.familia, &refresco.user_id, ahora, expira)
+                .await?;
+        }
+        tx.commit().await?;
+        Ok(sesion)
     }
 
     /// Ends the sign-in of a refresh token, or all of the account's.
@@ -428,11 +460,17 @@ impl Cuentas {
     /// The token that follows `token`: nobody can compute it without the secret, and we always get
     /// the same.
     fn sucesor(&self, token: &str) -> Result<String, Error> {
-        let mac = Hmac::<Sha256>::new_from_slice(&self.0.sucesor).map_err(|e| Error::Interno(e.to_string()))?;
+        let mac =
+            Hmac::<Sha256>::new_from_slice(&self.0.sucesor).map_err(|e| Error::Interno(e.to_string()))?;
         Ok(URL_SAFE_NO_PAD.encode(mac.chain_update(token).finalize().into_bytes()))
     }
 
-    fn abre(&self, perfil: Perfil, refresh_token: String, emitido: Timestamp) -> Result<SesionAbierta, Error> {
+    fn abre(
+        &self,
+        perfil: Perfil,
+        refresh_token: String,
+        emitido: Timestamp,
+    ) -> Result<SesionAbierta, Error> {
         let expires_in = self.0.ajustes.access.as_secs();
         let segundos = i64::try_from(expires_in).unwrap_or(i64::MAX);
         // Derived, so that the same refresh gives the same access token.
@@ -447,120 +485,4 @@ fn normaliza(email: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::{BUILD_DATE, ManualClock};
-
-    struct Banco {
-        cuentas: Cuentas,
-        clock: Arc<ManualClock>,
-        _dir: tempfile::TempDir,
-    }
-
-    async fn banco(registro: Registro) -> Banco {
-        let dir = tempfile::tempdir().unwrap();
-        let options = store::Options { readers: 2, busy_timeout: Duration::from_secs(5) };
-        let store = Store::open_sqlite(&dir.path().join("t.db"), options).await.unwrap();
-        let clock = Arc::new(ManualClock::new(BUILD_DATE.plus(Duration::from_secs(1_000))));
-        let ajustes = Ajustes {
-            registro,
-            access: Duration::from_secs(3_600),
-            refresh: Duration::from_secs(86_400),
-            argon2_cola: 16,
-        };
-        let cuentas = Cuentas::new(store, clock.clone(), b"0123456789abcdef0123456789abcdef", ajustes);
-        Banco { cuentas, clock, _dir: dir }
-    }
-
-    fn empresa(email: &str, ruc: &str, dni: &str) -> NuevaEmpresa {
-        NuevaEmpresa {
-            email: email.into(),
-            password: "una clave larga".into(),
-            nombre: "Ana".into(),
-            apellido: "Paz".into(),
-            dni: Some(dni.into()),
-            telefono: None,
-            ruc: ruc.into(),
-            razon_social: "Fundo".into(),
-            empresa_email: None,
-        }
-    }
-
-    #[tokio::test]
-    async fn registration_is_all_or_nothing() {
-        let b = banco(Registro::Open).await;
-        b.cuentas.registrar_empresa(empresa("a@x.pe", "20000000001", "10000001")).await.unwrap();
-        for (email, ruc, dni, campo) in [
-            ("A@x.pe ", "20000000002", "10000002", "email"),
-            ("b@x.pe", "20000000001", "10000002", "ruc"),
-            ("b@x.pe", "20000000002", "10000001", "dni"),
-        ] {
-            let e = b.cuentas.registrar_empresa(empresa(email, ruc, dni)).await.unwrap_err();
-            assert!(matches!(e, Error::EnUso(c) if c == campo), "{e:?}");
-        }
-        // What failed left nothing: the same e-mail, RUC and DNI are free.
-        b.cuentas.registrar_empresa(empresa("b@x.pe", "20000000002", "10000002")).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn the_first_empresa_only_even_in_a_race() {
-        let b = banco(Registro::First).await;
-        let todas = (1..6_u8).map(|n| {
-            let nueva = empresa(&format!("{n}@x.pe"), &format!("2000000000{n}"), &format!("1000000{n}"));
-            b.cuentas.registrar_empresa(nueva)
-        });
-        let hechas = futures_util::future::join_all(todas).await;
-        assert_eq!(hechas.iter().filter(|r| r.is_ok()).count(), 1, "{hechas:?}");
-        let e = hechas.into_iter().find_map(Result::err).unwrap();
-        assert!(matches!(e, Error::RegistroCerrado));
-    }
-
-    #[tokio::test]
-    async fn sign_in_says_the_same_for_an_unknown_email_and_a_wrong_password() {
-        let b = banco(Registro::Open).await;
-        b.cuentas.registrar_empresa(empresa("a@x.pe", "20000000001", "10000001")).await.unwrap();
-        let sesion = b.cuentas.entrar("A@X.pe", "una clave larga").await.unwrap();
-        let (usuario, _) = b.cuentas.usuario(&sesion.access_token).await.unwrap();
-        assert_eq!(usuario.rol, Rol::AdminEmpresa);
-        for (email, clave) in [("a@x.pe", "otra clave larga"), ("z@x.pe", "una clave larga"), ("", "")] {
-            assert!(matches!(b.cuentas.entrar(email, clave).await, Err(Error::Credenciales)));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_refresh_token_is_good_once_or_twice_within_ten_seconds() {
-        let b = banco(Registro::Open).await;
-        b.cuentas.registrar_empresa(empresa("a@x.pe", "20000000001", "10000001")).await.unwrap();
-        let uno = b.cuentas.entrar("a@x.pe", "una clave larga").await.unwrap();
-        b.clock.advance(Duration::from_secs(100));
-        let dos = b.cuentas.refrescar(&uno.refresh_token).await.unwrap();
-        b.clock.advance(Duration::from_secs(9));
-        let otra_vez = b.cuentas.refrescar(&uno.refresh_token).await.unwrap();
-        assert_eq!(dos.refresh_token, otra_vez.refresh_token);
-        assert_eq!(dos.access_token, otra_vez.access_token);
-        b.clock.advance(Duration::from_secs(5));
-        assert!(matches!(b.cuentas.refrescar(&uno.refresh_token).await, Err(Error::TokenInvalido)));
-        // Used twice: stolen. The thief's successor is worth nothing either.
-        assert!(matches!(b.cuentas.refrescar(&dos.refresh_token).await, Err(Error::TokenInvalido)));
-    }
-
-    #[tokio::test]
-    async fn an_account_without_an_empresa_sees_nothing() {
-        let b = banco(Registro::First).await;
-        let nuevo = NuevoTrabajador {
-            email: "t@x.pe".into(),
-            password: "una clave larga".into(),
-            nombre: "Luz".into(),
-            apellido: "Rey".into(),
-            dni: Some("10000009".into()),
-            telefono: None,
-            codigo_invitacion: None,
-        };
-        b.cuentas.registrar_trabajador(nuevo.clone()).await.unwrap();
-        let sesion = b.cuentas.entrar("t@x.pe", "una clave larga").await.unwrap();
-        let (usuario, _) = b.cuentas.usuario(&sesion.access_token).await.unwrap();
-        assert_eq!(usuario.alcance().map(|a| a.id_empresa), None);
-        let con_codigo = NuevoTrabajador { codigo_invitacion: Some("X".into()), email: "u@x.pe".into(), ..nuevo };
-        assert!(matches!(b.cuentas.registrar_trabajador(con_codigo).await, Err(Error::InvitacionInvalida)));
-    }
-}
+mod tests;

@@ -25,6 +25,9 @@ pub struct Claims {
     pub exp: i64,
     /// The token's own number.
     pub jti: String,
+    /// Not good before; ours carry none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nbf: Option<i64>,
     iss: String,
     aud: String,
 }
@@ -38,6 +41,7 @@ impl Claims {
             iat: ahora.secs(),
             exp: ahora.secs().saturating_add(segundos),
             jti: jti.to_owned(),
+            nbf: None,
             iss: ISS.to_owned(),
             aud: AUD.to_owned(),
         }
@@ -79,7 +83,11 @@ impl Firmante {
         // Checked below, against our clock.
         reglas.validate_exp = false;
         reglas.validate_nbf = false;
-        Self { firma: EncodingKey::from_secret(secreto), comprueba: DecodingKey::from_secret(secreto), reglas }
+        Self {
+            firma: EncodingKey::from_secret(secreto),
+            comprueba: DecodingKey::from_secret(secreto),
+            reglas,
+        }
     }
 
     /// The signed token.
@@ -97,10 +105,12 @@ impl Firmante {
     pub fn comprueba(&self, token: &str, ahora: Timestamp) -> Result<Claims, Error> {
         let leido = jsonwebtoken::decode::<Claims>(token, &self.comprueba, &self.reglas);
         let claims = leido.map_err(|_| Error::Invalido)?.claims;
-        if claims.iat > ahora.secs() + HOLGURA {
+        // The claims are whatever was signed: no sum that could overflow on their side.
+        let (desde, hasta) = (ahora.secs() + HOLGURA, ahora.secs() - HOLGURA);
+        if claims.iat > desde || claims.nbf.is_some_and(|nbf| nbf > desde) {
             return Err(Error::Invalido);
         }
-        if claims.exp + HOLGURA <= ahora.secs() {
+        if claims.exp <= hasta {
             return Err(Error::Caducado);
         }
         Ok(claims)
@@ -145,7 +155,7 @@ mod tests {
             jsonwebtoken::encode(&Header::new(alg), claims, &EncodingKey::from_secret(clave)).unwrap()
         };
         let de = |iss: &str, aud: &str| Claims { iss: iss.into(), aud: aud.into(), ..claims.clone() };
-        let futuro = Claims::new("u1", ahora().plus(std::time::Duration::from_secs(3600)), 60, "j");
+        let futuro = Claims::new("u1", ahora().plus(std::time::Duration::from_hours(1)), 60, "j");
         for (que, atacante) in [
             ("alg none", format!("{}.{cuerpo}.", b64(r#"{"alg":"none","typ":"JWT"}"#))),
             ("no signature", format!("{cabecera}.{cuerpo}.")),
@@ -161,5 +171,33 @@ mod tests {
         ] {
             assert_eq!(firmante.comprueba(&atacante, ahora()), Err(Error::Invalido), "{que}");
         }
+    }
+
+    /// Signed with our key, as somebody who shares it would.
+    fn con(cambia: impl FnOnce(&mut serde_json::Value)) -> String {
+        let mut claims = serde_json::to_value(Claims::new("u1", ahora(), 60, "j")).unwrap();
+        cambia(&mut claims);
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(SECRETO))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_token_is_not_good_before_its_time() {
+        let firmante = Firmante::new(SECRETO);
+        let desde = |s: i64| con(|c| c["nbf"] = (ahora().secs() + s).into());
+        assert!(firmante.comprueba(&desde(30), ahora()).is_ok(), "two clocks may differ");
+        assert_eq!(firmante.comprueba(&desde(31), ahora()), Err(Error::Invalido));
+    }
+
+    #[test]
+    fn a_claim_that_is_missing_or_absurd_is_no_panic() {
+        let firmante = Firmante::new(SECRETO);
+        for falta in ["sub", "iat", "exp", "jti", "iss", "aud"] {
+            let token = con(|c| drop(c.as_object_mut().unwrap().remove(falta)));
+            assert_eq!(firmante.comprueba(&token, ahora()), Err(Error::Invalido), "{falta}");
+        }
+        let eterno = firmante.comprueba(&con(|c| c["exp"] = i64::MAX.into()), ahora());
+        assert_eq!(eterno.map(|c| c.caduca()), Ok(Timestamp::MAX));
+        assert!(firmante.comprueba(&con(|c| c["exp"] = i64::MIN.into()), ahora()).is_err());
     }
 }

@@ -415,3 +415,30 @@ pub async fn all_active(tx: &mut Tx) -> Result<Vec<SensorRef>> {
     })?;
     filas.into_iter().map(|f| quien(f.id_sensor, f.id_empresa, &f.device_id)).collect()
 }
+
+/// The newest values of each sensor of the scope that is in use; `None` where it never said anything.
+///
+/// # Errors
+/// `Unavailable`, `Inconsistent`.
+pub async fn latest_active(tx: &mut Tx, alcance: Alcance) -> Result<Vec<Option<(Timestamp, Valores)>>> {
+    row!(struct Ultima { ts: Option<i64>, valores: Option<String> });
+    let filas: Vec<Ultima> = on!(tx, |db| {
+        sqlx::query_as(
+            "SELECT u.ts, u.valores FROM sensores s LEFT JOIN ultimas_lecturas u ON u.id_sensor = s.id_sensor \
+             WHERE s.id_empresa = $1 AND s.estado <> 'inactivo' AND ($2 IS NULL OR EXISTS (SELECT 1 FROM \
+             asignaciones a WHERE a.id_sensor = s.id_sensor AND a.id_trabajador = $2 AND a.hasta IS NULL))",
+        )
+        .bind(alcance.id_empresa)
+        .bind(alcance.id_trabajador)
+        .fetch_all(db)
+        .await
+    })?;
+    let ultima = |f: Ultima| match (f.ts, f.valores) {
+        (Some(ts), Some(texto)) => {
+            let malo = || Error::inconsistent("ultimas_lecturas.valores");
+            Ok(Some((Timestamp::clamped(ts), Valores::from_json(&texto).ok_or_else(malo)?)))
+        }
+        _ => Ok(None),
+    };
+    filas.into_iter().map(ultima).collect()
+}

@@ -4,7 +4,7 @@ mod postgres;
 mod sqlite;
 
 use super::{Error, Result, Tx, on, row};
-use crate::domain::{Timestamp, Valores};
+use crate::domain::{Timestamp, Valores, Variable};
 
 /// One row of `lecturas` or `ultimas_lecturas`.
 #[derive(Debug, Clone, PartialEq)]
@@ -154,6 +154,44 @@ pub async fn page(
             .bind(desde.micros())
             .bind(hasta.micros())
             .bind(limit)
+            .fetch_all(db)
+            .await
+    })?;
+    filas(crudas)
+}
+
+/// As [`page`], only the readings that have a value of `variable`.
+///
+/// # Errors
+/// `Unavailable`, `Inconsistent`.
+pub async fn page_with(
+    tx: &mut Tx,
+    id_sensor: i64,
+    desde: Timestamp,
+    hasta: Timestamp,
+    variable: &Variable,
+    orden: Orden,
+    limit: i64,
+) -> Result<Vec<Fila>> {
+    // `valores` holds numbers alone, so `"name":` can only be a key: one text serves both databases.
+    let sql = match orden {
+        Orden::Ascendente => {
+            "SELECT id_sensor, ts, valores FROM lecturas WHERE id_sensor = $1 AND ts BETWEEN $2 AND $3 \
+             AND valores LIKE $5 ESCAPE '!' ORDER BY ts ASC LIMIT $4"
+        }
+        Orden::Descendente => {
+            "SELECT id_sensor, ts, valores FROM lecturas WHERE id_sensor = $1 AND ts BETWEEN $2 AND $3 \
+             AND valores LIKE $5 ESCAPE '!' ORDER BY ts DESC LIMIT $4"
+        }
+    };
+    let clave = format!("%\"{}\":%", variable.as_str().replace('_', "!_"));
+    let crudas: Vec<Cruda> = on!(tx, |db| {
+        sqlx::query_as(sql)
+            .bind(id_sensor)
+            .bind(desde.micros())
+            .bind(hasta.micros())
+            .bind(limit)
+            .bind(clave.as_str())
             .fetch_all(db)
             .await
     })?;

@@ -1,0 +1,199 @@
+//! Alertas and what people do with them.
+
+use axum::body::Bytes;
+use axum::extract::State as Shared;
+use axum::response::IntoResponse;
+use serde::{Deserialize, Serialize};
+
+use super::State;
+use super::extract::{Pagina, Path, Query, Sesion, momento};
+use super::problem::Problem;
+use crate::domain::{Alerta, EstadoAlerta, Severidad};
+use crate::ingest::Resolver;
+use crate::store::alertas::{self, Filtro};
+
+/// Narrows the list.
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Filters {
+    /// In this state; without it, those not resolved.
+    estado: Option<EstadoAlerta>,
+    severidad: Option<Severidad>,
+    /// The variable, or `conexion`, or `bateria`.
+    tipo: Option<String>,
+    /// Of this sensor (`id_sensor`).
+    sensor: Option<i64>,
+    /// Opened at or after (RFC 3339).
+    desde: Option<String>,
+    /// Opened at or before (RFC 3339).
+    hasta: Option<String>,
+}
+
+impl Filters {
+    fn filtro(&self) -> Result<Filtro<'_>, Problem> {
+        Ok(Filtro {
+            estado: self.estado,
+            severidad: self.severidad,
+            tipo: self.tipo.as_deref(),
+            id_sensor: self.sensor,
+            desde: momento("desde", self.desde.as_deref())?,
+            hasta: momento("hasta", self.hasta.as_deref())?,
+        })
+    }
+}
+
+/// The alerts of the sensors that you may see, newest first.
+#[utoipa::path(get, path = "/alertas", tag = "alertas", params(Filters, Pagina),
+    responses((status = 200, body = Vec<Alerta>, headers(("x-total-count" = i64, description = "How many in all"))),
+        (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
+        (status = 403, description = "No empresa"), (status = 422, description = "Parameters out of range")))]
+pub(super) async fn list(
+    Shared(state): Shared<State>,
+    sesion: Sesion,
+    Query(filters): Query<Filters>,
+    Query(pagina): Query<Pagina>,
+) -> Result<impl IntoResponse, Problem> {
+    let (alcance, filtro) = (sesion.alcance()?, filters.filtro()?);
+    let (limit, skip) = pagina.checked()?;
+    let mut tx = state.parts().store.read().await?;
+    let found = alertas::list(&mut tx, alcance, &filtro, limit, skip).await?;
+    let total = alertas::count(&mut tx, alcance, &filtro).await?;
+    tx.commit().await?;
+    Ok(([("x-total-count", total.to_string())], axum::Json(found)))
+}
+
+/// How many are open.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct Count {
+    pendientes: i64,
+    /// As `pendientes`.
+    count: i64,
+}
+
+/// How many alerts are open.
+#[utoipa::path(get, path = "/alertas/count/pendientes", tag = "alertas",
+    responses((status = 200, body = Count), (status = 401, description = "Not signed in"),
+        (status = 403, description = "No empresa")))]
+pub(super) async fn count(Shared(state): Shared<State>, sesion: Sesion) -> Result<impl IntoResponse, Problem> {
+    let mut tx = state.parts().store.read().await?;
+    let count = alertas::count(&mut tx, sesion.alcance()?, &Filtro::default()).await?;
+    tx.commit().await?;
+    Ok(axum::Json(Count { pendientes: count, count }))
+}
+
+async fn find(state: &State, sesion: &Sesion, id: i64) -> Result<Alerta, Problem> {
+    let mut tx = state.parts().store.read().await?;
+    let alerta = alertas::get(&mut tx, sesion.alcance()?, id).await?;
+    tx.commit().await?;
+    alerta.ok_or_else(Problem::not_found)
+}
+
+/// One alert.
+#[utoipa::path(get, path = "/alertas/{id}", tag = "alertas", params(("id" = i64, Path)),
+    responses((status = 200, body = Alerta), (status = 401, description = "Not signed in"),
+        (status = 403, description = "No empresa"), (status = 404, description = "No such alert")))]
+pub(super) async fn get(
+    Shared(state): Shared<State>,
+    sesion: Sesion,
+    Path(id): Path<i64>,
+) -> Result<impl IntoResponse, Problem> {
+    Ok(axum::Json(find(&state, &sesion, id).await?))
+}
+
+/// What the person has to say.
+#[derive(Deserialize, Default, utoipa::ToSchema)]
+pub(super) struct Resolve {
+    notas: Option<String>,
+}
+
+/// A resolved alert.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct Resolved {
+    message: &'static str,
+    #[serde(flatten)]
+    alerta: Alerta,
+    /// The last reading is still outside, so another alert was opened, one step more severe.
+    problema_persiste: bool,
+    nueva_alerta: Option<Alerta>,
+}
+
+async fn resolved(state: &State, sesion: &Sesion, id: i64, body: &Bytes) -> Result<axum::Json<Resolved>, Problem> {
+    let resolve: Resolve = match body.is_empty() {
+        true => Resolve::default(),
+        false => serde_json::from_slice(body)
+            .map_err(|e| Problem::field("", "El cuerpo no tiene la forma esperada.", e.to_string()))?,
+    };
+    if resolve.notas.as_ref().is_some_and(|n| n.chars().count() > 2_000 || n.contains('\0')) {
+        return Err(Problem::field("notas", "Como máximo 2000 caracteres.", "At most 2000 characters."));
+    }
+    find(state, sesion, id).await?;
+    let pedido = Resolver { id_alerta: id, por: sesion.0.user_id.clone(), notas: resolve.notas };
+    let done = state.parts().ingest.resolver(pedido).await?.ok_or_else(Problem::not_found)?;
+    let persists = done.nueva.is_some();
+    Ok(axum::Json(Resolved {
+        message: if persists { "Alerta resuelta, pero el problema persiste." } else { "Alerta resuelta." },
+        alerta: done.alerta,
+        problema_persiste: persists,
+        nueva_alerta: done.nueva,
+    }))
+}
+
+/// Close an alert.
+#[utoipa::path(patch, path = "/alertas/{id}/resolve", tag = "alertas", params(("id" = i64, Path)),
+    request_body = Resolve,
+    responses((status = 200, body = Resolved), (status = 401, description = "Not signed in"),
+        (status = 403, description = "No empresa"), (status = 404, description = "No such alert"),
+        (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
+pub(super) async fn resolve(
+    Shared(state): Shared<State>,
+    sesion: Sesion,
+    Path(id): Path<i64>,
+    body: Bytes,
+) -> Result<impl IntoResponse, Problem> {
+    resolved(&state, &sesion, id, &body).await
+}
+
+/// Close an alert.
+#[utoipa::path(post, path = "/alertas/{id}/resolve", tag = "alertas", params(("id" = i64, Path)),
+    request_body = Resolve,
+    responses((status = 200, body = Resolved), (status = 401, description = "Not signed in"),
+        (status = 403, description = "No empresa"), (status = 404, description = "No such alert"),
+        (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
+pub(super) async fn resolve_by_post(
+    Shared(state): Shared<State>,
+    sesion: Sesion,
+    Path(id): Path<i64>,
+    body: Bytes,
+) -> Result<impl IntoResponse, Problem> {
+    resolved(&state, &sesion, id, &body).await
+}
+
+async fn seen(state: &State, sesion: &Sesion, id: i64) -> Result<axum::Json<Alerta>, Problem> {
+    find(state, sesion, id).await?;
+    let mut tx = state.parts().store.write().await?;
+    alertas::mark_viewed(&mut tx, id).await?;
+    tx.commit().await?;
+    Ok(axum::Json(find(state, sesion, id).await?))
+}
+
+/// The four roads to "seen": two names, two methods.
+macro_rules! seen {
+    ($name:ident, $method:ident, $path:literal) => {
+        /// Note that somebody looked at an alert.
+        #[utoipa::path($method, path = $path, tag = "alertas", params(("id" = i64, Path)),
+            responses((status = 200, body = Alerta), (status = 401, description = "Not signed in"),
+                (status = 403, description = "No empresa"), (status = 404, description = "No such alert")))]
+        pub(super) async fn $name(
+            Shared(state): Shared<State>,
+            sesion: Sesion,
+            Path(id): Path<i64>,
+        ) -> Result<impl IntoResponse, Problem> {
+            seen(&state, &sesion, id).await
+        }
+    };
+}
+
+seen!(viewed, patch, "/alertas/{id}/viewed");
+seen!(viewed_by_post, post, "/alertas/{id}/viewed");
+seen!(read, patch, "/alertas/{id}/read");
+seen!(read_by_post, post, "/alertas/{id}/read");

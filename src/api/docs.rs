@@ -1,0 +1,50 @@
+//! The OpenAPI document's frame, and Swagger UI on it.
+
+use axum::Router;
+use axum::routing::get;
+use utoipa::openapi::security::{Flow, HttpAuthScheme, HttpBuilder, OAuth2, Password, Scopes, SecurityScheme};
+use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use super::State;
+use super::problem::ProblemBody;
+
+const DESCRIPTION: &str = "What a site's sensors said: readings, alerts, thresholds. Moments are RFC 3339, UTC. \
+Errors are RFC 9457 problems (`application/problem+json`) with a stable `code`; their text is Spanish, or English by \
+`Accept-Language`. What belongs to another empresa answers 404.";
+
+/// Where Swagger UI is.
+pub(super) const PATH: &str = "/docs";
+
+/// Title, description, and how to sign in.
+pub(super) fn base() -> OpenApi {
+    let password = OAuth2::with_description(
+        [Flow::Password(Password::new("/api/v1/auth/token", Scopes::new()))],
+        "E-mail and password of an account",
+    );
+    let device = HttpBuilder::new().scheme(HttpAuthScheme::Basic).description(Some("device_id and its token"));
+    let components = ComponentsBuilder::new()
+        .security_scheme("account", SecurityScheme::OAuth2(password))
+        .security_scheme("device", SecurityScheme::Http(device.build()))
+        .schema_from::<ProblemBody<'static>>();
+    OpenApiBuilder::new()
+        .info(
+            InfoBuilder::new()
+                .title("Alertrace")
+                .version(env!("CARGO_PKG_VERSION"))
+                .description(Some(DESCRIPTION))
+                .license(Some(utoipa::openapi::License::new("Apache-2.0"))),
+        )
+        .security(Some([SecurityRequirement::new("account", Vec::<String>::new())]))
+        .components(Some(components.build()))
+        .build()
+}
+
+/// `/docs` and `/openapi.json`; the assets are in the binary.
+pub(super) fn ui(openapi: OpenApi) -> Router<State> {
+    let document = openapi.clone();
+    let config = Config::from("/openapi.json").validator_url("none").persist_authorization(true);
+    let swagger: Router<State> = SwaggerUi::new(PATH).config(config).into();
+    let json = get(move || async move { axum::Json(document) });
+    Router::new().route("/openapi.json", json).merge(swagger)
+}

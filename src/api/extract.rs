@@ -1,0 +1,184 @@
+//! What handlers take from a request, each refusal a [`Problem`].
+
+use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+use super::State;
+use super::problem::{Problem, Texto};
+use crate::domain::{Rol, Timestamp};
+use crate::identity::Usuario;
+use crate::store::sensores::Alcance;
+
+/// A JSON body.
+pub(super) struct Json<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        use axum::extract::rejection::JsonRejection;
+        match axum::Json::<T>::from_request(request, state).await {
+            Ok(axum::Json(value)) => Ok(Self(value)),
+            Err(JsonRejection::JsonDataError(e)) => {
+                let texto = e.body_text();
+                let causa = texto.rsplit(": ").next().unwrap_or_default().to_owned();
+                Err(Problem::field("", format!("El cuerpo no tiene la forma esperada: {causa}"), texto))
+            }
+            Err(JsonRejection::MissingJsonContentType(_)) => Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "Envíe JSON con Content-Type: application/json.",
+                "Send JSON with Content-Type: application/json.",
+            )),
+            Err(e) if e.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(too_large()),
+            Err(e) => {
+                let en = e.body_text();
+                Err(Problem::new(StatusCode::BAD_REQUEST, "malformed_json", "El cuerpo no es JSON.", en))
+            }
+        }
+    }
+}
+
+/// The answer to a body that is too large.
+pub(super) fn too_large() -> Problem {
+    Problem::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "body_too_large",
+        "El cuerpo de la petición es demasiado grande.",
+        "The request body is too large.",
+    )
+}
+
+/// Query parameters.
+pub(super) struct Query<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match axum::extract::Query::<T>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Query(value)) => Ok(Self(value)),
+            Err(e) => Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                "bad_query",
+                format!("Parámetros incorrectos: {}", e.body_text()),
+                e.body_text(),
+            )),
+        }
+    }
+}
+
+/// Part of the path; what cannot be one is a thing that does not exist.
+pub(super) struct Path<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match <axum::extract::Path<T> as FromRequestParts<S>>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(value)) => Ok(Self(value)),
+            Err(_) => Err(Problem::not_found()),
+        }
+    }
+}
+
+/// The person who is signed in, by `Authorization: Bearer`.
+pub(super) struct Sesion(pub(super) Usuario);
+
+impl FromRequestParts<State> for Sesion {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
+        let token = bearer(parts).ok_or_else(Problem::unauthorized)?;
+        let (usuario, _) = state.parts().cuentas.usuario(token).await?;
+        Ok(Self(usuario))
+    }
+}
+
+impl OptionalFromRequestParts<State> for Sesion {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Option<Self>, Problem> {
+        if bearer(parts).is_none() {
+            return Ok(None);
+        }
+        <Self as FromRequestParts<State>>::from_request_parts(parts, state).await.map(Some)
+    }
+}
+
+/// The token of `Authorization: Bearer`.
+pub(super) fn bearer(parts: &Parts) -> Option<&str> {
+    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+impl Sesion {
+    /// What this person may see. An account without an empresa sees nothing yet; the operador never
+    /// sees an empresa's data.
+    pub(super) fn alcance(&self) -> Result<Alcance, Problem> {
+        self.0.alcance().ok_or_else(|| match self.0.rol {
+            Rol::Operador => Problem::forbidden(),
+            _ => Problem::no_empresa(),
+        })
+    }
+
+    /// The empresa, for its administrator.
+    pub(super) fn admin(&self) -> Result<i64, Problem> {
+        self.con(&[Rol::AdminEmpresa])
+    }
+
+    /// The empresa, for its administrator or a supervisor.
+    pub(super) fn supervisor(&self) -> Result<i64, Problem> {
+        self.con(&[Rol::AdminEmpresa, Rol::Supervisor])
+    }
+
+    fn con(&self, roles: &[Rol]) -> Result<i64, Problem> {
+        let alcance = self.alcance()?;
+        if roles.contains(&self.0.rol) { Ok(alcance.id_empresa) } else { Err(Problem::forbidden()) }
+    }
+}
+
+/// `limit` and `skip` of a list.
+#[derive(Debug, Clone, Copy, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Pagina {
+    /// At most this many (1 … 1,000; default 100).
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<i64>,
+    /// Leave out this many first (0 … 10,000).
+    #[param(minimum = 0, maximum = 10000, default = 0)]
+    skip: Option<i64>,
+}
+
+impl Pagina {
+    /// (limit, skip), checked.
+    pub(super) fn checked(&self) -> Result<(i64, i64), Problem> {
+        let (limit, skip) = (self.limit.unwrap_or(100), self.skip.unwrap_or(0));
+        let mut campos = Vec::new();
+        if !(1..=1_000).contains(&limit) {
+            campos.push(("limit".to_owned(), Texto::new("De 1 a 1000.", "From 1 to 1000.")));
+        }
+        if !(0..=10_000).contains(&skip) {
+            campos.push(("skip".to_owned(), Texto::new("De 0 a 10000.", "From 0 to 10000.")));
+        }
+        if campos.is_empty() { Ok((limit, skip)) } else { Err(Problem::invalid(campos)) }
+    }
+}
+
+/// A moment in a query, absent or readable.
+pub(super) fn momento(campo: &str, texto: Option<&str>) -> Result<Option<Timestamp>, Problem> {
+    let Some(texto) = texto else { return Ok(None) };
+    // A `+` of a zone arrives as a space where it was not escaped.
+    let leido = Timestamp::parse(texto).or_else(|| Timestamp::parse(&texto.replace(' ', "+")));
+    let malo = || Problem::field(campo, "No es una fecha RFC 3339.", "Not an RFC 3339 date.");
+    leido.map(Some).ok_or_else(malo)
+}
+
+/// For PATCH: absent is `None`, `null` is `Some(None)`.
+pub(super) fn presente<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(d).map(Some)
+}

@@ -1,0 +1,268 @@
+//! Readings over HTTP: in, by devices that do not speak MQTT; and out.
+
+use axum::body::Bytes;
+use axum::extract::State as Shared;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::State;
+use super::extract::{Pagina, Path, Query, Sesion, momento};
+use super::problem::{Problem, Texto};
+use super::shapes::LecturaBody;
+use crate::domain::{Rechazo, SensorRef, Timestamp, Valores, Variable};
+use crate::identity::dispositivo::{self, Entrada};
+use crate::ingest::decode;
+use crate::ingest::{Mensaje, Resultado};
+use crate::store::lecturas::Orden;
+use crate::store::{self, sensores};
+
+/// What became of a message.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct Ingested {
+    message: &'static str,
+    /// Readings stored.
+    aceptadas: u32,
+    /// Readings that were stored already.
+    duplicadas: u32,
+    /// Alerts that it opened.
+    alertas_generadas: u32,
+    /// What of it was refused.
+    rechazadas: Vec<Refused>,
+}
+
+/// A refused reading, or a refused value of one.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct Refused {
+    /// Stable, snake_case.
+    motivo: &'static str,
+    variable: Option<String>,
+    timestamp: Option<Timestamp>,
+}
+
+impl From<&Rechazo> for Refused {
+    fn from(r: &Rechazo) -> Self {
+        Self { motivo: r.motivo.as_str(), variable: r.variable.clone(), timestamp: r.ts }
+    }
+}
+
+/// Send readings as a device. Answered after their commit.
+///
+/// `Authorization: Device <device_id>:<token>`, or HTTP Basic with the same.
+#[utoipa::path(post, path = "/sensores/data", tag = "lecturas", security(("device" = [])),
+    request_body(content = serde_json::Value, description = "A reading, or an array of up to 1,000"),
+    responses((status = 201, body = Ingested), (status = 401, description = "Unknown device or wrong token"),
+        (status = 413, description = "Too large"), (status = 422, description = "Nothing of it could be stored"),
+        (status = 503, description = "Not now; nothing was stored")))]
+pub(super) async fn ingest(
+    Shared(state): Shared<State>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<impl IntoResponse, Problem> {
+    let parts = state.parts();
+    let sensor = device(&state, &headers).await?;
+    let ahora = parts.clock.now();
+    let d = decode::decode(&body, &sensor.device_id, ahora, &parts.settings.limites);
+    let mensaje = Mensaje {
+        sensor,
+        lecturas: d.lecturas,
+        rechazos: d.rechazos,
+        recibido: ahora,
+        dup: false,
+        por_rutear: Some(body),
+    };
+    let respuesta = parts.ingest.submit(mensaje).await?;
+    let resultado = respuesta.await.map_err(|_| crate::ingest::Cerrado)?;
+    if resultado.rechazado() {
+        return Err(refused(&resultado));
+    }
+    let body = Ingested {
+        message: "Lecturas guardadas.",
+        aceptadas: resultado.aceptadas,
+        duplicadas: resultado.duplicadas,
+        alertas_generadas: resultado.alertas_generadas,
+        rechazadas: resultado.rechazos.iter().map(Refused::from).collect(),
+    };
+    Ok((StatusCode::CREATED, axum::Json(body)))
+}
+
+fn refused(resultado: &Resultado) -> Problem {
+    /// Refusals named in an answer; the store has them all.
+    const MAX: usize = 20;
+    let campo = |r: &Rechazo| {
+        let campo = r.variable.clone().unwrap_or_default();
+        (campo, Texto::new(r.motivo.as_str(), r.motivo.as_str()))
+    };
+    Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "reading_refused",
+        "No se pudo guardar nada del mensaje; los motivos quedaron registrados.",
+        "Nothing of the message could be stored; the reasons have been recorded.",
+    )
+    .with_fields(resultado.rechazos.iter().take(MAX).map(campo).collect())
+}
+
+/// The device that signs in with this request.
+async fn device(state: &State, headers: &HeaderMap) -> Result<SensorRef, Problem> {
+    let value = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let (scheme, given) = value.split_once(' ').unwrap_or_default();
+    let pair = match scheme.to_ascii_lowercase().as_str() {
+        "device" => given.trim().to_owned(),
+        "basic" => STANDARD
+            .decode(given.trim())
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .unwrap_or_default(),
+        _ => return Err(wrong_device()),
+    };
+    let (device_id, token) = pair.split_once(':').ok_or_else(wrong_device)?;
+    match dispositivo::entra(&state.parts().store, device_id, token.as_bytes()).await? {
+        Entrada::Aceptado(sensor) => Ok(sensor),
+        Entrada::SinCredencial(_) | Entrada::Rechazado => Err(wrong_device()),
+    }
+}
+
+fn wrong_device() -> Problem {
+    Problem::new(
+        StatusCode::UNAUTHORIZED,
+        "invalid_device_credentials",
+        "Dispositivo desconocido o token incorrecto: Authorization: Device <device_id>:<token>.",
+        "Unknown device or wrong token: Authorization: Device <device_id>:<token>.",
+    )
+}
+
+/// Which readings.
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Range {
+    /// From this moment on (RFC 3339).
+    desde: Option<String>,
+    /// Up to this moment (RFC 3339).
+    hasta: Option<String>,
+    /// Only this variable, and only the readings that have it.
+    variable: Option<String>,
+    /// At most this many (1 … 1,000; default 100).
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<i64>,
+    /// `asc` = oldest first, `desc` = newest first (default).
+    #[param(inline)]
+    orden: Option<Order>,
+}
+
+/// In which order.
+#[derive(Deserialize, Clone, Copy, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Order {
+    Asc,
+    Desc,
+}
+
+/// The readings of a sensor, as they were measured.
+#[utoipa::path(get, path = "/sensores/{id}/lecturas", tag = "lecturas", params(("id" = i64, Path), Range),
+    responses((status = 200, body = Vec<LecturaBody>), (status = 400, description = "Bad query"),
+        (status = 401, description = "Not signed in"), (status = 403, description = "No empresa"),
+        (status = 404, description = "No such sensor"), (status = 422, description = "Parameters out of range")))]
+pub(super) async fn list(
+    Shared(state): Shared<State>,
+    sesion: Sesion,
+    Path(id): Path<i64>,
+    Query(range): Query<Range>,
+) -> Result<impl IntoResponse, Problem> {
+    let limit = range.limit.unwrap_or(100);
+    if !(1..=1_000).contains(&limit) {
+        return Err(Problem::field("limit", "De 1 a 1000.", "From 1 to 1000."));
+    }
+    let desde = momento("desde", range.desde.as_deref())?.unwrap_or(Timestamp::MIN);
+    let hasta = momento("hasta", range.hasta.as_deref())?.unwrap_or(Timestamp::MAX);
+    let variable = match range.variable.as_deref() {
+        None => None,
+        Some(nombre) => {
+            let bad = || Problem::field("variable", "No es el nombre de una variable.", "Not the name of a variable.");
+            Some(Variable::new(nombre).ok_or_else(bad)?)
+        }
+    };
+    let orden = match range.orden {
+        Some(Order::Asc) => Orden::Ascendente,
+        Some(Order::Desc) | None => Orden::Descendente,
+    };
+    let mut tx = state.parts().store.read().await?;
+    let sensor = sensores::get(&mut tx, sesion.alcance()?, id).await?;
+    if sensor.is_none() {
+        return Err(Problem::not_found());
+    }
+    let filas = match &variable {
+        None => store::lecturas::page(&mut tx, id, desde, hasta, orden, limit).await?,
+        Some(v) => store::lecturas::page_with(&mut tx, id, desde, hasta, v, orden, limit).await?,
+    };
+    tx.commit().await?;
+    let solo = |valores: Valores| match &variable {
+        None => valores,
+        Some(v) => {
+            let mut uno = Valores::new();
+            if let Some(valor) = valores.get(v) {
+                uno.set(v.clone(), valor);
+            }
+            uno
+        }
+    };
+    let lectura = |f: store::lecturas::Fila| LecturaBody {
+        id_sensor: f.id_sensor,
+        timestamp: f.ts,
+        valores: solo(f.valores),
+    };
+    Ok(axum::Json(filas.into_iter().map(lectura).collect::<Vec<_>>()))
+}
+
+/// A refusal, as it was recorded.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct RechazoBody {
+    id_rechazo: i64,
+    /// When the message arrived.
+    recibida: Timestamp,
+    /// The moment that the message gave, when it gave a readable one.
+    timestamp: Option<Timestamp>,
+    /// Stable, snake_case.
+    motivo: String,
+    /// The variable, when one value was refused and not the whole reading.
+    variable: Option<String>,
+    /// What was refused, shortened.
+    contenido: String,
+}
+
+impl From<store::rechazos::Registrado> for RechazoBody {
+    fn from(r: store::rechazos::Registrado) -> Self {
+        Self {
+            id_rechazo: r.id_rechazo,
+            recibida: r.recibida,
+            timestamp: r.ts,
+            motivo: r.motivo,
+            variable: r.variable,
+            contenido: r.contenido,
+        }
+    }
+}
+
+/// What was refused of a sensor's messages, newest first; kept 7 days, 1,000 a sensor.
+#[utoipa::path(get, path = "/sensores/{id}/rechazos", tag = "lecturas", params(("id" = i64, Path), Pagina),
+    responses((status = 200, body = Vec<RechazoBody>), (status = 400, description = "Bad query"),
+        (status = 401, description = "Not signed in"), (status = 403, description = "Not a supervisor"),
+        (status = 404, description = "No such sensor"), (status = 422, description = "limit or skip out of range")))]
+pub(super) async fn rejections(
+    Shared(state): Shared<State>,
+    sesion: Sesion,
+    Path(id): Path<i64>,
+    Query(pagina): Query<Pagina>,
+) -> Result<impl IntoResponse, Problem> {
+    sesion.supervisor()?;
+    let (limit, skip) = pagina.checked()?;
+    let mut tx = state.parts().store.read().await?;
+    if sensores::get(&mut tx, sesion.alcance()?, id).await?.is_none() {
+        return Err(Problem::not_found());
+    }
+    let rechazos = store::rechazos::list(&mut tx, id, limit, skip).await?;
+    let total = store::rechazos::count(&mut tx, id).await?;
+    tx.commit().await?;
+    Ok(([("x-total-count", total.to_string())], axum::Json(rechazos.into_iter().map(RechazoBody::from).collect::<Vec<_>>())))
+}

@@ -1,0 +1,140 @@
+//! What stands around every route, from the outside in: request id, trace, CORS, security headers,
+//! compression, problems, time and size limits, panics.
+
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use metrics::histogram;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::TimeoutLayer;
+use tower_http::trace::{DefaultOnResponse, TraceLayer};
+use tracing::Level;
+
+use super::{State, docs, problem};
+use crate::config::OriginPattern;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Puts the layers around `routes`.
+pub(super) fn around(routes: Router<State>, state: &State) -> Router<State> {
+    let settings = &state.parts().settings;
+    let trace = TraceLayer::new_for_http()
+        .make_span_with(|request: &Request| {
+            let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str);
+            let id = request.headers().get(REQUEST_ID).and_then(|v| v.to_str().ok()).unwrap_or_default();
+            tracing::debug_span!("request", method = %request.method(), route, id)
+        })
+        .on_response(DefaultOnResponse::new().level(Level::DEBUG))
+        // What failed was logged where it failed, with its cause.
+        .on_failure(());
+    let fixed = |name: HeaderName, value: &'static str| {
+        SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+    };
+    let layers = ServiceBuilder::new()
+        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
+        .layer(trace)
+        .layer(from_fn(measure))
+        .layer(cors(settings.allowed_origins.clone()))
+        .layer(fixed(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(fixed(header::REFERRER_POLICY, "no-referrer"))
+        .layer(from_fn(no_frames))
+        .layer(CompressionLayer::new())
+        .layer(from_fn(problem::render))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, settings.timeout))
+        .layer(DefaultBodyLimit::max(settings.body_limit));
+    routes.layer(layers)
+}
+
+/// Exactly the configured origins, with credentials; never `*`.
+fn cors(origins: Vec<OriginPattern>) -> CorsLayer {
+    let allowed = move |origin: &HeaderValue, _: &_| {
+        origin.to_str().is_ok_and(|origin| origins.iter().any(|pattern| pattern.matches(origin)))
+    };
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(allowed))
+        .allow_credentials(true)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::ACCEPT,
+            header::ACCEPT_LANGUAGE,
+            header::IF_MATCH,
+            header::IF_NONE_MATCH,
+            HeaderName::from_static("idempotency-key"),
+            REQUEST_ID,
+        ])
+        .expose_headers([HeaderName::from_static("x-total-count"), header::LINK, header::RETRY_AFTER, REQUEST_ID])
+        .max_age(std::time::Duration::from_secs(3_600))
+}
+
+/// No page of ours is shown inside another's, except the documentation, which holds no data.
+async fn no_frames(request: Request, next: Next) -> Response {
+    let docs = request.uri().path().starts_with(docs::PATH);
+    let mut response = next.run(request).await;
+    if !docs {
+        response.headers_mut().insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    }
+    response
+}
+
+/// Times requests by route template, so that no label is unbounded.
+async fn measure(request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
+    let method = request.method().to_string();
+    let response = next.run(request).await;
+    let status = response.status().as_u16().to_string();
+    histogram!("alertrace_http_request_seconds", "method" => method, "route" => route, "status" => status)
+        .record(start.elapsed());
+    response
+}
+
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let what = panic.downcast_ref::<&str>().map(ToString::to_string);
+    let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    axum::response::IntoResponse::into_response(problem::Problem::internal(&format!("a handler panicked: {what}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::config::{Sources, load};
+
+    async fn asked_from(origin: &'static str) -> Option<HeaderValue> {
+        let env = [("ALLOWED_ORIGINS".to_owned(), "https://*.finca.example".to_owned())].into();
+        let config = load(&Sources { env, ..Sources::default() }).unwrap();
+        let routes: Router = Router::new()
+            .route("/", axum::routing::get(|| async {}))
+            .layer(cors(config.http.allowed_origins));
+        let request = Request::builder().uri("/").header(header::ORIGIN, origin).body(Body::empty()).unwrap();
+        let response = routes.oneshot(request).await.unwrap();
+        response.headers().get(header::ACCESS_CONTROL_ALLOW_ORIGIN).cloned()
+    }
+
+    #[tokio::test]
+    async fn only_configured_origins_may_call_and_never_all() {
+        for origin in ["http://localhost:3000", "https://alertrace.vercel.app", "https://panel.finca.example"] {
+            assert_eq!(asked_from(origin).await.unwrap(), origin);
+        }
+        for origin in ["https://evil.vercel.app", "https://finca.example", "null", "http://localhost:3001"] {
+            assert_eq!(asked_from(origin).await, None, "{origin}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! REST and WebSocket: one module a resource, with its shapes, handlers and OpenAPI together.
+//!
+//! Everything but the sign-in asks for an access token; what a person may see is decided by their
+//! [`Alcance`](crate::store::sensores::Alcance), in the query itself. Errors are [`problem`]s.
+
+mod alertas;
+mod auth;
+mod dashboard;
+mod docs;
+mod extract;
+mod lecturas;
+mod live;
+mod middleware;
+pub mod problem;
+mod salud;
+mod sensores;
+mod shapes;
+mod umbrales;
+mod validate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceBuilder;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::config::OriginPattern;
+use crate::domain::Clock;
+use crate::identity::Directorio;
+use crate::identity::cuentas::Cuentas;
+use crate::ingest::Ingest;
+use crate::ingest::decode::Limites;
+use crate::realtime::{Hub, Presencia};
+use crate::store::Store;
+
+/// The settings of the API, as the configuration has them.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Browsers that may call with credentials.
+    pub allowed_origins: Vec<OriginPattern>,
+    /// Bytes of one request body.
+    pub body_limit: usize,
+    /// Time of one request.
+    pub timeout: Duration,
+    /// WebSockets at a time.
+    pub max_sockets: usize,
+    /// Events that wait for one WebSocket.
+    pub socket_queue: usize,
+    /// Which moments are taken.
+    pub limites: Limites,
+}
+
+/// What the API is built from.
+pub struct Parts {
+    /// What is kept.
+    pub store: Store,
+    /// Where readings go.
+    pub ingest: Ingest,
+    /// Who sees what.
+    pub directorio: Arc<Directorio>,
+    /// What happens.
+    pub hub: Hub,
+    /// Who is connected.
+    pub presencia: Arc<Presencia>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Accounts.
+    pub cuentas: Cuentas,
+    /// Whether the broker works.
+    pub broker_ready: watch::Receiver<bool>,
+    /// For `/metrics`.
+    pub metrics: PrometheusHandle,
+    /// See [`Settings`].
+    pub settings: Settings,
+}
+
+/// What handlers share; cheap to clone.
+#[derive(Clone)]
+pub struct State(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    sockets: Arc<Semaphore>,
+    /// Cancelled when the server stops: WebSockets close.
+    stop: CancellationToken,
+}
+
+impl State {
+    /// From its parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let sockets = Arc::new(Semaphore::new(parts.settings.max_sockets));
+        Self(Arc::new(Inner { parts, sockets, stop: CancellationToken::new() }))
+    }
+
+    fn parts(&self) -> &Parts {
+        &self.0.parts
+    }
+}
+
+/// Every documented route, with its part of the OpenAPI document.
+fn documented() -> OpenApiRouter<State> {
+    let v1 = OpenApiRouter::new()
+        .routes(routes!(auth::register))
+        .routes(routes!(auth::login))
+        .routes(routes!(auth::token))
+        .routes(routes!(auth::refresh))
+        .routes(routes!(auth::logout))
+        .routes(routes!(auth::me))
+        .routes(routes!(auth::verify_token))
+        .routes(routes!(sensores::list, sensores::create))
+        .routes(routes!(sensores::with_readings))
+        .routes(routes!(sensores::get, sensores::patch, sensores::delete))
+        .routes(routes!(sensores::credentials))
+        .routes(routes!(lecturas::ingest))
+        .routes(routes!(lecturas::list))
+        .routes(routes!(lecturas::rejections))
+        .routes(routes!(alertas::list))
+        .routes(routes!(alertas::count))
+        .routes(routes!(alertas::get))
+        .routes(routes!(alertas::resolve))
+        .routes(routes!(alertas::resolve_by_post))
+        .routes(routes!(alertas::viewed))
+        .routes(routes!(alertas::viewed_by_post))
+        .routes(routes!(alertas::read))
+        .routes(routes!(alertas::read_by_post))
+        .routes(routes!(umbrales::get, umbrales::put))
+        .routes(routes!(dashboard::kpis))
+        .routes(routes!(live::live));
+    OpenApiRouter::with_openapi(docs::base())
+        .nest("/api/v1", v1)
+        .routes(routes!(salud::health))
+        .routes(routes!(salud::ready))
+        .routes(routes!(salud::metrics))
+        .routes(routes!(salud::root))
+}
+
+/// The OpenAPI document (3.1) of this version.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    documented().into_openapi()
+}
+
+/// All routes, with everything that stands around them.
+pub fn router(state: State) -> Router {
+    let (routes, openapi) = documented().split_for_parts();
+    let routes = routes
+        // The older path of the front end.
+        .route("/sensores/live", axum::routing::get(live::live))
+        .merge(docs::ui(openapi))
+        .fallback(|| async { problem::Problem::not_found() });
+    let routes = middleware::around(routes, &state).with_state(state);
+    // A layer inside a Router runs after routing: what changes the path stands in front of it.
+    Router::new().fallback_service(ServiceBuilder::new().map_request(trim_slash).service(routes))
+}
+
+/// A trailing slash is accepted everywhere. `/docs/` alone keeps it: Swagger UI's page is there,
+/// `/docs` leads to it, and its assets are named relative to it.
+fn trim_slash(mut request: Request) -> Request {
+    let uri = request.uri();
+    let path = uri.path();
+    let trimmed = path.trim_end_matches('/');
+    if trimmed.is_empty() || trimmed.len() == path.len() || trimmed == docs::PATH {
+        return request;
+    }
+    let path_and_query = match uri.query() {
+        Some(query) => format!("{trimmed}?{query}"),
+        None => trimmed.to_owned(),
+    };
+    let mut parts = uri.clone().into_parts();
+    // What was a URI's path is one without its last slashes; if not, the request stays as it came.
+    if let Ok(path_and_query) = path_and_query.parse() {
+        parts.path_and_query = Some(path_and_query);
+        if let Ok(uri) = axum::http::Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+/// Serves until `shutdown` is cancelled: then nothing new is accepted, requests under way finish,
+/// WebSockets close (1001), and the last of them has gone when this returns.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) -> std::io::Result<()> {
+    let inner = state.0.clone();
+    let stop = inner.stop.clone();
+    let served = axum::serve(listener, router(state))
+        .with_graceful_shutdown(async move {
+            shutdown.cancelled().await;
+            stop.cancel();
+        })
+        .await;
+    // An upgraded connection is no request any more: nobody else waits for it. Each holds a permit.
+    let all = u32::try_from(inner.parts.settings.max_sockets).unwrap_or(u32::MAX);
+    let _ = inner.sockets.acquire_many(all).await;
+    served
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trimmed(uri: &str) -> String {
+        let request = Request::builder().uri(uri).body(axum::body::Body::empty()).unwrap();
+        trim_slash(request).uri().to_string()
+    }
+
+    #[test]
+    fn a_trailing_slash_is_taken_off_except_from_the_documentation() {
+        assert_eq!(trimmed("/api/v1/sensores/"), "/api/v1/sensores");
+        assert_eq!(trimmed("/api/v1/sensores/?limit=1"), "/api/v1/sensores?limit=1");
+        for same in ["/", "/docs/", "/docs/index.css", "/api/v1/sensores?u=a/"] {
+            assert_eq!(trimmed(same), same);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Whether the server lives, whether it acknowledges, what it counts, what it is.
+
+use axum::extract::State as Shared;
+use axum::response::IntoResponse;
+use serde::Serialize;
+
+use super::State;
+use super::problem::Problem;
+use crate::ingest::Salud;
+
+/// The process lives.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct Health {
+    status: &'static str,
+    version: &'static str,
+}
+
+/// The process lives.
+#[utoipa::path(get, path = "/health", tag = "server", security(()), responses((status = 200, body = Health)))]
+pub(super) async fn health() -> impl IntoResponse {
+    axum::Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
+}
+
+/// Readings are being acknowledged; else 503, with the reason.
+#[utoipa::path(get, path = "/ready", tag = "server", security(()),
+    responses((status = 200, body = Health), (status = 503, description = "Not now; says why")))]
+pub(super) async fn ready(Shared(state): Shared<State>) -> Result<impl IntoResponse, Problem> {
+    let parts = state.parts();
+    let not = |code, es: String, en: String| {
+        Problem::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, code, es, en)
+    };
+    match parts.ingest.salud() {
+        Salud::Listo => {}
+        Salud::SinAlmacen(why) => {
+            let es = format!("La base de datos no responde: {why}");
+            return Err(not("store_unavailable", es, format!("The store is away: {why}")));
+        }
+        Salud::RelojIncorrecto(why) => {
+            let es = format!("El reloj del equipo es incorrecto; ajústelo. {why}");
+            return Err(not("clock_wrong", es, format!("The machine's clock is wrong; set it. {why}")));
+        }
+    }
+    if !*parts.broker_ready.borrow() {
+        return Err(not("broker_stopped", "El broker MQTT se detuvo.".into(), "The MQTT broker has stopped.".into()));
+    }
+    parts.store.ping().await?;
+    Ok(axum::Json(Health { status: "ready", version: env!("CARGO_PKG_VERSION") }))
+}
+
+/// What the server counts, in Prometheus's text format.
+#[utoipa::path(get, path = "/metrics", tag = "server", security(()),
+    responses((status = 200, body = String, content_type = "text/plain")))]
+pub(super) async fn metrics(Shared(state): Shared<State>) -> impl IntoResponse {
+    let text = state.parts().metrics.render();
+    ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+/// What this is and where to go on.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct Root {
+    name: &'static str,
+    version: &'static str,
+    docs: &'static str,
+    openapi: &'static str,
+    api: &'static str,
+    websocket: &'static str,
+    health: &'static str,
+    ready: &'static str,
+}
+
+/// What this is and where to go on.
+#[utoipa::path(get, path = "/", tag = "server", security(()), responses((status = 200, body = Root)))]
+pub(super) async fn root() -> impl IntoResponse {
+    axum::Json(Root {
+        name: "Alertrace",
+        version: env!("CARGO_PKG_VERSION"),
+        docs: "/docs",
+        openapi: "/openapi.json",
+        api: "/api/v1",
+        websocket: "/api/v1/sensores/live",
+        health: "/health",
+        ready: "/ready",
+    })
+}

@@ -1,0 +1,358 @@
+//! Sensores and their credentials.
+
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use serde::{Deserialize, Serialize};
+
+use super::State;
+use super::extract::{Json, Pagina, Path, Query, Sesion, presente};
+use super::problem::{Problem, Texto};
+use super::shapes::SensorBody;
+use super::validate::Check;
+use crate::domain::{DeviceId, EstadoSensor};
+use crate::identity::{Revocado, dispositivo};
+use crate::store::sensores::{self, Alcance, Cambio, Filtro, Nuevo};
+
+/// Seconds between readings: from one to a week.
+const INTERVALO: std::ops::RangeInclusive<i64> = 1..=604_800;
+
+/// Narrows the list.
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Filters {
+    /// Only those in use, or only those that are not.
+    activo: Option<bool>,
+    /// Only those at this place.
+    ubicacion: Option<String>,
+    /// Only those in this state.
+    estado: Option<EstadoSensor>,
+}
+
+async fn page(
+    state: &State,
+    alcance: Alcance,
+    filters: &Filters,
+    pagina: Pagina,
+) -> Result<([(&'static str, String); 1], axum::Json<Vec<SensorBody>>), Problem> {
+    let (limit, skip) = pagina.checked()?;
+    let parts = state.parts();
+    let filtro =
+        Filtro { activo: filters.activo, ubicacion: filters.ubicacion.as_deref(), estado: filters.estado };
+    let mut tx = parts.store.read().await?;
+    let (sensores, total) = sensores::list(&mut tx, alcance, &filtro, limit, skip).await?;
+    tx.commit().await?;
+    let body = sensores.into_iter().map(|s| SensorBody::new(s, &parts.presencia)).collect();
+    Ok(([("x-total-count", total.to_string())], axum::Json(body)))
+}
+
+/// The sensors that you may see, each with its newest values.
+#[utoipa::path(get, path = "/sensores", tag = "sensores", params(Filters, Pagina),
+    responses((status = 200, body = Vec<SensorBody>, headers(("x-total-count" = i64, description = "How many in all"))),
+        (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
+        (status = 403, description = "No empresa"), (status = 422, description = "limit or skip out of range")))]
+pub(super) async fn list(
+    Shared(state): Shared<State>,
+    sesion: Sesion,
+    Query(filters): Query<Filters>,
+    Query(pagina): Query<Pagina>,
+) -> Result<impl IntoResponse, Problem> {
+    page(&state, sesion.alcance()?, &filters, pagina).await
+}
+
+/// As `/sensores`: one query, absent values null.
+#[utoipa::path(get, path = "/sensores/with-readings", tag = "sensores", params(Filters, Pagina),
+    responses((status = 200, body = Vec<SensorBody>, headers(("x-total-count" = i64, description = "How many in all"))),
+        (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
+        (status = 403, description = "No empresa"), (status = 422, description = "limit or skip out of range")))]
+pub(super) async fn with_readings(
+    Shared(state): Shared<State>,
+    sesion: Sesion,
+    Query(filters): Query<Filters>,
+    Query(pagina): Query<Pagina>,
+) -> Result<impl IntoResponse, Problem> {
+    page(&state, sesion.alcance()?, &filters, pagina).await
+}
+
+/// A device to register.
+#[derive(Deserialize, utoipa::ToSchema)]
+pub(super) struct Create {
+    /// 1 to 64 of `A-Z a-z 0-9 . _ -`; unique in the installation.
+    device_id: String,
+    #[serde(alias = "nombre_sensor")]
+    nombre: String,
+    #[serde(alias = "tipo_sensor")]
+    tipo: String,
+    id_cultivo: Option<i64>,
+    ubicacion_sensor: Option<String>,
+    #[serde(alias = "latitud")]
+    coordenadas_lat: Option<f64>,
+    #[serde(alias = "longitud")]
+    coordenadas_lng: Option<f64>,
+    /// Seconds; default 300.
+    intervalo_lectura: Option<i64>,
+}
+
+/// A device that was registered.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct Created {
+    message: &'static str,
+    sensor: SensorBody,
+    credenciales: Credentials,
+}
+
+/// How the device signs in. The token is shown this once.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct Credentials {
+    username: String,
+    token: String,
+}
+
+/// What all writes check.
+fn check_rest(check: &mut Check, ubicacion: Option<&str>, lat: Option<f64>, lng: Option<f64>, intervalo: i64) {
+    if let Some(ubicacion) = ubicacion {
+        check.text("ubicacion_sensor", ubicacion);
+    }
+    let within = |x: Option<f64>, max: f64| x.is_none_or(|x| (-max..=max).contains(&x));
+    check.that(within(lat, 90.0), "coordenadas_lat", "De −90 a 90.", "From -90 to 90.");
+    check.that(within(lng, 180.0), "coordenadas_lng", "De −180 a 180.", "From -180 to 180.");
+    let good = INTERVALO.contains(&intervalo);
+    check.that(good, "intervalo_lectura", "De 1 a 604800 segundos.", "From 1 to 604800 seconds.");
+}
+
+/// Register a device; its token is shown this once.
+#[utoipa::path(post, path = "/sensores", tag = "sensores", request_body = Create,
+    responses((status = 201, body = Created), (status = 401, description = "Not signed in"),
+        (status = 403, description = "Not an administrator"), (status = 409, description = "device_id in use"),
+        (status = 422, description = "Fields are wrong")))]
+pub(super) async fn create(
+    Shared(state): Shared<State>,
+    sesion: Sesion,
+    Json(c): Json<Create>,
+) -> Result<impl IntoResponse, Problem> {
+    let id_empresa = sesion.admin()?;
+    let parts = state.parts();
+    let device_id = DeviceId::new(&c.device_id);
+    let mut check = Check::default();
+    let (es, en) = (
+        "De 1 a 64 caracteres: letras, dígitos, punto, guion; sin punto al inicio.",
+        "1 to 64 characters: letters, digits, dot, dash, underscore; no dot first.",
+    );
+    check.that(device_id.is_ok(), "device_id", es, en);
+    check.text("nombre", &c.nombre);
+    check.text("tipo", &c.tipo);
+    let intervalo = c.intervalo_lectura.unwrap_or(300);
+    check_rest(&mut check, c.ubicacion_sensor.as_deref(), c.coordenadas_lat, c.coordenadas_lng, intervalo);
+    check.done()?;
+    let Ok(device_id) = device_id else { return Err(Problem::not_found()) };
+    let token = dispositivo::genera().map_err(|e| Problem::internal(&e))?;
+    let nuevo = Nuevo {
+        id_empresa,
+        device_id: &device_id,
+        nombre: &c.nombre,
+        tipo: &c.tipo,
+        id_cultivo: c.id_cultivo,
+        intervalo_lectura: intervalo,
+        ubicacion_sensor: c.ubicacion_sensor.as_deref(),
+        coordenadas_lat: c.coordenadas_lat,
+        coordenadas_lng: c.coordenadas_lng,
+        credencial: &token.hash,
+    };
+    let mut tx = parts.store.write().await?;
+    let id_sensor = sensores::create(&mut tx, &nuevo, parts.clock.now()).await.map_err(|e| {
+        if !e.conflicts_on("sensores", "device_id") {
+            return e.into();
+        }
+        let texto = Texto::new("Ya está registrado en esta instalación.", "It is registered in this installation.");
+        Problem::new(
+            StatusCode::CONFLICT,
+            "device_id_in_use",
+            "Ese device_id ya está registrado.",
+            "That device_id is registered already.",
+        )
+        .with_fields(vec![("device_id".to_owned(), texto)])
+    })?;
+    let alcance = Alcance { id_empresa, id_trabajador: None };
+    let sensor = sensores::get(&mut tx, alcance, id_sensor).await?.ok_or_else(Problem::not_found)?;
+    tx.commit().await?;
+    parts.directorio.alta(sensor.quien.clone());
+    let body = Created {
+        message: "Sensor registrado. Guarde el token: no se vuelve a mostrar.",
+        sensor: SensorBody::new(sensor, &parts.presencia),
+        credenciales: Credentials { username: device_id.to_string(), token: token.texto },
+    };
+    Ok((StatusCode::CREATED, [("cache-control", "no-store")], axum::Json(body)))
+}
+
+/// One sensor.
+#[utoipa::path(get, path = "/sensores/{id}", tag = "sensores", params(("id" = i64, Path)),
+    responses((status = 200, body = SensorBody), (status = 401, description = "Not signed in"),
+        (status = 403, description = "No empresa"), (status = 404, description = "No such sensor")))]
+pub(super) async fn get(
+    Shared(state): Shared<State>,
+    sesion: Sesion,
+    Path(id): Path<i64>,
+) -> Result<impl IntoResponse, Problem> {
+    let parts = state.parts();
+    let mut tx = parts.store.read().await?;
+    let sensor = sensores::get(&mut tx, sesion.alcance()?, id).await?.ok_or_else(Problem::not_found)?;
+    tx.commit().await?;
+    Ok(axum::Json(SensorBody::new(sensor, &parts.presencia)))
+}
+
+/// What to change; absent stays, null clears.
+#[derive(Deserialize, utoipa::ToSchema)]
+pub(super) struct Patch {
+    #[serde(alias = "nombre_sensor")]
+    nombre: Option<String>,
+    #[serde(alias = "tipo_sensor")]
+    tipo: Option<String>,
+    #[serde(default, deserialize_with = "presente")]
+    #[schema(value_type = Option<i64>)]
+    id_cultivo: Option<Option<i64>>,
+    /// `inactivo` revokes the credential.
+    estado: Option<EstadoSensor>,
+    intervalo_lectura: Option<i64>,
+    #[serde(default, deserialize_with = "presente")]
+    #[schema(value_type = Option<String>)]
+    ubicacion_sensor: Option<Option<String>>,
+    #[serde(default, deserialize_with = "presente", alias = "latitud")]
+    #[schema(value_type = Option<f64>)]
+    coordenadas_lat: Option<Option<f64>>,
+    #[serde(default, deserialize_with = "presente", alias = "longitud")]
+    #[schema(value_type = Option<f64>)]
+    coordenadas_lng: Option<Option<f64>>,
+}
+
+/// Change a sensor.
+#[utoipa::path(patch, path = "/sensores/{id}", tag = "sensores", params(("id" = i64, Path)), request_body = Patch,
+    responses((status = 200, body = SensorBody), (status = 401, description = "Not signed in"),
+        (status = 403, description = "Not an administrator"), (status = 404, description = "No such sensor"),
+        (status = 422, description = "Fields are wrong")))]
+pub(super) async fn patch(
+    Shared(state): Shared<State>,
+    sesion: Sesion,
+    Path(id): Path<i64>,
+    Json(p): Json<Patch>,
+) -> Result<impl IntoResponse, Problem> {
+    let id_empresa = sesion.admin()?;
+    let parts = state.parts();
+    let alcance = Alcance { id_empresa, id_trabajador: None };
+    let mut tx = parts.store.write().await?;
+    let antes = sensores::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
+    let (nombre, tipo) = (p.nombre.unwrap_or(antes.nombre), p.tipo.unwrap_or(antes.tipo));
+    let ubicacion = p.ubicacion_sensor.unwrap_or(antes.ubicacion_sensor);
+    let cambio = Cambio {
+        nombre: &nombre,
+        tipo: &tipo,
+        id_cultivo: p.id_cultivo.unwrap_or(antes.id_cultivo),
+        estado: p.estado.unwrap_or(antes.estado),
+        intervalo_lectura: p.intervalo_lectura.unwrap_or(antes.intervalo_lectura),
+        ubicacion_sensor: ubicacion.as_deref(),
+        coordenadas_lat: p.coordenadas_lat.unwrap_or(antes.coordenadas_lat),
+        coordenadas_lng: p.coordenadas_lng.unwrap_or(antes.coordenadas_lng),
+    };
+    let mut check = Check::default();
+    check.text("nombre", &nombre);
+    check.text("tipo", &tipo);
+    check_rest(&mut check, ubicacion.as_deref(), cambio.coordenadas_lat, cambio.coordenadas_lng, cambio.intervalo_lectura);
+    check.done()?;
+    sensores::update(&mut tx, id_empresa, id, &cambio).await?;
+    let sensor = sensores::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
+    tx.commit().await?;
+    match (antes.estado, sensor.estado) {
+        (EstadoSensor::Inactivo, EstadoSensor::Inactivo) => {}
+        (_, EstadoSensor::Inactivo) => {
+            parts.directorio.baja(&sensor.quien);
+            parts.ingest.olvidar_sensor(id).await;
+        }
+        (EstadoSensor::Inactivo, _) => {
+            parts.ingest.reincorporar_sensor(id).await?;
+            parts.directorio.alta(sensor.quien.clone());
+        }
+        _ => {}
+    }
+    Ok(axum::Json(SensorBody::new(sensor, &parts.presencia)))
+}
+
+/// How to delete.
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Delete {
+    /// Remove its history too.
+    #[serde(default)]
+    purgar: bool,
+}
+
+/// Retire a sensor: its credential is revoked, its history kept, unless `purgar`.
+#[utoipa::path(delete, path = "/sensores/{id}", tag = "sensores", params(("id" = i64, Path), Delete),
+    responses((status = 204), (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
+        (status = 403, description = "Not an administrator"), (status = 404, description = "No such sensor")))]
+pub(super) async fn delete(
+    Shared(state): Shared<State>,
+    sesion: Sesion,
+    Path(id): Path<i64>,
+    Query(how): Query<Delete>,
+) -> Result<StatusCode, Problem> {
+    let id_empresa = sesion.admin()?;
+    let parts = state.parts();
+    let mut tx = parts.store.write().await?;
+    let alcance = Alcance { id_empresa, id_trabajador: None };
+    let sensor = sensores::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
+    if how.purgar {
+        sensores::purge(&mut tx, id_empresa, id).await?;
+    } else {
+        sensores::retire(&mut tx, id_empresa, id).await?;
+    }
+    tx.commit().await?;
+    parts.directorio.baja(&sensor.quien);
+    parts.ingest.olvidar_sensor(id).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A new token.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct Renewed {
+    message: &'static str,
+    credenciales: Credentials,
+}
+
+/// Give a device a new token; the old one stops at once, and its connection with it.
+#[utoipa::path(post, path = "/sensores/{id}/credenciales", tag = "sensores", params(("id" = i64, Path)),
+    responses((status = 201, body = Renewed), (status = 401, description = "Not signed in"),
+        (status = 403, description = "Not an administrator"), (status = 404, description = "No such sensor in use")))]
+pub(super) async fn credentials(
+    Shared(state): Shared<State>,
+    sesion: Sesion,
+    Path(id): Path<i64>,
+) -> Result<impl IntoResponse, Problem> {
+    let id_empresa = sesion.admin()?;
+    let parts = state.parts();
+    let token = dispositivo::genera().map_err(|e| Problem::internal(&e))?;
+    let alcance = Alcance { id_empresa, id_trabajador: None };
+    let mut tx = parts.store.write().await?;
+    let sensor = sensores::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
+    if !sensores::set_credential(&mut tx, id_empresa, id, &token.hash, parts.clock.now()).await? {
+        return Err(Problem::not_found());
+    }
+    tx.commit().await?;
+    parts.directorio.revoca(Revocado::Dispositivo(id));
+    let body = Renewed {
+        message: "Token renovado. Guárdelo: no se vuelve a mostrar.",
+        credenciales: Credentials { username: sensor.quien.device_id.to_string(), token: token.texto },
+    };
+    Ok((StatusCode::CREATED, [("cache-control", "no-store")], axum::Json(body)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patch_tells_absent_from_null() {
+        let p: Patch = serde_json::from_str(r#"{"ubicacion_sensor":null,"latitud":1.5}"#).unwrap();
+        assert_eq!(p.ubicacion_sensor, Some(None));
+        assert_eq!(p.id_cultivo, None);
+        assert_eq!(p.coordenadas_lat, Some(Some(1.5)));
+    }
+}

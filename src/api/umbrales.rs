@@ -1,0 +1,185 @@
+//! The bounds of an empresa.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State as Shared;
+use axum::response::IntoResponse;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::State;
+use super::extract::{Json, Sesion};
+use super::problem::{Problem, Texto};
+use crate::alertas::Umbrales;
+use crate::domain::{Rango, Variable};
+use crate::store;
+
+/// The older, flat names of the front end: prefix and variable.
+const PLANOS: [(&str, Variable); 8] = [
+    ("temp", Variable::TEMPERATURA),
+    ("temperatura", Variable::TEMPERATURA),
+    ("humedad_aire", Variable::HUMEDAD_AIRE),
+    ("humedad_suelo", Variable::HUMEDAD_SUELO),
+    ("ph", Variable::PH_SUELO),
+    ("ph_suelo", Variable::PH_SUELO),
+    ("radiacion", Variable::RADIACION_SOLAR),
+    ("radiacion_solar", Variable::RADIACION_SOLAR),
+];
+/// Those of them that an answer carries.
+const DICHOS: [&str; 5] = ["temp", "humedad_aire", "humedad_suelo", "ph", "radiacion"];
+
+/// Bounds of one variable.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, utoipa::ToSchema)]
+pub(super) struct Bounds {
+    /// Smallest value inside.
+    min: f64,
+    /// Largest value inside.
+    max: f64,
+}
+
+/// One entry of the answer: bounds under a variable's name, or one of the older flat numbers.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub(super) enum Entry {
+    /// Under a variable's name.
+    Bounds(Bounds),
+    /// Under a flat name (`temp_min`).
+    Flat(f64),
+}
+
+/// Bounds by variable, and the same flat (`temp_min`, `temp_max`, …) as the front end reads them.
+type Body = BTreeMap<String, Entry>;
+
+fn body(umbrales: &Umbrales) -> Body {
+    let todos = umbrales.todos().into_iter();
+    let mut body: Body =
+        todos.map(|(v, r)| (v.to_string(), Entry::Bounds(Bounds { min: r.min, max: r.max }))).collect();
+    for (prefijo, variable) in PLANOS.iter().filter(|(p, _)| DICHOS.contains(p)) {
+        if let Some(rango) = umbrales.de(variable) {
+            body.insert(format!("{prefijo}_min"), Entry::Flat(rango.min));
+            body.insert(format!("{prefijo}_max"), Entry::Flat(rango.max));
+        }
+    }
+    body
+}
+
+async fn current(tx: &mut store::Tx, id_empresa: i64) -> Result<Umbrales, Problem> {
+    Ok(Umbrales::with(store::umbrales::of_empresa(tx, id_empresa).await?))
+}
+
+/// The bounds that readings are held against.
+#[utoipa::path(get, path = "/umbrales", tag = "umbrales",
+    responses((status = 200, body = BTreeMap<String, Entry>), (status = 401, description = "Not signed in"),
+        (status = 403, description = "Not a supervisor")))]
+pub(super) async fn get(Shared(state): Shared<State>, sesion: Sesion) -> Result<impl IntoResponse, Problem> {
+    let id_empresa = sesion.supervisor()?;
+    let mut tx = state.parts().store.read().await?;
+    let umbrales = current(&mut tx, id_empresa).await?;
+    tx.commit().await?;
+    Ok(axum::Json(body(&umbrales)))
+}
+
+/// Set bounds. `{"temperatura":{"min":5,"max":30}}`, or the older `{"temp_min":5,"temp_max":30}`; what
+/// is not named stays.
+#[utoipa::path(put, path = "/umbrales", tag = "umbrales",
+    request_body(content = std::collections::HashMap<String, Bounds>),
+    responses((status = 200, body = BTreeMap<String, Entry>), (status = 401, description = "Not signed in"),
+        (status = 403, description = "Not a supervisor"), (status = 422, description = "Fields are wrong")))]
+pub(super) async fn put(
+    Shared(state): Shared<State>,
+    sesion: Sesion,
+    Json(given): Json<serde_json::Map<String, Value>>,
+) -> Result<impl IntoResponse, Problem> {
+    let id_empresa = sesion.supervisor()?;
+    let parts = state.parts();
+    let mut tx = parts.store.write().await?;
+    let antes = current(&mut tx, id_empresa).await?;
+    let nuevos = changes(&antes, &given)?;
+    for (variable, rango) in &nuevos {
+        store::umbrales::set(&mut tx, id_empresa, variable, *rango).await?;
+    }
+    let despues = current(&mut tx, id_empresa).await?;
+    tx.commit().await?;
+    parts.ingest.recargar_umbrales(id_empresa).await?;
+    Ok(axum::Json(body(&despues)))
+}
+
+/// What a body asks to be changed, checked.
+fn changes(antes: &Umbrales, body: &serde_json::Map<String, Value>) -> Result<BTreeMap<Variable, Rango>, Problem> {
+    let (mut nuevos, mut malos) = (BTreeMap::new(), Vec::new());
+    for (nombre, valor) in body {
+        let mut malo = |es: &'static str, en: &'static str| malos.push((nombre.clone(), Texto::new(es, en)));
+        if let (Some((variable, es_min)), Some(n)) = (plano(nombre), valor.as_f64()) {
+            let rango: &mut Rango = nuevos
+                .entry(variable.clone())
+                .or_insert_with(|| antes.de(&variable).unwrap_or(Rango { min: f64::MIN, max: f64::MAX }));
+            if es_min {
+                rango.min = n;
+            } else {
+                rango.max = n;
+            }
+            continue;
+        }
+        let Some(variable) = Variable::new(nombre) else {
+            malo("No es el nombre de una variable.", "Not the name of a variable.");
+            continue;
+        };
+        match serde_json::from_value::<Bounds>(valor.clone()) {
+            Ok(b) => drop(nuevos.insert(variable, Rango { min: b.min, max: b.max })),
+            Err(_) => malo("Es un objeto con min y max.", "It is an object with min and max."),
+        }
+    }
+    for (variable, rango) in &nuevos {
+        if rango.min >= rango.max {
+            malos.push((variable.to_string(), Texto::new("min debe ser menor que max.", "min must be below max.")));
+        } else if variable.rango_fisico().is_some_and(|f| rango.min < f.min || rango.max > f.max) {
+            let texto = Texto::new("Fuera del rango físico de la variable.", "Outside the variable's physical range.");
+            malos.push((variable.to_string(), texto));
+        }
+    }
+    if nuevos.is_empty() && malos.is_empty() {
+        malos.push((String::new(), Texto::new("No hay nada que cambiar.", "There is nothing to change.")));
+    }
+    if malos.is_empty() { Ok(nuevos) } else { Err(Problem::invalid(malos)) }
+}
+
+/// (variable, whether it is the minimum) of a flat name.
+fn plano(nombre: &str) -> Option<(Variable, bool)> {
+    let (prefijo, es_min) = match nombre.strip_suffix("_min") {
+        Some(prefijo) => (prefijo, true),
+        None => (nombre.strip_suffix("_max")?, false),
+    };
+    PLANOS.iter().find(|(p, _)| *p == prefijo).map(|(_, v)| (v.clone(), es_min))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pide(json: &str) -> Result<BTreeMap<Variable, Rango>, Problem> {
+        changes(&Umbrales::default(), &serde_json::from_str(json).unwrap())
+    }
+
+    #[test]
+    fn both_shapes_are_taken() {
+        let r = Rango { min: 5.0, max: 30.0 };
+        for json in [r#"{"temperatura":{"min":5,"max":30}}"#, r#"{"temp_min":5,"temp_max":30}"#] {
+            assert_eq!(pide(json).unwrap(), BTreeMap::from([(Variable::TEMPERATURA, r)]), "{json}");
+        }
+        assert_eq!(pide(r#"{"temp_min":5}"#).unwrap()[&Variable::TEMPERATURA].max.to_bits(), 35f64.to_bits());
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for json in [
+            "{}",
+            r#"{"temperatura":{"min":30,"max":30}}"#,
+            r#"{"temp_min":36}"#,
+            r#"{"ph":{"min":1,"max":15}}"#,
+            r#"{"temperatura":3}"#,
+            r#"{"Malo":{"min":1,"max":2}}"#,
+        ] {
+            assert!(pide(json).is_err(), "{json}");
+        }
+    }
+}
