@@ -66,7 +66,11 @@ pub struct Running {
 ///
 /// # Errors
 /// [`Error`]; nothing runs then.
-pub async fn start(config: &Config, clock: Arc<dyn Clock>, metrics: PrometheusHandle) -> Result<Running, Error> {
+pub async fn start(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    metrics: PrometheusHandle,
+) -> Result<Running, Error> {
     let tokens = Tokens::default();
     let (mut tasks, mut writer) = (Tasks::default(), Tasks::default());
 
@@ -85,9 +89,14 @@ pub async fn start(config: &Config, clock: Arc<dyn Clock>, metrics: PrometheusHa
     let cuentas = Cuentas::new(store.clone(), clock.clone(), secret.expose(), account_settings(config));
     let (hub, presencia) = (Hub::default(), Arc::new(Presencia::default()));
 
-    let (ingest, work) =
-        Ingest::start(store.clone(), hub.clone(), clock.clone(), ingest_settings(config), tokens.drenar.clone())
-            .await?;
+    let (ingest, work) = Ingest::start(
+        store.clone(),
+        hub.clone(),
+        clock.clone(),
+        ingest_settings(config),
+        tokens.drenar.clone(),
+    )
+    .await?;
     writer.spawn("the writer", work);
 
     let parts = mqtt::Parts {

@@ -3,7 +3,12 @@
 use crate::domain::{Rango, SensorRef, Variable};
 
 /// (title, message, the bound that was crossed).
-pub(super) fn de(sensor: &SensorRef, variable: &Variable, umbral: Rango, valor: f64) -> (String, String, f64) {
+pub(super) fn de(
+    sensor: &SensorRef,
+    variable: &Variable,
+    umbral: Rango,
+    valor: f64,
+) -> (String, String, f64) {
     let (nombre, device_id) = (variable.titulo(), &sensor.device_id);
     let con_unidad = |n: f64| match variable.unidad() {
         "" => numero(n),

@@ -74,7 +74,10 @@ pub(super) struct Count {
 #[utoipa::path(get, path = "/alertas/count/pendientes", tag = "alertas",
     responses((status = 200, body = Count), (status = 401, description = "Not signed in"),
         (status = 403, description = "No empresa")))]
-pub(super) async fn count(Shared(state): Shared<State>, sesion: Sesion) -> Result<impl IntoResponse, Problem> {
+pub(super) async fn count(
+    Shared(state): Shared<State>,
+    sesion: Sesion,
+) -> Result<impl IntoResponse, Problem> {
     let mut tx = state.parts().store.read().await?;
     let count = alertas::count(&mut tx, sesion.alcance()?, &Filtro::default()).await?;
     tx.commit().await?;
@@ -117,7 +120,12 @@ pub(super) struct Resolved {
     nueva_alerta: Option<Alerta>,
 }
 
-async fn resolved(state: &State, sesion: &Sesion, id: i64, body: &Bytes) -> Result<axum::Json<Resolved>, Problem> {
+async fn resolved(
+    state: &State,
+    sesion: &Sesion,
+    id: i64,
+    body: &Bytes,
+) -> Result<axum::Json<Resolved>, Problem> {
     let resolve: Resolve = match body.is_empty() {
         true => Resolve::default(),
         false => serde_json::from_slice(body)

@@ -35,7 +35,8 @@ pub(super) async fn kpis(Shared(state): Shared<State>, sesion: Sesion) -> Result
     let alcance = sesion.alcance()?;
     let mut tx = state.parts().store.read().await?;
     let activos = store::sensores::latest_active(&mut tx, alcance).await?;
-    let alertas_pendientes = store::alertas::count(&mut tx, alcance, &store::alertas::Filtro::default()).await?;
+    let alertas_pendientes =
+        store::alertas::count(&mut tx, alcance, &store::alertas::Filtro::default()).await?;
     tx.commit().await?;
     let media = |variable: &Variable| {
         let valores: Vec<f64> = activos.iter().flatten().filter_map(|(_, v)| v.get(variable)).collect();

@@ -2,7 +2,9 @@
 
 use axum::Router;
 use axum::routing::get;
-use utoipa::openapi::security::{Flow, HttpAuthScheme, HttpBuilder, OAuth2, Password, Scopes, SecurityScheme};
+use utoipa::openapi::security::{
+    Flow, HttpAuthScheme, HttpBuilder, OAuth2, Password, Scopes, SecurityScheme,
+};
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
@@ -22,7 +24,8 @@ pub(super) fn base() -> OpenApi {
         [Flow::Password(Password::new("/api/v1/auth/token", Scopes::new()))],
         "E-mail and password of an account",
     );
-    let device = HttpBuilder::new().scheme(HttpAuthScheme::Basic).description(Some("device_id and its token"));
+    let device =
+        HttpBuilder::new().scheme(HttpAuthScheme::Basic).description(Some("device_id and its token"));
     let components = ComponentsBuilder::new()
         .security_scheme("account", SecurityScheme::OAuth2(password))
         .security_scheme("device", SecurityScheme::Http(device.build()))

@@ -179,6 +179,8 @@ pub(super) fn momento(campo: &str, texto: Option<&str>) -> Result<Option<Timesta
 }
 
 /// For PATCH: absent is `None`, `null` is `Some(None)`.
-pub(super) fn presente<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {
+pub(super) fn presente<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    d: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::<T>::deserialize(d).map(Some)
 }

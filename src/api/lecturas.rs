@@ -179,7 +179,9 @@ pub(super) async fn list(
     let variable = match range.variable.as_deref() {
         None => None,
         Some(nombre) => {
-            let bad = || Problem::field("variable", "No es el nombre de una variable.", "Not the name of a variable.");
+            let bad = || {
+                Problem::field("variable", "No es el nombre de una variable.", "Not the name of a variable.")
+            };
             Some(Variable::new(nombre).ok_or_else(bad)?)
         }
     };
@@ -264,5 +266,8 @@ pub(super) async fn rejections(
     let rechazos = store::rechazos::list(&mut tx, id, limit, skip).await?;
     let total = store::rechazos::count(&mut tx, id).await?;
     tx.commit().await?;
-    Ok(([("x-total-count", total.to_string())], axum::Json(rechazos.into_iter().map(RechazoBody::from).collect::<Vec<_>>())))
+    Ok((
+        [("x-total-count", total.to_string())],
+        axum::Json(rechazos.into_iter().map(RechazoBody::from).collect::<Vec<_>>()),
+    ))
 }

@@ -77,7 +77,12 @@ fn cors(origins: Vec<OriginPattern>) -> CorsLayer {
             HeaderName::from_static("idempotency-key"),
             REQUEST_ID,
         ])
-        .expose_headers([HeaderName::from_static("x-total-count"), header::LINK, header::RETRY_AFTER, REQUEST_ID])
+        .expose_headers([
+            HeaderName::from_static("x-total-count"),
+            header::LINK,
+            header::RETRY_AFTER,
+            REQUEST_ID,
+        ])
         .max_age(std::time::Duration::from_secs(3_600))
 }
 
@@ -106,7 +111,9 @@ async fn measure(request: Request, next: Next) -> Response {
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
     let what = panic.downcast_ref::<&str>().map(ToString::to_string);
     let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-    axum::response::IntoResponse::into_response(problem::Problem::internal(&format!("a handler panicked: {what}")))
+    axum::response::IntoResponse::into_response(problem::Problem::internal(&format!(
+        "a handler panicked: {what}"
+    )))
 }
 
 #[cfg(test)]
@@ -130,7 +137,8 @@ mod tests {
 
     #[tokio::test]
     async fn only_configured_origins_may_call_and_never_all() {
-        for origin in ["http://localhost:3000", "https://alertrace.vercel.app", "https://panel.finca.example"] {
+        for origin in ["http://localhost:3000", "https://alertrace.vercel.app", "https://panel.finca.example"]
+        {
             assert_eq!(asked_from(origin).await.unwrap(), origin);
         }
         for origin in ["https://evil.vercel.app", "https://finca.example", "null", "http://localhost:3001"] {

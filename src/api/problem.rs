@@ -144,11 +144,7 @@ impl Problem {
     }
 
     /// One field that is wrong.
-    pub fn field(
-        campo: &str,
-        es: impl Into<Cow<'static, str>>,
-        en: impl Into<Cow<'static, str>>,
-    ) -> Self {
+    pub fn field(campo: &str, es: impl Into<Cow<'static, str>>, en: impl Into<Cow<'static, str>>) -> Self {
         Self::invalid(vec![(campo.to_owned(), Texto::new(es, en))])
     }
 
@@ -176,17 +172,23 @@ impl Problem {
     /// For a status that came without a text.
     fn of(status: StatusCode) -> Self {
         let (code, es, en) = match status {
-            StatusCode::BAD_REQUEST => ("bad_request", "La petición no se entiende.", "The request makes no sense."),
-            StatusCode::NOT_FOUND => return Self::not_found(),
-            StatusCode::METHOD_NOT_ALLOWED => {
-                ("method_not_allowed", "Esta ruta no admite ese método.", "This route does not take that method.")
+            StatusCode::BAD_REQUEST => {
+                ("bad_request", "La petición no se entiende.", "The request makes no sense.")
             }
+            StatusCode::NOT_FOUND => return Self::not_found(),
+            StatusCode::METHOD_NOT_ALLOWED => (
+                "method_not_allowed",
+                "Esta ruta no admite ese método.",
+                "This route does not take that method.",
+            ),
             StatusCode::REQUEST_TIMEOUT => {
                 ("timeout", "La petición tardó demasiado.", "The request took too long.")
             }
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                ("body_too_large", "El cuerpo de la petición es demasiado grande.", "The request body is too large.")
-            }
+            StatusCode::PAYLOAD_TOO_LARGE => (
+                "body_too_large",
+                "El cuerpo de la petición es demasiado grande.",
+                "The request body is too large.",
+            ),
             StatusCode::UNSUPPORTED_MEDIA_TYPE => (
                 "unsupported_media_type",
                 "Envíe JSON con Content-Type: application/json.",
@@ -310,17 +312,20 @@ impl From<ingest::Cerrado> for Problem {
 impl From<cuentas::Error> for Problem {
     fn from(e: cuentas::Error) -> Self {
         use cuentas::Error as E;
-        let unauthorized = |code, es: &'static str, en: &'static str| {
-            Self::new(StatusCode::UNAUTHORIZED, code, es, en)
-        };
+        let unauthorized =
+            |code, es: &'static str, en: &'static str| Self::new(StatusCode::UNAUTHORIZED, code, es, en);
         match e {
             E::Credenciales => unauthorized(
                 "invalid_credentials",
                 "Correo o contraseña incorrectos.",
                 "Wrong e-mail or password.",
             ),
-            E::TokenInvalido => unauthorized("invalid_token", "El token no es válido.", "The token is not valid."),
-            E::TokenCaducado => unauthorized("token_expired", "El token ha caducado.", "The token has expired."),
+            E::TokenInvalido => {
+                unauthorized("invalid_token", "El token no es válido.", "The token is not valid.")
+            }
+            E::TokenCaducado => {
+                unauthorized("token_expired", "El token ha caducado.", "The token has expired.")
+            }
             E::Inactivo => {
                 unauthorized("account_inactive", "La cuenta está desactivada.", "The account is deactivated.")
             }

@@ -41,7 +41,11 @@ pub(super) async fn ready(Shared(state): Shared<State>) -> Result<impl IntoRespo
         }
     }
     if !*parts.broker_ready.borrow() {
-        return Err(not("broker_stopped", "El broker MQTT se detuvo.".into(), "The MQTT broker has stopped.".into()));
+        return Err(not(
+            "broker_stopped",
+            "El broker MQTT se detuvo.".into(),
+            "The MQTT broker has stopped.".into(),
+        ));
     }
     parts.store.ping().await?;
     Ok(axum::Json(Health { status: "ready", version: env!("CARGO_PKG_VERSION") }))

@@ -109,7 +109,13 @@ pub(super) struct Credentials {
 }
 
 /// What all writes check.
-fn check_rest(check: &mut Check, ubicacion: Option<&str>, lat: Option<f64>, lng: Option<f64>, intervalo: i64) {
+fn check_rest(
+    check: &mut Check,
+    ubicacion: Option<&str>,
+    lat: Option<f64>,
+    lng: Option<f64>,
+    intervalo: i64,
+) {
     if let Some(ubicacion) = ubicacion {
         check.text("ubicacion_sensor", ubicacion);
     }
@@ -163,7 +169,8 @@ pub(super) async fn create(
         if !e.conflicts_on("sensores", "device_id") {
             return e.into();
         }
-        let texto = Texto::new("Ya está registrado en esta instalación.", "It is registered in this installation.");
+        let texto =
+            Texto::new("Ya está registrado en esta instalación.", "It is registered in this installation.");
         Problem::new(
             StatusCode::CONFLICT,
             "device_id_in_use",
@@ -255,7 +262,13 @@ pub(super) async fn patch(
     let mut check = Check::default();
     check.text("nombre", &nombre);
     check.text("tipo", &tipo);
-    check_rest(&mut check, ubicacion.as_deref(), cambio.coordenadas_lat, cambio.coordenadas_lng, cambio.intervalo_lectura);
+    check_rest(
+        &mut check,
+        ubicacion.as_deref(),
+        cambio.coordenadas_lat,
+        cambio.coordenadas_lng,
+        cambio.intervalo_lectura,
+    );
     check.done()?;
     sensores::update(&mut tx, id_empresa, id, &cambio).await?;
     let sensor = sensores::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;

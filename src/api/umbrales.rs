@@ -105,7 +105,10 @@ pub(super) async fn put(
 }
 
 /// What a body asks to be changed, checked.
-fn changes(antes: &Umbrales, body: &serde_json::Map<String, Value>) -> Result<BTreeMap<Variable, Rango>, Problem> {
+fn changes(
+    antes: &Umbrales,
+    body: &serde_json::Map<String, Value>,
+) -> Result<BTreeMap<Variable, Rango>, Problem> {
     let (mut nuevos, mut malos) = (BTreeMap::new(), Vec::new());
     for (nombre, valor) in body {
         let mut malo = |es: &'static str, en: &'static str| malos.push((nombre.clone(), Texto::new(es, en)));
@@ -131,9 +134,15 @@ fn changes(antes: &Umbrales, body: &serde_json::Map<String, Value>) -> Result<BT
     }
     for (variable, rango) in &nuevos {
         if rango.min >= rango.max {
-            malos.push((variable.to_string(), Texto::new("min debe ser menor que max.", "min must be below max.")));
+            malos.push((
+                variable.to_string(),
+                Texto::new("min debe ser menor que max.", "min must be below max."),
+            ));
         } else if variable.rango_fisico().is_some_and(|f| rango.min < f.min || rango.max > f.max) {
-            let texto = Texto::new("Fuera del rango físico de la variable.", "Outside the variable's physical range.");
+            let texto = Texto::new(
+                "Fuera del rango físico de la variable.",
+                "Outside the variable's physical range.",
+            );
             malos.push((variable.to_string(), texto));
         }
     }

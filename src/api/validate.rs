@@ -23,8 +23,11 @@ impl Check {
     /// A national number: RUC (11 digits) or DNI (8).
     pub(super) fn digits(&mut self, campo: &str, value: &str, cuantos: usize) {
         let good = value.len() == cuantos && value.bytes().all(|b| b.is_ascii_digit());
-        let (es, en) =
-            if cuantos == 8 { ("Son 8 dígitos.", "It is 8 digits.") } else { ("Son 11 dígitos.", "It is 11 digits.") };
+        let (es, en) = if cuantos == 8 {
+            ("Son 8 dígitos.", "It is 8 digits.")
+        } else {
+            ("Son 11 dígitos.", "It is 11 digits.")
+        };
         self.that(good, campo, es, en);
     }
 
@@ -33,7 +36,9 @@ impl Check {
         let value = value.trim();
         let good = value.len() <= 254
             && !value.contains(|c: char| c.is_whitespace() || c.is_control())
-            && value.split_once('@').is_some_and(|(a, b)| !a.is_empty() && b.contains('.') && !b.contains('@'));
+            && value
+                .split_once('@')
+                .is_some_and(|(a, b)| !a.is_empty() && b.contains('.') && !b.contains('@'));
         self.that(good, campo, "No es un correo.", "Not an e-mail address.");
     }
 

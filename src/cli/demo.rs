@@ -57,7 +57,8 @@ pub(super) async fn run(args: &Args, mut config: Config) -> anyhow::Result<()> {
         made.push(Device { device_id: device_id.into(), token, caracter, fase: f64::from(n) });
     }
     // One more that nobody simulates, for whoever tries it by hand.
-    let token = make_sensor(&running, id_empresa, "demo-mano", "Tu sensor", "Tu mesa", clock.as_ref()).await?;
+    let token =
+        make_sensor(&running, id_empresa, "demo-mano", "Tu sensor", "Tu mesa", clock.as_ref()).await?;
 
     let mut simulated = tokio::task::JoinSet::new();
     for device in made {

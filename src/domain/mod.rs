@@ -13,7 +13,7 @@ mod timestamp;
 mod variable;
 
 pub use alerta::{Accion, Alerta, EstadoAlerta, Severidad};
-pub use clock::{Clock, ManualClock, SystemClock, BUILD_DATE};
+pub use clock::{BUILD_DATE, Clock, ManualClock, SystemClock};
 pub use device_id::{DeviceId, DeviceIdInvalido};
 pub use lectura::{Lectura, Motivo, Rechazo, Valores};
 pub use rol::Rol;

@@ -103,7 +103,9 @@ impl Ingest {
     }
 
     fn peso(&self, mensaje: &Mensaje) -> u32 {
-        u32::try_from(mensaje.lecturas.len() + mensaje.rechazos.len()).unwrap_or(u32::MAX).clamp(1, self.cabida)
+        u32::try_from(mensaje.lecturas.len() + mensaje.rechazos.len())
+            .unwrap_or(u32::MAX)
+            .clamp(1, self.cabida)
     }
 
     fn encola(
@@ -124,7 +126,9 @@ impl Ingest {
     /// # Errors
     /// Those of the store.
     pub async fn resolver(&self, pedido: Resolver) -> store::Result<Option<Resuelta>> {
-        self.pide(|responde| Trabajo::Resolver(pedido, responde)).await.unwrap_or_else(|| Err(store::Error::stopping()))
+        self.pide(|responde| Trabajo::Resolver(pedido, responde))
+            .await
+            .unwrap_or_else(|| Err(store::Error::stopping()))
     }
 
     /// The umbrales of an empresa were changed: what is evaluated from now on is held against them.
@@ -132,7 +136,9 @@ impl Ingest {
     /// # Errors
     /// Those of the store.
     pub async fn recargar_umbrales(&self, id_empresa: i64) -> store::Result<()> {
-        self.pide(|responde| Trabajo::Umbrales(id_empresa, responde)).await.unwrap_or_else(|| Err(store::Error::stopping()))
+        self.pide(|responde| Trabajo::Umbrales(id_empresa, responde))
+            .await
+            .unwrap_or_else(|| Err(store::Error::stopping()))
     }
 
     /// A sensor was retired or removed: once this returns, nothing of it is stored any more.
@@ -145,7 +151,9 @@ impl Ingest {
     /// # Errors
     /// Those of the store.
     pub async fn reincorporar_sensor(&self, id_sensor: i64) -> store::Result<()> {
-        self.pide(|responde| Trabajo::Reincorpora(id_sensor, responde)).await.unwrap_or_else(|| Err(store::Error::stopping()))
+        self.pide(|responde| Trabajo::Reincorpora(id_sensor, responde))
+            .await
+            .unwrap_or_else(|| Err(store::Error::stopping()))
     }
 
     async fn pide<T>(&self, trabajo: impl FnOnce(oneshot::Sender<T>) -> Trabajo) -> Option<T> {

@@ -39,7 +39,8 @@ pub fn decode(payload: &[u8], device_id: &DeviceId, ahora: Timestamp, limites: &
     let reglas = Reglas { device_id, ahora, limites };
     let mut salida = Decodificado::default();
     let mut json = serde_json::Deserializer::from_slice(payload);
-    let leido = json.deserialize_any(Mensaje { reglas: &reglas, salida: &mut salida }).and_then(|()| json.end());
+    let leido =
+        json.deserialize_any(Mensaje { reglas: &reglas, salida: &mut salida }).and_then(|()| json.end());
     if let Err(e) = leido {
         let motivo = if e.to_string().starts_with(DEMASIADAS) {
             Motivo::DemasiadasLecturas
@@ -94,7 +95,12 @@ impl<'de> Visitor<'de> for Mensaje<'_> {
             match elemento {
                 Elemento::Objeto(crudo) => crudo.juzga(self.reglas, self.salida),
                 Elemento::Otro => {
-                    self.salida.rechazos.push(Rechazo::new(Motivo::Malformado, None, None, "(no es un objeto)"));
+                    self.salida.rechazos.push(Rechazo::new(
+                        Motivo::Malformado,
+                        None,
+                        None,
+                        "(no es un objeto)",
+                    ));
                 }
             }
         }
@@ -254,7 +260,9 @@ impl Crudo {
         }
         let sin_valores = self.valores.is_empty() && self.rechazos.is_empty();
         let por_variable = self.rechazos.into_iter();
-        salida.rechazos.extend(por_variable.map(|(m, nombre, texto)| Rechazo::new(m, Some(&nombre), ts, &texto)));
+        salida
+            .rechazos
+            .extend(por_variable.map(|(m, nombre, texto)| Rechazo::new(m, Some(&nombre), ts, &texto)));
         if sin_valores {
             salida.rechazos.push(entero(Motivo::SinValores, "{}"));
         } else if !self.valores.is_empty() {
@@ -352,7 +360,9 @@ mod tests {
 
     #[test]
     fn what_is_not_a_reading_is_refused_whole() {
-        for payload in ["", "x", "{", "null", "1", "\"a\"", "{\"temperatura\":1}x", "{\"temperatura\":1e999}", "[{]"] {
+        for payload in
+            ["", "x", "{", "null", "1", "\"a\"", "{\"temperatura\":1}x", "{\"temperatura\":1e999}", "[{]"]
+        {
             assert_eq!(motivos(payload), [Motivo::Malformado], "{payload}");
         }
         assert_eq!(motivos("\u{0}"), [Motivo::Malformado]);
@@ -369,7 +379,10 @@ mod tests {
 
     #[test]
     fn moments_outside_the_window_are_refused() {
-        assert_eq!(motivos(r#"{"temperatura":1,"timestamp":"2026-11-24T12:05:01Z"}"#), [Motivo::TimestampFuturo]);
+        assert_eq!(
+            motivos(r#"{"temperatura":1,"timestamp":"2026-11-24T12:05:01Z"}"#),
+            [Motivo::TimestampFuturo]
+        );
         assert_eq!(motivos(r#"{"temperatura":1,"timestamp":0}"#), [Motivo::TimestampAntiguo]);
         assert_eq!(motivos(r#"{"temperatura":1,"timestamp":"ayer"}"#), [Motivo::TimestampInvalido]);
         assert_eq!(motivos(r#"{"temperatura":1,"timestamp":[1]}"#), [Motivo::TimestampInvalido]);
@@ -378,7 +391,8 @@ mod tests {
 
     #[test]
     fn a_bad_value_is_left_out_and_the_rest_kept() {
-        let d = lee(r#"{"temperatura":-127,"humedad":55.5,"nota":"hola","Malo":1,"x":true,"device_id":"s1"}"#);
+        let d =
+            lee(r#"{"temperatura":-127,"humedad":55.5,"nota":"hola","Malo":1,"x":true,"device_id":"s1"}"#);
         assert_eq!(d.lecturas.len(), 1);
         assert_eq!(d.lecturas[0].valores.to_json(), r#"{"humedad_aire":55.5}"#);
         let motivos: Vec<_> = d.rechazos.iter().map(|r| (r.motivo, r.variable.as_deref().unwrap())).collect();
@@ -395,7 +409,9 @@ mod tests {
 
     #[test]
     fn elements_of_an_array_stand_alone() {
-        let d = lee(r#"[{"temperatura":1,"timestamp":1795521500},7,[1],{"temperatura":2,"timestamp":"x"},{"ph":7}]"#);
+        let d = lee(
+            r#"[{"temperatura":1,"timestamp":1795521500},7,[1],{"temperatura":2,"timestamp":"x"},{"ph":7}]"#,
+        );
         assert_eq!(d.lecturas.len(), 2);
         let motivos: Vec<_> = d.rechazos.iter().map(|r| r.motivo).collect();
         assert_eq!(motivos, [Motivo::Malformado, Motivo::Malformado, Motivo::TimestampInvalido]);

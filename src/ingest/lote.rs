@@ -198,8 +198,9 @@ impl Lote {
     /// The rows of `lecturas` to write, in key order, which is the order of the table.
     pub(super) fn filas(&self) -> Vec<Fila> {
         let sucias = self.celdas.iter().filter(|(_, c)| c.sucia);
-        let mut filas: Vec<Fila> =
-            sucias.map(|((id, ts), c)| Fila { id_sensor: *id, ts: *ts, valores: c.valores.clone() }).collect();
+        let mut filas: Vec<Fila> = sucias
+            .map(|((id, ts), c)| Fila { id_sensor: *id, ts: *ts, valores: c.valores.clone() })
+            .collect();
         filas.sort_unstable_by_key(|f| (f.id_sensor, f.ts));
         filas
     }

@@ -138,7 +138,11 @@ impl Writer {
                     self.salud.send_if_modified(|s| std::mem::replace(s, Salud::Listo) != Salud::Listo);
                     self.cierra(parte, hecho);
                 }
-                Err(e @ (store::Error::Refused(_) | store::Error::Conflict { .. } | store::Error::Inconsistent(_))) => {
+                Err(
+                    e @ (store::Error::Refused(_)
+                    | store::Error::Conflict { .. }
+                    | store::Error::Inconsistent(_)),
+                ) => {
                     if parte.len() == 1 {
                         tracing::warn!(device_id = %parte[0].mensaje.sensor.device_id, error = %e, "a message was refused by the database");
                         rechaza(parte);
@@ -200,7 +204,11 @@ impl Writer {
     /// Gives every reading its moment, for good: what a device left out is the moment of arrival,
     /// unique per sensor to the microsecond; or, for a redelivery, that of the reading that is
     /// stored already. Answers what is stored under the keys of the batch.
-    async fn fija_momentos(&self, tx: &mut store::Tx, parte: &mut [Pendiente]) -> store::Result<Vec<store::lecturas::Fila>> {
+    async fn fija_momentos(
+        &self,
+        tx: &mut store::Tx,
+        parte: &mut [Pendiente],
+    ) -> store::Result<Vec<store::lecturas::Fila>> {
         // Only a key that is not newer than the sensor's newest can be stored already.
         let mut ultimas: HashMap<i64, Option<Timestamp>> = HashMap::new();
         let mut ultima = |vivo: &Vivo, id| *ultimas.entry(id).or_insert_with(|| vivo.ultima(id));
@@ -225,7 +233,9 @@ impl Writer {
                     let en_lote = recientes.iter().find(|(s, v, _)| *s == id && *v == lectura.valores);
                     let ya = match en_lote {
                         Some((_, _, ts)) => Some(*ts),
-                        None => reenviada(tx, id, &lectura.valores, mensaje.recibido, &mut existentes).await?,
+                        None => {
+                            reenviada(tx, id, &lectura.valores, mensaje.recibido, &mut existentes).await?
+                        }
                     };
                     if ya.is_some() {
                         lectura.ts = ya;
@@ -300,7 +310,9 @@ impl Writer {
     /// A person closes an alert. If the last reading is still outside, another opens, one step up.
     async fn resuelve(&mut self, pedido: Resolver) -> store::Result<Option<Resuelta>> {
         let mut tx = self.store.write().await?;
-        let Some(mut alerta) = store::alertas::by_id(&mut tx, pedido.id_alerta).await? else { return Ok(None) };
+        let Some(mut alerta) = store::alertas::by_id(&mut tx, pedido.id_alerta).await? else {
+            return Ok(None);
+        };
         if !alerta.estado.abierta() {
             return Ok(Some(Resuelta { alerta, nueva: None }));
         }
@@ -333,7 +345,12 @@ impl Writer {
     }
 
     /// The alert that replaces a resolved one while the last reading is outside.
-    fn persiste(&self, alerta: &crate::domain::Alerta, quien: &SensorRef, ahora: Timestamp) -> Option<crate::domain::Alerta> {
+    fn persiste(
+        &self,
+        alerta: &crate::domain::Alerta,
+        quien: &SensorRef,
+        ahora: Timestamp,
+    ) -> Option<crate::domain::Alerta> {
         let variable = Variable::new(&alerta.tipo_alerta)?;
         let valor = self.vivo.ultimo_valor(alerta.id_sensor, &variable)?;
         let umbral = self.vivo.umbrales(alerta.id_empresa).de(&variable)?;
@@ -371,7 +388,8 @@ async fn reenviada(
     /// Rows looked at; a device that sends faster than this a second gives timestamps.
     const FILAS: i64 = 1_000;
     let desde = recibido.minus(REENVIO);
-    let filas = store::lecturas::page(tx, id_sensor, desde, Timestamp::MAX, Orden::Descendente, FILAS).await?;
+    let filas =
+        store::lecturas::page(tx, id_sensor, desde, Timestamp::MAX, Orden::Descendente, FILAS).await?;
     let Some(fila) = filas.into_iter().find(|f| f.valores == *valores) else { return Ok(None) };
     let ts = fila.ts;
     existentes.push(fila);

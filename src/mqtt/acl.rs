@@ -71,9 +71,8 @@ pub(super) fn suscribe(quien: &Principal, filtro: &str, directorio: &Directorio)
 /// say.
 pub(super) fn entrega(quien: &Principal, topic: &str, sensor: Option<i64>, directorio: &Directorio) -> bool {
     match quien {
-        Principal::Dispositivo(propio) => {
-            hoja(topic).is_some_and(|(id, h)| id == propio.device_id.as_str() && PARA_EL_DISPOSITIVO.contains(&h))
-        }
+        Principal::Dispositivo(propio) => hoja(topic)
+            .is_some_and(|(id, h)| id == propio.device_id.as_str() && PARA_EL_DISPOSITIVO.contains(&h)),
         Principal::Usuario(usuario) => match topic.split_once('/') {
             Some(("sensores", _)) => hoja(topic).is_some_and(|(id, h)| {
                 PARA_USUARIOS.contains(&h)

@@ -348,7 +348,12 @@ impl Conexion {
 
     /// A message of the client: refused, routed, or handed to the writer. Its acknowledgement joins
     /// the queue.
-    async fn publish(&mut self, mut publicacion: Publicacion, pid: Option<u16>, dup: bool) -> Result<(), Fin> {
+    async fn publish(
+        &mut self,
+        mut publicacion: Publicacion,
+        pid: Option<u16>,
+        dup: bool,
+    ) -> Result<(), Fin> {
         counter!("alertrace_mqtt_publish_received_total").increment(1);
         if !topic::nombre_valido(&publicacion.topic) {
             return Err(Fin::Cortada(Cierre::TopicInvalido));
@@ -356,14 +361,20 @@ impl Conexion {
         publicacion.publicador = self.sesion.id;
         let (qos, s) = (publicacion.qos, &self.b.parts.settings);
         let mut acuse = |espera| self.acuses.push_back(Acuse { pid, qos, espera });
-        if publicacion.topic.len() > s.max_topic_bytes || publicacion.topic.split('/').count() > s.max_topic_levels {
+        if publicacion.topic.len() > s.max_topic_bytes
+            || publicacion.topic.split('/').count() > s.max_topic_levels
+        {
             acuse(Espera::Turno(Razon::TopicInvalido, Some("topic too long or too deep".into())));
             return Ok(());
         }
         match acl::publica(&self.principal, &publicacion.topic) {
             Publicar::Negado => {
                 counter!("alertrace_mqtt_publish_refused_total", "reason" => "not_authorized").increment(1);
-                tracing::debug!(client_id = self.sesion.clave.client_id, topic = publicacion.topic, "publish refused");
+                tracing::debug!(
+                    client_id = self.sesion.clave.client_id,
+                    topic = publicacion.topic,
+                    "publish refused"
+                );
                 acuse(Espera::Turno(Razon::NoAutorizado, None));
                 if let Principal::Dispositivo(sensor) = &self.principal {
                     let cuerpo = serde_json::json!({ "motivo": "no_autorizado", "topic": publicacion.topic });
@@ -510,7 +521,9 @@ impl Conexion {
             let entrega = if retenido { self.retenidos.pop_front() } else { self.sesion.siguiente(ventana) };
             let Some(entrega) = entrega else { return };
             let p = &entrega.publicacion;
-            if p.vencida(ahora) || !acl::entrega(&self.principal, &p.topic, p.sensor, &self.b.parts.directorio) {
+            if p.vencida(ahora)
+                || !acl::entrega(&self.principal, &p.topic, p.sensor, &self.b.parts.directorio)
+            {
                 continue;
             }
             let pid = if entrega.qos == Qos::Cero { None } else { self.protocol.pid() };
@@ -605,7 +618,9 @@ async fn cuenta(b: &Compartido, lectura: Lectura, resultado: Resultado) -> (Razo
     b.explica(&sensor, &resultado.rechazos).await;
     let Some(primero) = resultado.rechazos.first() else { return (Razon::Exito, None) };
     let detalle = match &primero.variable {
-        Some(variable) => format!("{} refused, first: {} ({variable})", resultado.rechazos.len(), primero.motivo.as_str()),
+        Some(variable) => {
+            format!("{} refused, first: {} ({variable})", resultado.rechazos.len(), primero.motivo.as_str())
+        }
         None => format!("{} refused, first: {}", resultado.rechazos.len(), primero.motivo.as_str()),
     };
     let razon = if resultado.rechazado() { Razon::CargaInvalida } else { Razon::Exito };

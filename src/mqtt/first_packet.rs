@@ -58,9 +58,8 @@ fn alias_cero(connect: &[u8]) -> Option<usize> {
     while en < fin {
         let id = *connect.get(en)?;
         en += 1;
-        let largo = |en: usize| {
-            Some(2 + usize::from(u16::from_be_bytes([*connect.get(en)?, *connect.get(en + 1)?])))
-        };
+        let largo =
+            |en: usize| Some(2 + usize::from(u16::from_be_bytes([*connect.get(en)?, *connect.get(en + 1)?])));
         en += match id {
             0x22 => {
                 if connect.get(en..en + 2)? == [0, 0] {
@@ -121,7 +120,9 @@ mod tests {
         esperado[donde] = 1;
         sin_alias_cero(&mut con_cero);
         assert_eq!(con_cero, esperado);
-        for igual in [connect(&[0x22, 0, 9]), connect(&[]), connect(&[0x26, 0, 200]), vec![0x10, 2, 0, 9], vec![0x10]] {
+        for igual in
+            [connect(&[0x22, 0, 9]), connect(&[]), connect(&[0x26, 0, 200]), vec![0x10, 2, 0, 9], vec![0x10]]
+        {
             let mut copia = igual.clone();
             sin_alias_cero(&mut copia);
             assert_eq!(copia, igual);

@@ -107,7 +107,11 @@ fn quiere_testamento(fin: &Fin) -> bool {
 
 /// Lets go of the session: it ends, or waits for its owner until it expires. Answers the will that
 /// is to be sent at once.
-fn deja(b: &Compartido, mut conexion: Conexion, testamento: Option<(Publicacion, u32)>) -> Option<Publicacion> {
+fn deja(
+    b: &Compartido,
+    mut conexion: Conexion,
+    testamento: Option<(Publicacion, u32)>,
+) -> Option<Publicacion> {
     let ahora = b.parts.clock.now();
     let segundos = |s: u32| Duration::from_secs(u64::from(s));
     if conexion.expiry == 0 {

@@ -9,8 +9,8 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use mqtt_protocol_core::mqtt;
 use mqtt_protocol_core::mqtt::common::Cursor;
 use mqtt_protocol_core::mqtt::connection::{ConnectionOptions, Event};
-use mqtt_protocol_core::mqtt::packet::{GenericPacketTrait as _, Packet, Property, v3_1_1, v5_0};
 use mqtt_protocol_core::mqtt::packet::{self, Qos as WireQos, RetainHandling};
+use mqtt_protocol_core::mqtt::packet::{GenericPacketTrait as _, Packet, Property, v3_1_1, v5_0};
 use mqtt_protocol_core::mqtt::result_code::{
     ConnectReasonCode, ConnectReturnCode, DisconnectReasonCode, MqttError, PubackReasonCode,
     PubcompReasonCode, PubrecReasonCode, SubackReasonCode, SubackReturnCode, UnsubackReasonCode,
@@ -28,17 +28,33 @@ pub(super) struct Propiedades(Vec<Property>);
 #[derive(Debug)]
 pub(super) enum Entrante {
     Connect(Box<Connect>),
-    Publish { publicacion: Publicacion, pid: Option<u16>, dup: bool },
+    Publish {
+        publicacion: Publicacion,
+        pid: Option<u16>,
+        dup: bool,
+    },
     Puback(u16),
     /// `falla`: the client refuses the message; its delivery is over.
-    Pubrec { pid: u16, falla: bool },
+    Pubrec {
+        pid: u16,
+        falla: bool,
+    },
     Pubrel(u16),
     Pubcomp(u16),
-    Subscribe { pid: u16, pedidos: Vec<Pedido> },
-    Unsubscribe { pid: u16, filtros: Vec<String> },
+    Subscribe {
+        pid: u16,
+        pedidos: Vec<Pedido>,
+    },
+    Unsubscribe {
+        pid: u16,
+        filtros: Vec<String>,
+    },
     Pingreq,
     /// `testamento`: the client wants its will sent all the same (0x04).
-    Disconnect { testamento: bool, expiry: Option<u32> },
+    Disconnect {
+        testamento: bool,
+        expiry: Option<u32>,
+    },
     Auth,
 }
 
@@ -218,14 +234,23 @@ impl Protocol {
             Packet::V3_1_1Connect(p) => Entrante::Connect(Box::new(connect_3(&p))),
             Packet::V5_0Connect(p) => {
                 self.cinco = true;
-                self.razones =
-                    !p.props().iter().any(|p| matches!(p, Property::RequestProblemInformation(v) if v.val() == 0));
+                self.razones = !p
+                    .props()
+                    .iter()
+                    .any(|p| matches!(p, Property::RequestProblemInformation(v) if v.val() == 0));
                 Entrante::Connect(Box::new(connect_5(&p)))
             }
             Packet::V3_1_1Publish(p) => Entrante::Publish {
                 pid: p.packet_id(),
                 dup: p.dup(),
-                publicacion: publicacion(p.topic_name(), p.payload().as_slice(), qos(p.qos()), p.retain(), &[], ahora),
+                publicacion: publicacion(
+                    p.topic_name(),
+                    p.payload().as_slice(),
+                    qos(p.qos()),
+                    p.retain(),
+                    &[],
+                    ahora,
+                ),
             },
             Packet::V5_0Publish(p) => {
                 // [MQTT-3.3.4-6]
@@ -248,9 +273,10 @@ impl Protocol {
             Packet::V3_1_1Puback(p) => Entrante::Puback(p.packet_id()),
             Packet::V5_0Puback(p) => Entrante::Puback(p.packet_id()),
             Packet::V3_1_1Pubrec(p) => Entrante::Pubrec { pid: p.packet_id(), falla: false },
-            Packet::V5_0Pubrec(p) => {
-                Entrante::Pubrec { pid: p.packet_id(), falla: p.reason_code().is_some_and(|r| r.is_failure()) }
-            }
+            Packet::V5_0Pubrec(p) => Entrante::Pubrec {
+                pid: p.packet_id(),
+                falla: p.reason_code().is_some_and(|r| r.is_failure()),
+            },
             Packet::V3_1_1Pubrel(p) => Entrante::Pubrel(p.packet_id()),
             Packet::V5_0Pubrel(p) => Entrante::Pubrel(p.packet_id()),
             Packet::V3_1_1Pubcomp(p) => Entrante::Pubcomp(p.packet_id()),
@@ -502,9 +528,12 @@ impl Protocol {
         let p = envio.publicacion;
         let packet: Result<Packet, MqttError> = if self.cinco {
             let mut props = p.propiedades.0.clone();
-            props.extend(envio.ids.iter().filter_map(|id| {
-                packet::SubscriptionIdentifier::new(*id).ok().map(Into::into)
-            }));
+            props.extend(
+                envio
+                    .ids
+                    .iter()
+                    .filter_map(|id| packet::SubscriptionIdentifier::new(*id).ok().map(Into::into)),
+            );
             if let Some(expira) = p.expira {
                 let quedan = u32::try_from(expira.since(envio.ahora).as_secs()).unwrap_or(u32::MAX);
                 props.extend(packet::MessageExpiryInterval::new(quedan).ok().map(Property::from));
@@ -686,7 +715,8 @@ fn connect_5(p: &v5_0::Connect) -> Connect {
     let testamento = p.will_topic().map(|topic| {
         let payload = p.will_payload().unwrap_or_default();
         // Its expiry counts from when it is sent, so it is settled then.
-        let will = publicacion(topic, payload, qos(p.will_qos()), p.will_retain(), p.will_props(), Timestamp::MIN);
+        let will =
+            publicacion(topic, payload, qos(p.will_qos()), p.will_retain(), p.will_props(), Timestamp::MIN);
         (will, numero(espera, p.will_props()))
     });
     Connect {

@@ -93,7 +93,11 @@ impl Router {
     ///
     /// # Errors
     /// When a thread or the first link cannot be made.
-    pub(super) fn start(max_enlaces: usize, max_filtros: usize, muerto: CancellationToken) -> std::io::Result<Self> {
+    pub(super) fn start(
+        max_enlaces: usize,
+        max_filtros: usize,
+        muerto: CancellationToken,
+    ) -> std::io::Result<Self> {
         let config = RouterConfig {
             max_connections: max_enlaces + 1,
             max_outgoing_packet_count: 200,
@@ -253,7 +257,9 @@ impl Receptor {
                         self.comun.ventana.lock().unwrap_or_else(PoisonError::into_inner).toma(numero);
                     match mensaje {
                         Some(mensaje) => return Some((numero, mensaje)),
-                        None => counter!("alertrace_mqtt_messages_dropped_total", "reason" => "lag").increment(1),
+                        None => {
+                            counter!("alertrace_mqtt_messages_dropped_total", "reason" => "lag").increment(1)
+                        }
                     }
                 }
                 // The router stopped reading for us because we had much to take: we have it now.

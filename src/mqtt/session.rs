@@ -202,7 +202,9 @@ impl Sesion {
         {
             let mut buzon = self.buzon.lock().unwrap_or_else(PoisonError::into_inner);
             let peso = entrega.publicacion.peso();
-            if entrega.qos == Qos::Cero && (buzon.cola.len() >= self.max_buzon || buzon.bytes + peso > MAX_BYTES) {
+            if entrega.qos == Qos::Cero
+                && (buzon.cola.len() >= self.max_buzon || buzon.bytes + peso > MAX_BYTES)
+            {
                 counter!("alertrace_mqtt_messages_dropped_total", "reason" => "slow").increment(1);
                 return;
             }

@@ -48,7 +48,12 @@ impl Sessions {
 
     /// Opens the session of `clave`; with `clean`, a new one in place of what was there
     /// [MQTT-3.1.2-4].
-    pub(super) async fn abre(&self, clave: Clave, principal: &Principal, clean: bool) -> Result<Abierta, SinSitio> {
+    pub(super) async fn abre(
+        &self,
+        clave: Clave,
+        principal: &Principal,
+        clean: bool,
+    ) -> Result<Abierta, SinSitio> {
         let generacion = self.siguiente.fetch_add(1, Ordering::Relaxed);
         loop {
             let Some(sesion) = self.hallada(&clave) else {
@@ -89,7 +94,12 @@ impl Sessions {
     }
 
     /// A new session, unless somebody else was faster.
-    fn crea(&self, clave: &Clave, principal: &Principal, generacion: u64) -> Result<Option<Abierta>, SinSitio> {
+    fn crea(
+        &self,
+        clave: &Clave,
+        principal: &Principal,
+        generacion: u64,
+    ) -> Result<Option<Abierta>, SinSitio> {
         let mut mapa = self.mapa();
         if mapa.contains_key(clave) {
             return Ok(None);

@@ -31,7 +31,8 @@ row!(
 impl Fila {
     /// The alert, and how many readings have been back inside since.
     fn alerta(self) -> Result<(Alerta, u8)> {
-        let estado = EstadoAlerta::parse(&self.estado).ok_or_else(|| Error::inconsistent("alertas.estado"))?;
+        let estado =
+            EstadoAlerta::parse(&self.estado).ok_or_else(|| Error::inconsistent("alertas.estado"))?;
         let alerta = Alerta {
             id_alerta: self.id_alerta,
             id_empresa: self.id_empresa,
@@ -76,7 +77,11 @@ macro_rules! select {
 /// # Errors
 /// `Conflict` when one is open for (sensor, tipo), `Refused` when the sensor is gone, `Unavailable`.
 pub async fn create(tx: &mut Tx, a: &Alerta) -> Result<i64> {
-    row!(struct Clave { id_alerta: i64 });
+    row!(
+        struct Clave {
+            id_alerta: i64,
+        }
+    );
     let clave: Clave = on!(tx, |db| {
         sqlx::query_as(
             "INSERT INTO alertas (id_empresa, id_sensor, tipo_alerta, severidad, titulo, mensaje, valor_actual, \
@@ -259,7 +264,11 @@ pub async fn list(
 /// # Errors
 /// `Unavailable`.
 pub async fn count(tx: &mut Tx, alcance: Alcance, filtro: &Filtro<'_>) -> Result<i64> {
-    row!(struct Total { total: i64 });
+    row!(
+        struct Total {
+            total: i64,
+        }
+    );
     let total: Total = on!(tx, |db| {
         sqlx::query_as(donde!("SELECT COUNT(*) AS total FROM alertas a ", ""))
             .bind(alcance.id_empresa)

@@ -34,7 +34,11 @@ row!(
 /// # Errors
 /// `Conflict` on `empresas.ruc`, `Unavailable`.
 pub async fn create(tx: &mut Tx, nueva: Nueva<'_>, ahora: Timestamp) -> Result<i64> {
-    row!(struct Clave { id_empresa: i64 });
+    row!(
+        struct Clave {
+            id_empresa: i64,
+        }
+    );
     let clave: Clave = on!(tx, |db| {
         sqlx::query_as(
             "INSERT INTO empresas (ruc, razon_social, email, telefono, creada) \
@@ -69,7 +73,11 @@ pub async fn by_ruc(tx: &mut Tx, ruc: &str) -> Result<Option<Empresa>> {
 /// # Errors
 /// `Unavailable`.
 pub async fn any(tx: &mut Tx) -> Result<bool> {
-    row!(struct Primera { id_empresa: Option<i64> });
+    row!(
+        struct Primera {
+            id_empresa: Option<i64>,
+        }
+    );
     let primera: Primera = on!(tx, |db| {
         sqlx::query_as("SELECT MIN(id_empresa) AS id_empresa FROM empresas").fetch_one(db).await
     })?;

@@ -30,7 +30,9 @@ pub enum Error {
     #[error("another alertrace is running on this database ({} is locked); stop it first", .0.display())]
     Locked(PathBuf),
     /// A newer version wrote the database.
-    #[error("the database was written by a newer version (schema {0}); install that version or restore a backup")]
+    #[error(
+        "the database was written by a newer version (schema {0}); install that version or restore a backup"
+    )]
     Newer(i64),
 }
 

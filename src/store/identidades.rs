@@ -67,7 +67,11 @@ pub async fn by_email(tx: &mut Tx, email: &str) -> Result<Option<Identidad>> {
 /// # Errors
 /// `Unavailable`.
 pub async fn active(tx: &mut Tx, user_id: &str) -> Result<bool> {
-    row!(struct Activa { activa: bool });
+    row!(
+        struct Activa {
+            activa: bool,
+        }
+    );
     let fila: Option<Activa> = on!(tx, |db| {
         sqlx::query_as("SELECT activa FROM identidades WHERE user_id = $1")
             .bind(user_id)

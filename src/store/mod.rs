@@ -17,8 +17,8 @@ pub mod rechazos;
 pub mod refrescos;
 mod row;
 pub mod sensores;
-mod tx;
 pub mod trabajadores;
+mod tx;
 pub mod umbrales;
 
 use std::path::Path;
@@ -57,7 +57,10 @@ pub struct Store {
 /// `writer` has one connection, so that writers queue here and not on SQLite's lock.
 #[derive(Debug, Clone)]
 enum Pools {
-    Sqlite { writer: SqlitePool, readers: SqlitePool },
+    Sqlite {
+        writer: SqlitePool,
+        readers: SqlitePool,
+    },
     #[expect(dead_code, reason = "selectable when its migrations exist; the seam is compiled already")]
     Postgres(PgPool),
 }
@@ -129,10 +132,13 @@ impl Store {
     /// [`Error::Unavailable`] when it does not.
     pub async fn ping(&self) -> Result<()> {
         let mut tx = self.read().await?;
-        row!(struct Uno { uno: i64 });
-        let uno: Uno = on!(&mut tx, |db| {
-            sqlx::query_as("SELECT CAST(1 AS BIGINT) AS uno").fetch_one(db).await
-        })?;
+        row!(
+            struct Uno {
+                uno: i64,
+            }
+        );
+        let uno: Uno =
+            on!(&mut tx, |db| { sqlx::query_as("SELECT CAST(1 AS BIGINT) AS uno").fetch_one(db).await })?;
         debug_assert_eq!(uno.uno, 1);
         tx.commit().await
     }

@@ -124,7 +124,11 @@ pub async fn list(tx: &mut Tx, id_sensor: i64, limit: i64, skip: i64) -> Result<
 /// # Errors
 /// `Unavailable`.
 pub async fn count(tx: &mut Tx, id_sensor: i64) -> Result<i64> {
-    row!(struct Total { total: i64 });
+    row!(
+        struct Total {
+            total: i64,
+        }
+    );
     let total: Total = on!(tx, |db| {
         sqlx::query_as("SELECT COUNT(*) AS total FROM lecturas_rechazadas WHERE id_sensor = $1")
             .bind(id_sensor)

@@ -102,8 +102,8 @@ impl Fila {
     fn sensor(self) -> Result<Sensor> {
         let ultima = match (self.ultima_ts, self.ultima_valores) {
             (Some(ts), Some(valores)) => {
-                let valores =
-                    Valores::from_json(&valores).ok_or_else(|| Error::inconsistent("ultimas_lecturas.valores"))?;
+                let valores = Valores::from_json(&valores)
+                    .ok_or_else(|| Error::inconsistent("ultimas_lecturas.valores"))?;
                 Some((Timestamp::clamped(ts), valores))
             }
             _ => None,
@@ -113,7 +113,8 @@ impl Fila {
             nombre: self.nombre,
             tipo: self.tipo,
             id_cultivo: self.id_cultivo,
-            estado: EstadoSensor::parse(&self.estado).ok_or_else(|| Error::inconsistent("sensores.estado"))?,
+            estado: EstadoSensor::parse(&self.estado)
+                .ok_or_else(|| Error::inconsistent("sensores.estado"))?,
             intervalo_lectura: self.intervalo_lectura,
             ubicacion_sensor: self.ubicacion_sensor,
             coordenadas_lat: self.coordenadas_lat,
@@ -147,7 +148,11 @@ macro_rules! select {
 /// # Errors
 /// `Conflict` on `sensores.device_id`.
 pub async fn create(tx: &mut Tx, nuevo: &Nuevo<'_>, ahora: Timestamp) -> Result<i64> {
-    row!(struct Clave { id_sensor: i64 });
+    row!(
+        struct Clave {
+            id_sensor: i64,
+        }
+    );
     let clave: Clave = on!(tx, |db| {
         sqlx::query_as(
             "INSERT INTO sensores (id_empresa, device_id, nombre, tipo, id_cultivo, intervalo_lectura, \
@@ -203,7 +208,11 @@ pub async fn list(
     skip: i64,
 ) -> Result<(Vec<Sensor>, i64)> {
     let estado = filtro.estado.map(EstadoSensor::as_str);
-    row!(struct Total { total: i64 });
+    row!(
+        struct Total {
+            total: i64,
+        }
+    );
     let filas: Vec<Fila> = on!(&mut *tx, |db| {
         sqlx::query_as(select!(
             "WHERE s.id_empresa = $1 AND ($2 IS NULL OR EXISTS (SELECT 1 FROM asignaciones a WHERE \
@@ -407,7 +416,13 @@ pub async fn credential(tx: &mut Tx, device_id: &str) -> Result<Option<Credencia
 /// # Errors
 /// `Unavailable`, `Inconsistent`.
 pub async fn all_active(tx: &mut Tx) -> Result<Vec<SensorRef>> {
-    row!(struct Fila { id_sensor: i64, id_empresa: i64, device_id: String });
+    row!(
+        struct Fila {
+            id_sensor: i64,
+            id_empresa: i64,
+            device_id: String,
+        }
+    );
     let filas: Vec<Fila> = on!(tx, |db| {
         sqlx::query_as("SELECT id_sensor, id_empresa, device_id FROM sensores WHERE estado <> 'inactivo'")
             .fetch_all(db)
@@ -421,7 +436,12 @@ pub async fn all_active(tx: &mut Tx) -> Result<Vec<SensorRef>> {
 /// # Errors
 /// `Unavailable`, `Inconsistent`.
 pub async fn latest_active(tx: &mut Tx, alcance: Alcance) -> Result<Vec<Option<(Timestamp, Valores)>>> {
-    row!(struct Ultima { ts: Option<i64>, valores: Option<String> });
+    row!(
+        struct Ultima {
+            ts: Option<i64>,
+            valores: Option<String>,
+        }
+    );
     let filas: Vec<Ultima> = on!(tx, |db| {
         sqlx::query_as(
             "SELECT u.ts, u.valores FROM sensores s LEFT JOIN ultimas_lecturas u ON u.id_sensor = s.id_sensor \

@@ -58,7 +58,11 @@ pub struct Trabajador {
 /// # Errors
 /// `Conflict` on `trabajadores.dni` or `trabajadores.user_id`, `Unavailable`.
 pub async fn create(tx: &mut Tx, nuevo: &Nuevo<'_>, ahora: Timestamp) -> Result<i64> {
-    row!(struct Clave { id_trabajador: i64 });
+    row!(
+        struct Clave {
+            id_trabajador: i64,
+        }
+    );
     let clave: Clave = on!(tx, |db| {
         sqlx::query_as(
             "INSERT INTO trabajadores (user_id, id_empresa, nombre, apellido, dni, email, telefono, rol, \

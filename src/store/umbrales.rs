@@ -14,7 +14,8 @@ row!(
 
 impl Fila {
     fn umbral(self) -> Result<(i64, Variable, Rango)> {
-        let variable = Variable::new(&self.variable).ok_or_else(|| Error::inconsistent("umbrales.variable"))?;
+        let variable =
+            Variable::new(&self.variable).ok_or_else(|| Error::inconsistent("umbrales.variable"))?;
         Ok((self.id_empresa, variable, Rango { min: self.minimo, max: self.maximo }))
     }
 }

@@ -48,7 +48,8 @@ impl Filter {
         let sensores = sensores.map(|texto| each(texto, |s| s.parse().ok()));
         let eventos = eventos.map(|texto| each(texto, Kind::parse));
         if matches!(sensores, Some(None)) {
-            let texto = Texto::new("Son números separados por comas.", "They are numbers separated by commas.");
+            let texto =
+                Texto::new("Son números separados por comas.", "They are numbers separated by commas.");
             malos.push(("sensores".to_owned(), texto));
         }
         if matches!(eventos, Some(None)) {
@@ -130,7 +131,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for (sensores, eventos) in [(Some("1,x"), None), (Some(""), None), (None, Some("todo")), (None, Some(""))] {
+        for (sensores, eventos) in
+            [(Some("1,x"), None), (Some(""), None), (None, Some("todo")), (None, Some(""))]
+        {
             assert!(Filter::from_query(sensores, eventos).is_err(), "{sensores:?} {eventos:?}");
         }
         for text in ["", "[]", r#"{"sensores":"1"}"#, r#"{"eventos":["todo"]}"#] {

@@ -112,7 +112,8 @@ pub(super) async fn run(state: &State, socket: WebSocket, oyente: Option<Oyente>
         Ok(oyente) => {
             let capacity = state.parts().settings.socket_queue.max(2);
             let (cola, salida) = mpsc::channel(capacity);
-            let pump = Pump { state, quien: Principal::Usuario(oyente.usuario.clone()), oyente, filter, cola };
+            let pump =
+                Pump { state, quien: Principal::Usuario(oyente.usuario.clone()), oyente, filter, cola };
             tokio::select! {
                 fin = pump.run(&mut stream) => fin,
                 () = write(&mut sink, salida) => Fin::Ido,

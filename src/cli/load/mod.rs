@@ -67,7 +67,8 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     let devices = match &args.api {
         Some(api) => {
             let email = args.email.as_deref().context("--api needs --email")?;
-            let password = args.password.as_deref().context("--api needs --password or ALERTRACE_PASSWORD")?;
+            let password =
+                args.password.as_deref().context("--api needs --password or ALERTRACE_PASSWORD")?;
             let signed_in = site::Site::sign_in(api, email, password).await?;
             let bar = bar(args.connections as u64, "registering devices");
             let mut devices = Vec::new();
@@ -83,7 +84,9 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     };
     let cuentas = send(args, &devices).await?;
     let (acked, seconds) = report(&cuentas.0, cuentas.1)?;
-    if args.verify && let Some(site) = &site {
+    if args.verify
+        && let Some(site) = &site
+    {
         verify(site, &devices, &cuentas.0).await?;
     }
     println!("{:.0} acknowledged/s", acked as f64 / seconds);

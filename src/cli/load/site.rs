@@ -48,7 +48,8 @@ impl Site {
         }
         let client = Client::new();
         let api = format!("{}/api/v1", api.trim_end_matches('/'));
-        let login = client.post(format!("{api}/auth/login")).json(&json!({ "email": email, "password": password }));
+        let login =
+            client.post(format!("{api}/auth/login")).json(&json!({ "email": email, "password": password }));
         let login: Login = login.send().await?.error_for_status()?.json().await?;
         Ok(Self { client, api, token: login.access_token })
     }

@@ -27,7 +27,8 @@ row!(
 
 impl Cruda {
     fn fila(self) -> Result<Fila> {
-        let valores = Valores::from_json(&self.valores).ok_or_else(|| Error::inconsistent("lecturas.valores"))?;
+        let valores =
+            Valores::from_json(&self.valores).ok_or_else(|| Error::inconsistent("lecturas.valores"))?;
         Ok(Fila { id_sensor: self.id_sensor, ts: Timestamp::clamped(self.ts), valores })
     }
 }
@@ -110,10 +111,13 @@ pub async fn latest_of(tx: &mut Tx, id_sensor: i64) -> Result<Option<Fila>> {
 /// # Errors
 /// `Unavailable`.
 pub async fn newest(tx: &mut Tx) -> Result<Option<Timestamp>> {
-    row!(struct Maximo { ts: Option<i64> });
-    let maximo: Maximo = on!(tx, |db| {
-        sqlx::query_as("SELECT MAX(ts) AS ts FROM ultimas_lecturas").fetch_one(db).await
-    })?;
+    row!(
+        struct Maximo {
+            ts: Option<i64>,
+        }
+    );
+    let maximo: Maximo =
+        on!(tx, |db| { sqlx::query_as("SELECT MAX(ts) AS ts FROM ultimas_lecturas").fetch_one(db).await })?;
     Ok(maximo.ts.map(Timestamp::clamped))
 }
 

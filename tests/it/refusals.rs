@@ -1,0 +1,154 @@
+//! Bad input gets its answer, changes nothing, and the other clients notice nothing.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::server::PASSWORD;
+use crate::support::{Client, Server, mqtt};
+
+#[tokio::test]
+async fn hostile_clients_are_refused_and_the_others_notice_nothing() {
+    let server = Server::start().await;
+    let (device, other) = (server.device("s1").await, server.device("s2").await);
+    let mut bystander = Client::device(&server.mqtt, 5, &other).await;
+    let address = &server.mqtt;
+
+    // Wrong password; unknown device: the same answer.
+    for (user, token) in [("s1", "wrong"), ("nobody", device.token.as_str()), ("s1", "")] {
+        assert_eq!(Client::connect(address, 4, "x", user, token).await.1, 4, "{user}");
+        assert_eq!(Client::connect(address, 5, "x", user, token).await.1, 0x86, "{user}");
+    }
+
+    // Another device's topic; a topic of nobody's.
+    let mut five = Client::device(address, 5, &device).await;
+    for topic in ["sensores/s2/data", "sensores/s1/estado", "otra/cosa"] {
+        assert_eq!(five.publish(topic, 7, r#"{"temperatura":1}"#).await, 0x87, "{topic}");
+    }
+    assert_eq!(five.subscribe("sensores/s2/errores").await, 0x87);
+    assert_eq!(five.subscribe("#").await, 0x87);
+
+    // A malformed payload: 0x99, a line on `errores`, and a record.
+    assert_eq!(five.subscribe("sensores/s1/errores").await, 1);
+    let bytes = five.publish_packet("sensores/s1/data", 1, 9, b"{not json");
+    five.send(&bytes).await;
+    let (mut acknowledged, mut explained) = (false, false);
+    while !(acknowledged && explained) {
+        match five.read().await.expect("an answer") {
+            (0x40, body) => acknowledged = body[2] == 0x99,
+            (first, body) if first & 0xf0 == 0x30 => {
+                explained = String::from_utf8_lossy(&body).contains("malformado");
+            }
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    let refused = server.get(&format!("/api/v1/sensores/{}/rechazos", device.id_sensor)).await;
+    assert_eq!(
+        (&refused[0]["motivo"], &refused[0]["contenido"]),
+        (&json!("malformado"), &json!("{not json"))
+    );
+
+    // A 2 MB payload: 5.0 learns why, 3.1.1 is closed on.
+    let big = vec![b'x'; 2 << 20];
+    let bytes = five.publish_packet("sensores/s1/data", 1, 10, &big);
+    let _ = tokio::io::AsyncWriteExt::write_all(&mut five.stream, &bytes).await;
+    let mut reason = None;
+    while let Some((first, body)) = five.read().await {
+        if first == 0xe0 {
+            reason = body.first().copied();
+        }
+    }
+    assert_eq!(reason, Some(0x95), "Packet too large");
+
+    // A second CONNECT ends the connection.
+    let mut four = Client::device(address, 4, &device).await;
+    four.send(&mqtt::connect(4, "s1", "s1", &device.token)).await;
+    assert!(four.read().await.is_none());
+    let mut five = Client::device(address, 5, &device).await;
+    five.send(&mqtt::connect(5, "s1", "s1", &device.token)).await;
+    assert_eq!(five.read().await.map(|(first, body)| (first, body[0])), Some((0xe0, 0x82)), "Protocol Error");
+
+    // A truncated packet, then silence and a close; bytes that are no MQTT at all.
+    let mut truncated = Client::device(address, 4, &device).await;
+    let bytes = truncated.publish_packet("sensores/s1/data", 1, 1, br#"{"temperatura":1}"#);
+    truncated.send(&bytes[..bytes.len() / 2]).await;
+    drop(truncated);
+    let mut garbage = Client::open(address, 4).await;
+    garbage.send(b"GET / HTTP/1.1\r\n\r\n").await;
+    assert!(garbage.read().await.is_none());
+
+    assert_eq!(server.readings(&device).await, Vec::<Value>::new(), "nothing of all that was stored");
+    assert!(bystander.alive().await);
+    assert_eq!(bystander.publish("sensores/s2/data", 1, r#"{"temperatura":20}"#).await, 0);
+    assert_eq!(server.readings(&other).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_topic_alias_maximum_of_zero_connects() {
+    let server = Server::start().await;
+    let device = server.device("s1").await;
+    let mut body = mqtt::text("MQTT");
+    body.extend([5, 0b1100_0010, 0, 60, 3, 0x22, 0, 0]);
+    for part in ["s1", "s1", &device.token] {
+        body.extend(mqtt::text(part));
+    }
+    let mut client = Client::open(&server.mqtt, 5).await;
+    client.send(&mqtt::packet(0x10, &body)).await;
+    assert_eq!(client.read().await.map(|(first, body)| (first, body[1])), Some((0x20, 0)));
+    assert!(client.alive().await);
+}
+
+#[tokio::test]
+async fn another_empresas_sensor_does_not_exist() {
+    let server = Server::start().await;
+    let ours = server.device("ours").await;
+    let register = json!({ "email": "otra@empresa.pe", "password": PASSWORD, "user_type": "empresa",
+        "nombre_empresa": "Otra", "ruc": "20999999999" });
+    let answer = server.request(Method::POST, "/api/v1/auth/register", "", Some(register)).await;
+    assert_eq!(answer.status(), 201);
+    let theirs = server.sign_in("otra@empresa.pe").await;
+    let id = ours.id_sensor;
+    for (method, path, body) in [
+        (Method::GET, format!("/api/v1/sensores/{id}"), None),
+        (Method::PATCH, format!("/api/v1/sensores/{id}"), Some(json!({ "nombre": "mío" }))),
+        (Method::DELETE, format!("/api/v1/sensores/{id}"), None),
+        (Method::DELETE, format!("/api/v1/sensores/{id}?purgar=true"), None),
+        (Method::POST, format!("/api/v1/sensores/{id}/credenciales"), None),
+        (Method::GET, format!("/api/v1/sensores/{id}/lecturas"), None),
+        (Method::GET, format!("/api/v1/sensores/{id}/rechazos"), None),
+    ] {
+        let answer = server.request(method.clone(), &path, &theirs, body).await;
+        assert_eq!(answer.status(), 404, "{method} {path}");
+        assert_eq!(answer.json::<Value>().await.expect("a problem")["code"], "not_found");
+    }
+    let list = server.request(Method::GET, "/api/v1/sensores", &theirs, None).await;
+    assert_eq!(list.json::<Value>().await.expect("JSON"), json!([]));
+    // Nor by MQTT: not by name, and not through a wildcard.
+    let (mut panel, code) = Client::connect(&server.mqtt, 5, "panel", "jwt", &theirs).await;
+    assert_eq!(code, 0);
+    assert_eq!(panel.subscribe("sensores/ours/data").await, 0x87);
+    assert_eq!(panel.subscribe("sensores/+/data").await, 1);
+    let mut client = Client::device(&server.mqtt, 5, &ours).await;
+    assert_eq!(client.publish("sensores/ours/data", 1, r#"{"temperatura":20}"#).await, 0);
+    // The ping's answer would come after what had been on its way.
+    panel.send(&[0xc0, 0]).await;
+    assert_eq!(panel.read().await, Some((0xd0, vec![])), "nothing but the ping's answer");
+}
+
+#[tokio::test]
+async fn without_a_token_nothing_is_told() {
+    let server = Server::start().await;
+    for path in [
+        "/api/v1/sensores",
+        "/api/v1/alertas",
+        "/api/v1/umbrales",
+        "/api/v1/dashboard/kpis",
+        "/api/v1/auth/me",
+    ] {
+        let answer = server.request(Method::GET, path, "", None).await;
+        assert_eq!(answer.status(), 401, "{path}");
+        assert_eq!(answer.headers()["www-authenticate"], "Bearer");
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    }
+    let answer = server.request(Method::GET, "/api/v1/sensores/", &server.token, None).await;
+    assert_eq!(answer.status(), 200, "a trailing slash is accepted");
+}

@@ -1,0 +1,206 @@
+//! The real binary, on free ports and a directory of its own.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use reqwest::{Client as Http, Method, Response};
+use serde_json::{Value, json};
+
+const BIN: &str = env!("CARGO_BIN_EXE_alertrace");
+pub const EMAIL: &str = "admin@fundo.pe";
+pub const PASSWORD: &str = "una clave larga";
+
+/// A device and how it signs in.
+#[derive(Debug, Clone)]
+pub struct Device {
+    pub id_sensor: i64,
+    pub id: String,
+    pub token: String,
+}
+
+/// A running server; killed when dropped.
+pub struct Server {
+    child: Child,
+    dir: tempfile::TempDir,
+    pub http: String,
+    pub mqtt: String,
+    client: Http,
+    pub token: String,
+}
+
+fn command(dir: &Path) -> Command {
+    let mut command = Command::new(BIN);
+    configure(&mut command, dir);
+    command
+}
+
+fn configure(command: &mut Command, dir: &Path) {
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("ALERTRACE__DATA_DIR", dir.join("data"))
+        .env("ALERTRACE__HTTP__LISTEN", "127.0.0.1:0")
+        .env("ALERTRACE__MQTT__LISTEN", "127.0.0.1:0")
+        .env("ALERTRACE__IDENTITY__REGISTRATION", "open")
+        .env("ALERTRACE__LOG__FORMAT", "json")
+        .current_dir(dir);
+}
+
+/// Starts the server through `command`; answers the child and where it listens.
+fn launch(mut command: Command) -> (Child, String, String) {
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the binary starts");
+    let stderr = BufReader::new(child.stderr.take().expect("piped"));
+    let (say, hear) = std::sync::mpsc::channel();
+    // Reads to the end, so that the server never blocks on its log.
+    std::thread::spawn(move || {
+        for line in stderr.lines().map_while(Result::ok) {
+            eprintln!("{line}");
+            let Ok(line) = serde_json::from_str::<Value>(&line) else { continue };
+            if line["message"] == "ready" {
+                let address = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
+                let _ = say.send((address("http"), address("mqtt")));
+            }
+        }
+    });
+    let (http, mqtt) = hear.recv_timeout(Duration::from_secs(60)).expect("the server gets ready");
+    (child, http, mqtt)
+}
+
+impl Server {
+    /// Starts one with an empresa and its administrator.
+    pub async fn start() -> Self {
+        Self::start_with(|command| command).await
+    }
+
+    /// As [`Self::start`]; `wrap` may change the command that runs the server.
+    pub async fn start_with(wrap: impl FnOnce(Command) -> Command) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut create = command(dir.path())
+            .args(["user", "create", "--email", EMAIL, "--password-stdin", "--empresa", "20123456789"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        create.stdin.take().expect("piped").write_all(PASSWORD.as_bytes()).expect("a password");
+        assert!(create.wait().expect("it ends").success(), "user create");
+        let mut serve = wrap(command(dir.path()));
+        serve.arg("serve");
+        let (child, http, mqtt) = launch(serve);
+        let mut server = Self { child, dir, http, mqtt, client: Http::new(), token: String::new() };
+        server.token = server.sign_in(EMAIL).await;
+        server
+    }
+
+    /// The binary, for a test that wraps it (`strace`).
+    pub fn wrapped(program: &str, args: &[&str], inner: &Command) -> Command {
+        let mut outer = Command::new(program);
+        outer.args(args).arg(inner.get_program());
+        for (key, value) in inner.get_envs() {
+            if let Some(value) = value {
+                outer.env(key, value);
+            }
+        }
+        if let Some(dir) = inner.get_current_dir() {
+            outer.current_dir(dir);
+        }
+        outer
+    }
+
+    /// Kills the process as a power cut would, as far as a process can tell, and starts it again.
+    pub fn kill_and_restart(&mut self) {
+        self.child.kill().expect("SIGKILL");
+        self.child.wait().expect("it ends");
+        let mut serve = command(self.dir.path());
+        serve.arg("serve");
+        (self.child, self.http, self.mqtt) = launch(serve);
+    }
+
+    /// Asks it to stop; answers its exit code and how long it took.
+    pub async fn terminate(&mut self) -> (Option<i32>, Duration) {
+        let start = std::time::Instant::now();
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+                return (status.code(), start.elapsed());
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "the server does not stop");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub async fn sign_in(&self, email: &str) -> String {
+        let body = json!({ "email": email, "password": PASSWORD });
+        let answer = self.request(Method::POST, "/api/v1/auth/login", "", Some(body)).await;
+        assert_eq!(answer.status(), 200, "sign-in");
+        let body: Value = answer.json().await.expect("JSON");
+        body["access_token"].as_str().expect("a token").to_owned()
+    }
+
+    pub async fn request(&self, method: Method, path: &str, token: &str, body: Option<Value>) -> Response {
+        let mut request = self.client.request(method, format!("http://{}{path}", self.http));
+        if !token.is_empty() {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        request.send().await.expect("an answer")
+    }
+
+    /// GET as the administrator; must be 200.
+    pub async fn get(&self, path: &str) -> Value {
+        let answer = self.request(Method::GET, path, &self.token, None).await;
+        assert_eq!(answer.status(), 200, "GET {path}");
+        answer.json().await.expect("JSON")
+    }
+
+    /// Registers a device.
+    pub async fn device(&self, id: &str) -> Device {
+        self.device_of(id, &self.token).await
+    }
+
+    pub async fn device_of(&self, id: &str, token: &str) -> Device {
+        let body = json!({ "device_id": id, "nombre": id, "tipo": "prueba" });
+        let answer = self.request(Method::POST, "/api/v1/sensores", token, Some(body)).await;
+        assert_eq!(answer.status(), 201, "register {id}");
+        let body: Value = answer.json().await.expect("JSON");
+        Device {
+            id_sensor: body["sensor"]["id_sensor"].as_i64().expect("a key"),
+            id: id.to_owned(),
+            token: body["credenciales"]["token"].as_str().expect("a token").to_owned(),
+        }
+    }
+
+    /// The readings of a device, oldest first.
+    pub async fn readings(&self, device: &Device) -> Vec<Value> {
+        let mut all: Vec<Value> = Vec::new();
+        let mut from = "1970-01-01T00:00:00Z".to_owned();
+        loop {
+            let path =
+                format!("/api/v1/sensores/{}/lecturas?orden=asc&limit=1000&desde={from}", device.id_sensor);
+            let page = self.get(&path).await;
+            let page = page.as_array().expect("an array").clone();
+            // `desde` is inclusive: the last of one page is the first of the next.
+            let new: Vec<Value> = page.iter().filter(|l| !all.contains(l)).cloned().collect();
+            all.extend(new);
+            if page.len() < 1_000 {
+                return all;
+            }
+            from = page[page.len() - 1]["timestamp"].as_str().expect("a moment").to_owned();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
