@@ -1,9 +1,8 @@
-//! Hands the build date to `domain::clock`: the newest moment of the sources (or
-//! `SOURCE_DATE_EPOCH`, for a reproducible build), so that two builds of one tree agree and an
-//! incremental build is not stale for having been built an hour ago.
+//! Hands the build date to `domain::clock`: `SOURCE_DATE_EPOCH` for a reproducible build, else when
+//! `Cargo.lock` was last written, which no later clock can be before.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 fn main() {
     println!("cargo::rerun-if-env-changed=SOURCE_DATE_EPOCH");
@@ -16,5 +15,5 @@ fn main() {
 /// Seconds since the epoch when `file` was last written; 0 when that cannot be known.
 fn newest(file: &Path) -> u64 {
     let modified = file.metadata().and_then(|m| m.modified()).unwrap_or(UNIX_EPOCH);
-    modified.min(SystemTime::now()).duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    modified.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }

@@ -126,10 +126,11 @@ async fn resolved(
     id: i64,
     body: &Bytes,
 ) -> Result<axum::Json<Resolved>, Problem> {
-    let resolve: Resolve = match body.is_empty() {
-        true => Resolve::default(),
-        false => serde_json::from_slice(body)
-            .map_err(|e| Problem::field("", "El cuerpo no tiene la forma esperada.", e.to_string()))?,
+    let resolve: Resolve = if body.is_empty() {
+        Resolve::default()
+    } else {
+        serde_json::from_slice(body)
+            .map_err(|e| Problem::field("", "El cuerpo no tiene la forma esperada.", e.to_string()))?
     };
     if resolve.notas.as_ref().is_some_and(|n| n.chars().count() > 2_000 || n.contains('\0')) {
         return Err(Problem::field("notas", "Como máximo 2000 caracteres.", "At most 2000 characters."));

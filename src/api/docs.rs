@@ -44,7 +44,7 @@ pub(super) fn base() -> OpenApi {
 }
 
 /// `/docs` and `/openapi.json`; the assets are in the binary.
-pub(super) fn ui(openapi: OpenApi) -> Router<State> {
+pub(super) fn ui(openapi: &OpenApi) -> Router<State> {
     let document = openapi.clone();
     let config = Config::from("/openapi.json").validator_url("none").persist_authorization(true);
     let swagger: Router<State> = SwaggerUi::new(PATH).config(config).into();

@@ -108,6 +108,7 @@ async fn measure(request: Request, next: Next) -> Response {
     response
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the layer's signature")]
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
     let what = panic.downcast_ref::<&str>().map(ToString::to_string);
     let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();

@@ -154,7 +154,7 @@ pub fn router(state: State) -> Router {
     let routes = routes
         // The older path of the front end.
         .route("/sensores/live", axum::routing::get(live::live))
-        .merge(docs::ui(openapi))
+        .merge(docs::ui(&openapi))
         .fallback(|| async { problem::Problem::not_found() });
     let routes = middleware::around(routes, &state).with_state(state);
     // A layer inside a Router runs after routing: what changes the path stands in front of it.

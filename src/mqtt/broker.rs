@@ -22,6 +22,9 @@ use crate::ingest::{Ingest, Mensaje};
 use crate::realtime::{Evento, Hub, Presencia, Que};
 use crate::store::Store;
 
+/// Refusals told in one message; the store has them all.
+const MAX_MOTIVOS: usize = 20;
+
 /// The settings of the broker, as the configuration has them.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -201,22 +204,7 @@ impl Compartido {
         if rechazos.is_empty() {
             return;
         }
-        #[derive(serde::Serialize)]
-        struct Motivo<'a> {
-            motivo: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            variable: Option<&'a str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            timestamp: Option<crate::domain::Timestamp>,
-            contenido: &'a str,
-        }
-        /// Refusals told in one message; the store has them all.
-        const MAX: usize = 20;
-        fn motivo(r: &Rechazo) -> Motivo<'_> {
-            let (motivo, variable) = (r.motivo.as_str(), r.variable.as_deref());
-            Motivo { motivo, variable, timestamp: r.ts, contenido: &r.contenido }
-        }
-        let dichos: Vec<_> = rechazos.iter().take(MAX).map(motivo).collect();
+        let dichos: Vec<_> = rechazos.iter().take(MAX_MOTIVOS).map(motivo).collect();
         let cuerpo = serde_json::json!({ "rechazos": dichos, "total": rechazos.len() });
         let topic = format!("sensores/{}/errores", sensor.device_id);
         self.avisa(Publicacion::del_servidor(topic, cuerpo.to_string(), Qos::Uno, false)).await;
@@ -265,4 +253,20 @@ impl Compartido {
         gauge!("alertrace_mqtt_sessions").set(u32::try_from(self.sessions.cuantas()).unwrap_or(u32::MAX));
         gauge!("alertrace_mqtt_connections").set(u32::try_from(self.conexiones.len()).unwrap_or(u32::MAX));
     }
+}
+
+/// A refusal, as `errores` tells it.
+#[derive(serde::Serialize)]
+struct Motivo<'a> {
+    motivo: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variable: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<crate::domain::Timestamp>,
+    contenido: &'a str,
+}
+
+fn motivo(r: &Rechazo) -> Motivo<'_> {
+    let (motivo, variable) = (r.motivo.as_str(), r.variable.as_deref());
+    Motivo { motivo, variable, timestamp: r.ts, contenido: &r.contenido }
 }

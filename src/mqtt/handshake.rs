@@ -80,7 +80,10 @@ where
         tracing::error!(client_id, "a connection's task panicked");
         Fin::Cortada(super::protocol::Cierre::Interno)
     });
-    tracing::debug!(ip = %origen.ip, client_id, ?fin, "disconnected");
+    match &fin {
+        Fin::Violacion(que) => tracing::info!(ip = %origen.ip, client_id, que, "a client broke the protocol"),
+        fin => tracing::debug!(ip = %origen.ip, client_id, ?fin, "disconnected"),
+    }
     let ultimas = AssertUnwindSafe(async { conexion.despide(&fin) }).catch_unwind().await.unwrap_or_default();
     let resto = conexion.resto();
     let testamento = testamento.filter(|_| quiere_testamento(&fin));

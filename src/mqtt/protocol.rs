@@ -105,15 +105,12 @@ pub(super) enum Razon {
 /// Why a connection ends, with the code of MQTT 5's DISCONNECT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cierre {
-    Malformado,
     Protocolo,
     NoAutorizado,
     Apagado,
     KeepAlive,
     Relevada,
     TopicInvalido,
-    DemasiadoGrande,
-    Administrativo,
     Interno,
     /// A token that signed in has expired.
     Caducada,
@@ -128,7 +125,6 @@ pub(super) enum Rechazo {
     NoDisponible,
     MetodoInvalido,
     TestamentoInvalido,
-    Malformado,
 }
 
 /// What CONNACK tells a client that is let in.
@@ -353,7 +349,6 @@ impl Protocol {
                 Rechazo::NoDisponible => ConnectReasonCode::ServerUnavailable,
                 Rechazo::MetodoInvalido => ConnectReasonCode::BadAuthenticationMethod,
                 Rechazo::TestamentoInvalido => ConnectReasonCode::TopicNameInvalid,
-                Rechazo::Malformado => ConnectReasonCode::MalformedPacket,
             };
             let packet = v5_0::Connack::builder().session_present(false).reason_code(code).build();
             self.send(packet.map(Into::into), out);
@@ -487,15 +482,12 @@ impl Protocol {
             return;
         }
         let code = match cierre {
-            Cierre::Malformado => DisconnectReasonCode::MalformedPacket,
             Cierre::Protocolo => DisconnectReasonCode::ProtocolError,
             Cierre::NoAutorizado => DisconnectReasonCode::NotAuthorized,
             Cierre::Apagado => DisconnectReasonCode::ServerShuttingDown,
             Cierre::KeepAlive => DisconnectReasonCode::KeepAliveTimeout,
             Cierre::Relevada => DisconnectReasonCode::SessionTakenOver,
             Cierre::TopicInvalido => DisconnectReasonCode::TopicNameInvalid,
-            Cierre::DemasiadoGrande => DisconnectReasonCode::PacketTooLarge,
-            Cierre::Administrativo => DisconnectReasonCode::AdministrativeAction,
             Cierre::Interno => DisconnectReasonCode::UnspecifiedError,
             Cierre::Caducada => DisconnectReasonCode::MaximumConnectTime,
         };

@@ -34,7 +34,7 @@ const SEGMENTO: (usize, usize) = (1 << 20, 4);
 const PREFIJO: &str = "t/";
 
 /// How links are made; a closure, since rumqttd's event type has no public name.
-type Enlaza = dyn Fn(&str) -> Result<(LinkTx, LinkRx), LinkError> + Send + Sync;
+type Enlaza = dyn Fn(&str) -> Result<(LinkTx, LinkRx), Box<LinkError>> + Send + Sync;
 
 /// A handle to the router; cheap to clone.
 #[derive(Clone)]
@@ -109,7 +109,7 @@ impl Router {
         };
         let eventos = Nucleo::new(0, config).spawn();
         let enlaza = move |nombre: &str| {
-            let (tx, rx, _) = LinkBuilder::new(nombre, eventos.clone()).build()?;
+            let (tx, rx, _) = LinkBuilder::new(nombre, eventos.clone()).build().map_err(Box::new)?;
             Ok((tx, rx))
         };
         let (mut tx, rx) = enlaza("server").map_err(std::io::Error::other)?;
@@ -258,7 +258,7 @@ impl Receptor {
                     match mensaje {
                         Some(mensaje) => return Some((numero, mensaje)),
                         None => {
-                            counter!("alertrace_mqtt_messages_dropped_total", "reason" => "lag").increment(1)
+                            counter!("alertrace_mqtt_messages_dropped_total", "reason" => "lag").increment(1);
                         }
                     }
                 }

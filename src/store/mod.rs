@@ -138,7 +138,7 @@ impl Store {
             }
         );
         let uno: Uno =
-            on!(&mut tx, |db| { sqlx::query_as("SELECT CAST(1 AS BIGINT) AS uno").fetch_one(db).await })?;
+            on!(&mut tx, |db| sqlx::query_as("SELECT CAST(1 AS BIGINT) AS uno").fetch_one(db).await)?;
         debug_assert_eq!(uno.uno, 1);
         tx.commit().await
     }

@@ -130,3 +130,15 @@ pub async fn by_user_id(tx: &mut Tx, user_id: &str) -> Result<Option<Trabajador>
         ruc: f.ruc,
     }))
 }
+
+/// Deactivates or activates everybody, so that a test of sign-in need not know SQL.
+///
+/// # Errors
+/// `Unavailable`.
+#[cfg(test)]
+pub(crate) async fn set_all_active(tx: &mut Tx, activo: bool) -> Result<()> {
+    on!(tx, |db| {
+        sqlx::query("UPDATE trabajadores SET activo = $1").bind(activo).execute(db).await.map(drop)
+    })?;
+    Ok(())
+}

@@ -110,8 +110,8 @@ async fn the_same_reading_twice_is_stored_once_and_acknowledged_twice() {
     let server = Server::start().await;
     let device = server.device("s1").await;
     let mut client = Client::device(&server.mqtt, 5, &device).await;
-    let now = chrono::DateTime::from(std::time::SystemTime::now()) as chrono::DateTime<chrono::Utc>;
-    let reading = |extra: &str| format!("{{\"timestamp\":\"{}\"{extra}}}", now.to_rfc3339());
+    let now = alertrace::domain::Clock::now(&alertrace::domain::SystemClock);
+    let reading = |extra: &str| format!("{{\"timestamp\":\"{now}\"{extra}}}");
     for pid in 1..3 {
         assert_eq!(client.publish("sensores/s1/data", pid, &reading(",\"temperatura\":20")).await, 0);
     }

@@ -13,8 +13,7 @@ async fn a_killed_process_loses_no_acknowledged_reading() {
     let device = server.device("s1").await;
     let mut acknowledged: HashSet<i64> = HashSet::new();
     // Ten minutes ago, so that the moments are in order and none is ahead of the clock.
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-    let start = i64::try_from(now.as_millis()).expect("milliseconds") - 600_000;
+    let start = alertrace::domain::Clock::now(&alertrace::domain::SystemClock).micros() / 1_000 - 600_000;
     let mut sent: i64 = 0;
     for round in 0..ROUNDS {
         let mut client = Client::device(&server.mqtt, 4, &device).await;

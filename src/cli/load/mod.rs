@@ -2,6 +2,7 @@
 //!
 //! Against Alertrace it registers its devices by REST and, with `--verify`, reads back every
 //! acknowledged (device, timestamp); against any other broker it publishes anonymously.
+#![expect(clippy::cast_precision_loss, reason = "counts and rates for a person to read")]
 
 mod client;
 mod site;

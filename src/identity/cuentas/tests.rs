@@ -124,8 +124,7 @@ async fn an_account_without_an_empresa_sees_nothing() {
 /// Deactivates or activates everybody.
 async fn activa(b: &Banco, activo: bool) {
     let mut tx = b.store.write().await.unwrap();
-    let store::Tx::Sqlite(db) = &mut tx else { unreachable!("the bench is SQLite") };
-    sqlx::query("UPDATE trabajadores SET activo = $1").bind(activo).execute(&mut **db).await.unwrap();
+    trabajadores::set_all_active(&mut tx, activo).await.unwrap();
     tx.commit().await.unwrap();
 }
 

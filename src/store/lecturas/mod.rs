@@ -117,7 +117,7 @@ pub async fn newest(tx: &mut Tx) -> Result<Option<Timestamp>> {
         }
     );
     let maximo: Maximo =
-        on!(tx, |db| { sqlx::query_as("SELECT MAX(ts) AS ts FROM ultimas_lecturas").fetch_one(db).await })?;
+        on!(tx, |db| sqlx::query_as("SELECT MAX(ts) AS ts FROM ultimas_lecturas").fetch_one(db).await)?;
     Ok(maximo.ts.map(Timestamp::clamped))
 }
 

@@ -120,8 +120,10 @@ impl Server {
     /// Asks it to stop; answers its exit code and how long it took.
     pub async fn terminate(&mut self) -> (Option<i32>, Duration) {
         let start = std::time::Instant::now();
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+        // The server's own process, which is not our child where the test wraps it.
+        let lock = std::fs::read_to_string(self.data_dir().join("alertrace.lock")).expect("the lock file");
+        let pid = lock.trim();
+        assert!(Command::new("kill").args(["-TERM", pid]).status().expect("kill runs").success());
         loop {
             if let Some(status) = self.child.try_wait().expect("it can be waited for") {
                 return (status.code(), start.elapsed());
@@ -193,7 +195,7 @@ impl Server {
             if page.len() < 1_000 {
                 return all;
             }
-            from = page[page.len() - 1]["timestamp"].as_str().expect("a moment").to_owned();
+            page[page.len() - 1]["timestamp"].as_str().expect("a moment").clone_into(&mut from);
         }
     }
 }
