@@ -59,7 +59,7 @@ async fn no_puback_is_written_before_its_commit_is_synced() {
     let trace = dir.path().join("trace");
     let output = trace.to_str().expect("UTF-8").to_owned();
     let calls = "trace=fsync,fdatasync,read,readv,recvfrom,write,writev,sendto";
-    let args = ["-f", "-y", "-s", "64", "-e", calls, "-o", &output];
+    let args = ["-f", "-yy", "-s", "64", "-e", calls, "-o", &output];
     let mut server = Server::start_with(|inner| Server::wrapped("strace", &args, &inner)).await;
     let device = server.device("s1").await;
     let mut client = Client::device(&server.mqtt, 4, &device).await;
