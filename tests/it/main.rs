@@ -1,9 +1,12 @@
 //! Everything that a user would notice, over real sockets against the real binary.
 
 mod alerts;
+mod api;
 mod architecture;
+mod broker;
 mod clients;
 mod crash;
+mod demo;
 mod refusals;
 mod shutdown;
 mod support;
