@@ -29,7 +29,7 @@ pub enum Error {
     #[error(transparent)]
     Secret(#[from] config::secrets::Error),
     /// An address that cannot be had.
-    #[error("cannot listen on {address} for {what}: {source}")]
+    #[error("cannot listen on {address} for {what}")]
     Listen {
         /// `http.listen` or `mqtt.listen`.
         what: &'static str,

@@ -117,6 +117,18 @@ fn load(file: File, path: &Path) -> Result<JwtSecret, Error> {
     Ok(JwtSecret(SecretString::from(secret)))
 }
 
+/// The directory, made for its owner alone: everything that the site said is in it.
+#[cfg(unix)]
+fn private_dir(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+#[cfg(not(unix))]
+fn private_dir(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)
+}
+
 #[cfg(unix)]
 fn exposed_mode(metadata: &fs::Metadata) -> Option<u32> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -131,7 +143,7 @@ fn exposed_mode(_metadata: &fs::Metadata) -> Option<u32> {
 }
 
 fn generate(data_dir: &Path, path: &Path) -> Result<(), Error> {
-    fs::create_dir_all(data_dir).map_err(io_error("create", data_dir))?;
+    private_dir(data_dir).map_err(io_error("create", data_dir))?;
     let mut random = [0_u8; 32];
     getrandom::fill(&mut random).map_err(Error::Random)?;
 

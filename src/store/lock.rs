@@ -16,7 +16,9 @@ impl FileLock {
     pub(super) fn take(path: &Path) -> Result<Self> {
         let unavailable = |e| Error::Unavailable(sqlx::Error::Io(e));
         if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir).map_err(unavailable)?;
+            use std::os::unix::fs::DirBuilderExt as _;
+            // For its owner alone: everything that the site said is in it.
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unavailable)?;
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
@@ -29,5 +31,24 @@ impl FileLock {
         file.set_len(0).map_err(unavailable)?;
         writeln!(file, "{}", std::process::id()).map_err(unavailable)?;
         Ok(Self(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_in_a_directory_of_the_owners_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data").join("alertrace.lock");
+        let first = FileLock::take(&path).unwrap();
+        assert!(matches!(FileLock::take(&path), Err(Error::Locked(p)) if p == path));
+        drop(first);
+        FileLock::take(&path).unwrap();
+        let mode = path.parent().unwrap().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{mode:o}");
     }
 }
