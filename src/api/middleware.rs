@@ -43,7 +43,12 @@ pub(super) fn around(routes: Router<State>, state: &State) -> Router<State> {
     let layers = ServiceBuilder::new()
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
-        .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
+        // A browser's WebSocket carries its token in the subprotocol list.
+        .layer(SetSensitiveRequestHeadersLayer::new([
+            header::AUTHORIZATION,
+            header::COOKIE,
+            header::SEC_WEBSOCKET_PROTOCOL,
+        ]))
         .layer(trace)
         .layer(from_fn(measure))
         .layer(cors(settings.allowed_origins.clone()))
@@ -96,11 +101,25 @@ async fn no_frames(request: Request, next: Next) -> Response {
     response
 }
 
+/// A method as a label: a client may invent as many as it likes.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
 /// Times requests by route template, so that no label is unbounded.
 async fn measure(request: Request, next: Next) -> Response {
     let start = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
-    let method = request.method().to_string();
+    let method = method_label(request.method());
     let response = next.run(request).await;
     let status = response.status().as_u16().to_string();
     histogram!("alertrace_http_request_seconds", "method" => method, "route" => route, "status" => status)
@@ -134,6 +153,12 @@ mod tests {
         let request = Request::builder().uri("/").header(header::ORIGIN, origin).body(Body::empty()).unwrap();
         let response = routes.oneshot(request).await.unwrap();
         response.headers().get(header::ACCESS_CONTROL_ALLOW_ORIGIN).cloned()
+    }
+
+    #[test]
+    fn an_invented_method_makes_no_label() {
+        assert_eq!(method_label(&Method::PATCH), "PATCH");
+        assert_eq!(method_label(&Method::from_bytes(b"METODO1").unwrap()), "other");
     }
 
     #[tokio::test]

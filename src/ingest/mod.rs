@@ -8,6 +8,8 @@ mod batcher;
 pub mod decode;
 mod lote;
 mod mensaje;
+#[cfg(test)]
+mod tests;
 mod vivo;
 mod writer;
 

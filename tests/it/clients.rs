@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
+use crate::alerts::{live, next};
 use crate::support::{Device, Server, client_dir};
 
 async fn run(mut command: Command, what: &str) -> Output {
@@ -68,46 +69,76 @@ async fn mosquitto_clients_publish_and_hear_in_both_versions_at_every_qos() {
     }
 }
 
+/// What each client must do: publish in both versions at every QoS and be read back over REST and seen
+/// on the WebSocket; then make an alert appear, rise and close.
+async fn publishes_everywhere(server: &Server, device: &Device, publish: impl AsyncFn(&str, &str, f64)) {
+    let mut socket = live(server).await;
+    next(&mut socket, "snapshot").await;
+    let mut value = 20.0;
+    for version in ["4", "5"] {
+        for qos in ["0", "1", "2"] {
+            value += 0.5;
+            publish(version, qos, value).await;
+            reads_back(server, device, value).await;
+            assert_eq!(next(&mut socket, "sensor_update").await["data"]["temperatura"], value);
+        }
+    }
+    for value in [36.0, 50.0, 20.0, 20.0, 20.0] {
+        publish("5", "1", value).await;
+    }
+    for accion in ["creada", "actualizada", "resuelta"] {
+        assert_eq!(next(&mut socket, "alerta").await["accion"], accion);
+    }
+}
+
+#[tokio::test]
+async fn mosquitto_pub_makes_an_alert_appear_rise_and_close() {
+    let server = Server::start().await;
+    let device = server.device("mosq").await;
+    let (host, port) = host_port(&server.mqtt);
+    publishes_everywhere(&server, &device, async |version, qos, value| {
+        let version = if version == "5" { "mqttv5" } else { "mqttv311" };
+        let payload = format!("{{\"temperatura\":{value}}}");
+        let mut publish = Command::new("mosquitto_pub");
+        publish.args(["-h", host, "-p", port, "-V", version, "-q", qos, "-i", "mosq"]);
+        publish.args(["-u", "mosq", "-P", &device.token, "-t", "sensores/mosq/data", "-m", &payload]);
+        run(publish, "mosquitto_pub").await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn paho_mqtt_publishes_in_both_versions_at_every_qos() {
     let server = Server::start().await;
     let device = server.device("paho").await;
     let (host, port) = host_port(&server.mqtt);
-    let mut value = 20.0;
-    for version in ["4", "5"] {
-        for qos in ["0", "1", "2"] {
-            value += 0.5;
-            let mut python = Command::new("python3");
-            python.env("PYTHONPATH", client_dir().join("python"));
-            python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/paho_publish.py"));
-            python.args([host, port, version, qos, "paho", &device.token, &value.to_string()]);
-            run(python, "paho-mqtt").await;
-            reads_back(&server, &device, value).await;
-        }
-    }
+    publishes_everywhere(&server, &device, async |version, qos, value| {
+        let mut python = Command::new("python3");
+        python.env("PYTHONPATH", client_dir().join("python"));
+        python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/paho_publish.py"));
+        python.args([host, port, version, qos, "paho", &device.token, &value.to_string()]);
+        run(python, "paho-mqtt").await;
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn mqtt_from_npm_publishes_in_both_versions_at_every_qos() {
     let server = Server::start().await;
     let device = server.device("npm").await;
-    let mut value = 20.0;
-    for version in ["4", "5"] {
-        for qos in ["0", "1", "2"] {
-            value += 0.5;
-            let mut node = Command::new("node");
-            node.env("NODE_PATH", client_dir().join("node_modules"));
-            node.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/npm_publish.cjs"));
-            node.args([
-                &format!("mqtt://{}", server.mqtt),
-                version,
-                qos,
-                "npm",
-                &device.token,
-                &value.to_string(),
-            ]);
-            run(node, "mqtt (npm)").await;
-            reads_back(&server, &device, value).await;
-        }
-    }
+    publishes_everywhere(&server, &device, async |version, qos, value| {
+        let mut node = Command::new("node");
+        node.env("NODE_PATH", client_dir().join("node_modules"));
+        node.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/npm_publish.cjs"));
+        node.args([
+            &format!("mqtt://{}", server.mqtt),
+            version,
+            qos,
+            "npm",
+            &device.token,
+            &value.to_string(),
+        ]);
+        run(node, "mqtt (npm)").await;
+    })
+    .await;
 }

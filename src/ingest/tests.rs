@@ -1,0 +1,181 @@
+//! The writer against a store of the test's own, with a clock that the test moves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Ajustes, Ingest, Mensaje, Resultado, Salud};
+use crate::domain::{
+    BUILD_DATE, DeviceId, EstadoAlerta, Lectura, ManualClock, Motivo, SensorRef, Timestamp, Valores, Variable,
+};
+use crate::realtime::Hub;
+use crate::store::{self, Store, sensores};
+
+struct Banco {
+    ingest: Ingest,
+    store: Store,
+    clock: Arc<ManualClock>,
+    sensor: SensorRef,
+    drena: CancellationToken,
+    escritor: tokio::task::JoinHandle<()>,
+    _dir: tempfile::TempDir,
+}
+
+async fn banco() -> Banco {
+    let dir = tempfile::tempdir().unwrap();
+    let options = store::Options { readers: 2, busy_timeout: Duration::from_secs(5) };
+    let store = Store::open_sqlite(&dir.path().join("t.db"), options).await.unwrap();
+    let clock = Arc::new(ManualClock::new(BUILD_DATE.plus(Duration::from_secs(1_000_000))));
+    let device_id = DeviceId::new("s1").unwrap();
+    let mut tx = store.write().await.unwrap();
+    let empresa =
+        store::empresas::Nueva { ruc: "20123456789", razon_social: "Uno", email: None, telefono: None };
+    let id_empresa = store::empresas::create(&mut tx, empresa, BUILD_DATE).await.unwrap();
+    let nuevo = sensores::Nuevo {
+        id_empresa,
+        device_id: &device_id,
+        nombre: "s1",
+        tipo: "t",
+        id_cultivo: None,
+        intervalo_lectura: 300,
+        ubicacion_sensor: None,
+        coordenadas_lat: None,
+        coordenadas_lng: None,
+        credencial: &[0; 32],
+    };
+    let id_sensor = sensores::create(&mut tx, &nuevo, BUILD_DATE).await.unwrap();
+    tx.commit().await.unwrap();
+    let ajustes =
+        Ajustes { cola: 100, lote: 50, rechazos_por_sensor: 10, rechazos_dias: Duration::from_secs(86_400) };
+    let drena = CancellationToken::new();
+    let (ingest, escritor) =
+        Ingest::start(store.clone(), Hub::default(), clock.clone(), ajustes, drena.clone()).await.unwrap();
+    let sensor = SensorRef { id_sensor, id_empresa, device_id };
+    Banco { ingest, store, clock, sensor, drena, escritor: tokio::spawn(escritor), _dir: dir }
+}
+
+impl Banco {
+    fn mensaje(&self, temperatura: f64, ts: Option<Timestamp>) -> Mensaje {
+        use crate::domain::Clock as _;
+        let mut valores = Valores::new();
+        valores.set(Variable::TEMPERATURA, temperatura);
+        let lecturas = vec![Lectura { ts, valores }];
+        let (sensor, recibido) = (self.sensor.clone(), self.clock.now());
+        Mensaje { sensor, lecturas, rechazos: Vec::new(), recibido, dup: false, por_rutear: None }
+    }
+
+    async fn manda(&self, mensaje: Mensaje) -> Resultado {
+        self.ingest.submit(mensaje).await.unwrap().await.unwrap()
+    }
+
+    async fn guardadas(&self) -> usize {
+        let mut tx = self.store.read().await.unwrap();
+        let orden = store::lecturas::Orden::Ascendente;
+        let id = self.sensor.id_sensor;
+        let filas =
+            store::lecturas::page(&mut tx, id, Timestamp::MIN, Timestamp::MAX, orden, 10_000).await.unwrap();
+        filas.len()
+    }
+
+    async fn alertas(&self, estado: EstadoAlerta) -> Vec<crate::domain::Alerta> {
+        let alcance = sensores::Alcance { id_empresa: self.sensor.id_empresa, id_trabajador: None };
+        let filtro = store::alertas::Filtro { estado: Some(estado), ..store::alertas::Filtro::default() };
+        let mut tx = self.store.read().await.unwrap();
+        store::alertas::list(&mut tx, alcance, &filtro, 100, 0).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn readings_without_a_timestamp_are_unique_and_a_redelivery_counts_once() {
+    let b = banco().await;
+    // The clock stands: all arrive in one microsecond.
+    for n in 0..5 {
+        assert_eq!(b.manda(b.mensaje(20.0 + f64::from(n), None)).await.aceptadas, 1);
+    }
+    assert_eq!(b.guardadas().await, 5);
+    b.clock.advance(Duration::from_secs(100));
+    let otra_vez = Mensaje { dup: true, ..b.mensaje(22.0, None) };
+    assert_eq!(b.manda(otra_vez.clone()).await.duplicadas, 1);
+    assert_eq!(b.guardadas().await, 5);
+    // After two minutes it is a reading of its own.
+    b.clock.advance(Duration::from_secs(100));
+    let tarde = Mensaje { recibido: crate::domain::Clock::now(&*b.clock), ..otra_vez };
+    assert_eq!(b.manda(tarde).await.aceptadas, 1);
+    assert_eq!(b.guardadas().await, 6);
+}
+
+#[tokio::test]
+async fn a_row_that_the_database_refuses_does_not_hold_up_the_rest() {
+    let b = banco().await;
+    let nadie = SensorRef { id_sensor: 999, ..b.sensor.clone() };
+    let mut respuestas = Vec::new();
+    for n in 0..20 {
+        let mut mensaje = b.mensaje(20.0 + f64::from(n) / 10.0, None);
+        if n == 7 {
+            mensaje.sensor = nadie.clone();
+        }
+        respuestas.push(b.ingest.submit(mensaje).await.unwrap());
+    }
+    for (n, respuesta) in respuestas.into_iter().enumerate() {
+        let resultado = respuesta.await.unwrap();
+        if n == 7 {
+            assert!(resultado.rechazado());
+            assert_eq!(resultado.rechazos[0].motivo, Motivo::Almacen);
+        } else {
+            assert_eq!(resultado.aceptadas, 1, "message {n}");
+        }
+    }
+    assert_eq!(b.guardadas().await, 19);
+}
+
+#[tokio::test]
+async fn an_old_excursion_is_history_and_does_not_move_the_newest() {
+    use crate::domain::Clock as _;
+    let b = banco().await;
+    let ahora = b.clock.now();
+    b.manda(b.mensaje(20.0, Some(ahora))).await;
+    b.manda(b.mensaje(50.0, Some(ahora.minus(Duration::from_secs(600))))).await;
+    assert!(b.alertas(EstadoAlerta::Pendiente).await.is_empty());
+    let cerradas = b.alertas(EstadoAlerta::Resuelta).await;
+    assert!(cerradas.len() == 1 && cerradas[0].historica, "{cerradas:?}");
+    let mut tx = b.store.read().await.unwrap();
+    let ultima = store::lecturas::latest_of(&mut tx, b.sensor.id_sensor).await.unwrap().unwrap();
+    assert_eq!(ultima.ts, ahora);
+}
+
+#[tokio::test]
+async fn nothing_is_answered_while_the_clock_is_wrong() {
+    let b = banco().await;
+    let buena = crate::domain::Clock::now(&*b.clock);
+    b.clock.set(Timestamp::MIN);
+    let respuesta = b.ingest.submit(b.mensaje(20.0, Some(buena))).await.unwrap();
+    let mut respuesta = std::pin::pin!(respuesta);
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut respuesta).await.is_err());
+    assert!(matches!(b.ingest.salud(), Salud::RelojIncorrecto(_)));
+    b.clock.set(buena);
+    assert_eq!(respuesta.await.unwrap().aceptadas, 1);
+    assert_eq!(b.ingest.salud(), Salud::Listo);
+}
+
+#[tokio::test]
+async fn what_was_taken_is_committed_before_the_writer_ends_and_refusals_are_trimmed() {
+    let b = banco().await;
+    let mut respuestas = Vec::new();
+    for n in 0..30 {
+        let mut mensaje = b.mensaje(20.0 + f64::from(n) / 10.0, None);
+        let rechazo = crate::domain::Rechazo::new(Motivo::FueraDeRango, Some("ph_suelo"), None, "99");
+        mensaje.rechazos.push(rechazo);
+        respuestas.push(b.ingest.submit(mensaje).await.unwrap());
+    }
+    b.drena.cancel();
+    for respuesta in respuestas {
+        assert_eq!(respuesta.await.unwrap().aceptadas, 1);
+    }
+    let cerrado = b.mensaje(1.0, None);
+    assert!(b.ingest.submit(cerrado).await.is_err() || b.escritor.is_finished());
+    assert_eq!(b.guardadas().await, 30);
+    let mut tx = b.store.read().await.unwrap();
+    let rechazos = store::rechazos::list(&mut tx, b.sensor.id_sensor, 100, 0).await.unwrap();
+    assert_eq!(rechazos.len(), 10, "the newest ten are kept");
+}
