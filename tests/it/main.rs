@@ -9,4 +9,5 @@ mod crash;
 mod demo;
 mod refusals;
 mod shutdown;
+mod store;
 mod support;

@@ -1,0 +1,95 @@
+//! What devices notice when the database is held by somebody else, and what hangs on its rows.
+
+use std::io::Write as _;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
+
+use crate::support::{Client, Server};
+
+/// Runs Python against the server's database; it ends when its standard input closes.
+fn python(server: &Server, code: &str) -> Child {
+    let prelude =
+        "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)\n";
+    let mut child = Command::new("python3")
+        .args(["-c", &format!("{prelude}{code}\nprint('done', flush=True)\nsys.stdin.read()")])
+        .arg(server.data_dir().join("alertrace.db"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 runs");
+    let mut line = String::new();
+    let stdout = child.stdout.take().expect("piped");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("text");
+    assert_eq!(line, "done\n");
+    child
+}
+
+#[tokio::test]
+async fn a_locked_database_holds_acknowledgements_back_and_the_device_with_them() {
+    let server = Server::start().await;
+    let device = server.device("s1").await;
+    let client = Client::device(&server.mqtt, 4, &device).await;
+    let mut holder = python(&server, "db.execute('BEGIN IMMEDIATE')");
+
+    // More than the window (256) and every buffer between: the broker stops reading.
+    let ballast = "0".repeat(300);
+    let mut batch = Vec::new();
+    for n in 1..=60_000_u16 {
+        let payload = format!("{{\"temperatura\":20,\"relleno\":0.{ballast}{n}}}");
+        batch.extend(client.publish_packet("sensores/s1/data", 1, n, payload.as_bytes()));
+    }
+    let (mut lee, mut escribe) = client.stream.into_split();
+    let sender = tokio::spawn(async move { escribe.write_all(&batch).await.map(|()| escribe) });
+    let mut byte = [0; 1];
+    let waited = timeout(Duration::from_secs(2), lee.peek(&mut byte)).await;
+    assert!(waited.is_err(), "nothing is acknowledged while nothing can be stored");
+    assert!(!sender.is_finished(), "the broker stopped reading");
+    assert!(server.readings(&device).await.is_empty());
+
+    // Let go: what was sent is acknowledged.
+    holder.stdin.take().expect("piped").flush().expect("a pipe");
+    holder.wait().expect("it ends");
+    let mut acks = vec![0; 4 * 60_000];
+    let all = timeout(Duration::from_secs(60), tokio::io::AsyncReadExt::read_exact(&mut lee, &mut acks));
+    all.await.expect("in time").expect("every PUBACK");
+    sender.await.expect("it ends").expect("everything was taken");
+    for (n, ack) in (1..=60_000_u16).zip(acks.chunks(4)) {
+        assert_eq!(ack, [0x40, 2, n.to_be_bytes()[0], n.to_be_bytes()[1]]);
+    }
+}
+
+#[tokio::test]
+async fn only_legacy_lets_in_a_device_that_never_had_a_token() {
+    let forget = "db.execute('UPDATE sensores SET credencial = NULL, credencial_emitida = NULL')";
+    for (legacy, code) in [("true", 0), ("false", 0x86)] {
+        let server = Server::start_with(|mut command| {
+            command.env("ALERTRACE__MQTT__LEGACY", legacy);
+            command
+        })
+        .await;
+        server.device("viejo").await;
+        let mut editor = python(&server, forget);
+        drop(editor.stdin.take());
+        editor.wait().expect("it ends");
+        assert_eq!(Client::connect(&server.mqtt, 5, "viejo", "viejo", "").await.1, code, "legacy = {legacy}");
+        assert_eq!(Client::connect(&server.mqtt, 5, "viejo", "viejo", "algo").await.1, 0x86);
+    }
+}
+
+#[tokio::test]
+async fn answers_are_compressed_and_carry_their_request_id() {
+    let server = Server::start().await;
+    let http = reqwest::Client::builder().gzip(false).build().expect("a client");
+    let answer = http
+        .get(format!("http://{}/openapi.json", server.http))
+        .header("accept-encoding", "gzip")
+        .header("x-request-id", "mine")
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(answer.headers()["x-request-id"], "mine");
+    assert_eq!(answer.headers()["content-encoding"], "gzip");
+}
