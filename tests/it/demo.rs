@@ -10,7 +10,7 @@ use tokio::process::Command;
 #[tokio::test]
 async fn the_demo_prints_a_login_that_works_and_sensors_that_send() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_alertrace"))
-        .args(["demo", "--seconds", "20"])
+        .args(["demo", "--seconds", "60"])
         .env("ALERTRACE__HTTP__LISTEN", "127.0.0.1:0")
         .env("ALERTRACE__MQTT__LISTEN", "127.0.0.1:0")
         .stdout(Stdio::piped())
@@ -37,10 +37,11 @@ async fn the_demo_prints_a_login_that_works_and_sensors_that_send() {
     assert_eq!(answer.status(), 200);
     let token =
         answer.json::<Value>().await.expect("JSON")["access_token"].as_str().expect("a token").to_owned();
-    for _ in 0..100 {
+    for _ in 0..300 {
         let request = http.get(format!("{api}/sensores/with-readings")).bearer_auth(&token);
         let sensores: Value = request.send().await.expect("an answer").json().await.expect("JSON");
-        let sending = |s: &&Value| s["conexion"] == "online" && s["temperatura"].is_f64();
+        // Not all at once: one of them drops off and returns.
+        let sending = |s: &&Value| s["temperatura"].is_f64();
         if sensores.as_array().expect("a list").iter().filter(sending).count() == 6 {
             return;
         }

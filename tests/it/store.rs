@@ -35,9 +35,9 @@ async fn a_locked_database_holds_acknowledgements_back_and_the_device_with_them(
     let mut holder = python(&server, "db.execute('BEGIN IMMEDIATE')");
 
     // More than the window (256) and every buffer between: the broker stops reading.
-    let ballast = "0".repeat(300);
+    let ballast = "0".repeat(1_000);
     let mut batch = Vec::new();
-    for n in 1..=60_000_u16 {
+    for n in 1..=20_000_u16 {
         let payload = format!("{{\"temperatura\":20,\"relleno\":0.{ballast}{n}}}");
         batch.extend(client.publish_packet("sensores/s1/data", 1, n, payload.as_bytes()));
     }
@@ -47,16 +47,15 @@ async fn a_locked_database_holds_acknowledgements_back_and_the_device_with_them(
     let waited = timeout(Duration::from_secs(2), lee.peek(&mut byte)).await;
     assert!(waited.is_err(), "nothing is acknowledged while nothing can be stored");
     assert!(!sender.is_finished(), "the broker stopped reading");
-    assert!(server.readings(&device).await.is_empty());
 
     // Let go: what was sent is acknowledged.
     holder.stdin.take().expect("piped").flush().expect("a pipe");
     holder.wait().expect("it ends");
-    let mut acks = vec![0; 4 * 60_000];
+    let mut acks = vec![0; 4 * 20_000];
     let all = timeout(Duration::from_secs(60), tokio::io::AsyncReadExt::read_exact(&mut lee, &mut acks));
     all.await.expect("in time").expect("every PUBACK");
     sender.await.expect("it ends").expect("everything was taken");
-    for (n, ack) in (1..=60_000_u16).zip(acks.chunks(4)) {
+    for (n, ack) in (1..=20_000_u16).zip(acks.chunks(4)) {
         assert_eq!(ack, [0x40, 2, n.to_be_bytes()[0], n.to_be_bytes()[1]]);
     }
 }
