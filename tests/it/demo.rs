@@ -37,15 +37,22 @@ async fn the_demo_prints_a_login_that_works_and_sensors_that_send() {
     assert_eq!(answer.status(), 200);
     let token =
         answer.json::<Value>().await.expect("JSON")["access_token"].as_str().expect("a token").to_owned();
-    for _ in 0..300 {
+    let (mut sent, mut drifted, mut dropped) = (false, false, false);
+    for _ in 0..450 {
         let request = http.get(format!("{api}/sensores/with-readings")).bearer_auth(&token);
         let sensores: Value = request.send().await.expect("an answer").json().await.expect("JSON");
+        let request = http.get(format!("{api}/alertas")).bearer_auth(&token);
+        let alertas: Value = request.send().await.expect("an answer").json().await.expect("JSON");
         // Not all at once: one of them drops off and returns.
         let sending = |s: &&Value| s["temperatura"].is_f64();
-        if sensores.as_array().expect("a list").iter().filter(sending).count() == 6 {
+        let sensores = sensores.as_array().expect("a list");
+        sent |= sensores.iter().filter(sending).count() == 6;
+        dropped |= sensores.iter().any(|s| s["device_id"] == "demo-lote-sur" && s["conexion"] == "offline");
+        drifted |= alertas.as_array().expect("a list").iter().any(|a| a["device_id"] == "demo-invernadero-2");
+        if sent && drifted && dropped {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    panic!("six sensors never sent");
+    panic!("sent: {sent}, one drifted: {drifted}, one dropped off: {dropped}");
 }

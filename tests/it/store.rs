@@ -92,3 +92,19 @@ async fn answers_are_compressed_and_carry_their_request_id() {
     assert_eq!(answer.headers()["x-request-id"], "mine");
     assert_eq!(answer.headers()["content-encoding"], "gzip");
 }
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_answered_408() {
+    let server = Server::start_with(|mut command| {
+        command.env("ALERTRACE__HTTP__TIMEOUT_S", "1");
+        command
+    })
+    .await;
+    let mut holder = python(&server, "db.execute('BEGIN IMMEDIATE')");
+    let body = serde_json::json!({ "device_id": "s1", "nombre": "s1", "tipo": "t" });
+    let answer = server.request(reqwest::Method::POST, "/api/v1/sensores", &server.token, Some(body)).await;
+    assert_eq!(answer.status(), 408);
+    assert_eq!(answer.json::<serde_json::Value>().await.expect("a problem")["code"], "timeout");
+    drop(holder.stdin.take());
+    holder.wait().expect("it ends");
+}
