@@ -142,11 +142,7 @@ pub async fn start(
     });
     let http_address = http_listener.local_addr()?;
     let serve = api::serve(http_listener, state, tokens.parar.clone());
-    tasks.spawn("the HTTP server", async move {
-        if let Err(e) = serve.await {
-            tracing::error!(error = %e, "the HTTP server failed");
-        }
-    });
+    tasks.spawn("the HTTP server", serve);
     tasks.spawn("the metrics", upkeep(metrics, tokens.parar.clone()));
 
     tracing::info!(http = %http_address, mqtt = mqtt_address.map(tracing::field::display), "ready");
@@ -298,6 +294,8 @@ fn api_settings(config: &Config) -> api::Settings {
         allowed_origins: h.allowed_origins.clone(),
         body_limit: h.body_limit_bytes,
         timeout: Duration::from_secs(h.timeout_s),
+        // The other half is for what follows: sessions, the writer, the store.
+        grace: Duration::from_secs(config.shutdown.deadline_s) / 2,
         max_sockets: h.max_sockets,
         socket_queue: h.socket_queue,
         limites: limites(config),

@@ -22,11 +22,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         use axum::extract::rejection::JsonRejection;
         match axum::Json::<T>::from_request(request, state).await {
             Ok(axum::Json(value)) => Ok(Self(value)),
-            Err(JsonRejection::JsonDataError(e)) => {
-                let texto = e.body_text();
-                let causa = texto.rsplit(": ").next().unwrap_or_default().to_owned();
-                Err(Problem::field("", format!("El cuerpo no tiene la forma esperada: {causa}"), texto))
-            }
+            Err(JsonRejection::JsonDataError(e)) => Err(wrong_shape(&e)),
             Err(JsonRejection::MissingJsonContentType(_)) => Err(Problem::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_media_type",
@@ -40,6 +36,24 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
             }
         }
     }
+}
+
+/// JSON, but not what was expected: says of which field.
+fn wrong_shape(e: &dyn std::error::Error) -> Problem {
+    const NOT_THIS: (&str, &str) = ("No tiene la forma esperada.", "Not of the expected form.");
+    let mut causes = std::iter::successors(e.source(), |e| e.source());
+    let found = causes.find_map(|e| e.downcast_ref::<serde_path_to_error::Error<serde_json::Error>>());
+    let Some(found) = found else { return Problem::field("", NOT_THIS.0, NOT_THIS.1) };
+    let path = match found.path().to_string() {
+        root if root == "." => String::new(),
+        path => path,
+    };
+    let said = found.inner().to_string();
+    let Some(missing) = said.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) else {
+        return Problem::field(&path, NOT_THIS.0, said);
+    };
+    let campo = if path.is_empty() { missing.to_owned() } else { format!("{path}.{missing}") };
+    Problem::field(&campo, "Falta.", "Missing.")
 }
 
 /// The answer to a body that is too large.
@@ -183,4 +197,42 @@ pub(super) fn presente<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     d: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::<T>::deserialize(d).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "only its form matters")]
+    struct Outer {
+        n: i64,
+        inner: Option<Inner>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "only its form matters")]
+    struct Inner {
+        text: String,
+    }
+
+    async fn fields(body: &'static str) -> Vec<String> {
+        let request = Request::builder().header(header::CONTENT_TYPE, "application/json");
+        let request = request.body(axum::body::Body::from(body)).unwrap();
+        let refused = Json::<Outer>::from_request(request, &()).await.err().unwrap();
+        refused.fields().map(str::to_owned).collect()
+    }
+
+    #[tokio::test]
+    async fn a_body_of_another_form_names_the_field() {
+        for (body, field) in [
+            ("{}", "n"),
+            (r#"{"n":"1"}"#, "n"),
+            (r#"{"n":1,"inner":{}}"#, "inner.text"),
+            (r#"{"n":1,"inner":{"text":7}}"#, "inner.text"),
+            ("7", ""),
+        ] {
+            assert_eq!(fields(body).await, [field], "{body}");
+        }
+    }
 }

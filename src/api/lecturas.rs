@@ -131,6 +131,7 @@ fn wrong_device() -> Problem {
         "Dispositivo desconocido o token incorrecto: Authorization: Device <device_id>:<token>.",
         "Unknown device or wrong token: Authorization: Device <device_id>:<token>.",
     )
+    .with_challenge(r#"Device realm="alertrace", Basic realm="alertrace""#)
 }
 
 /// Which readings.

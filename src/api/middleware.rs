@@ -41,6 +41,7 @@ pub(super) fn around(routes: Router<State>, state: &State) -> Router<State> {
         SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
     };
     let layers = ServiceBuilder::new()
+        .map_request(sane_id)
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         // A browser's WebSocket carries its token in the subprotocol list.
@@ -115,6 +116,19 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
+/// A request's own id is kept where it can stand in a log line and an answer as it is; else it gets
+/// one of ours.
+fn sane_id(mut request: Request) -> Request {
+    let sane = |id: &HeaderValue| {
+        let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-_.".contains(b);
+        (1..=128).contains(&id.len()) && id.as_bytes().iter().all(allowed)
+    };
+    if request.headers().get(REQUEST_ID).is_some_and(|id| !sane(id)) {
+        request.headers_mut().remove(REQUEST_ID);
+    }
+    request
+}
+
 /// Times requests by route template, so that no label is unbounded.
 async fn measure(request: Request, next: Next) -> Response {
     let start = Instant::now();
@@ -159,6 +173,18 @@ mod tests {
     fn an_invented_method_makes_no_label() {
         assert_eq!(method_label(&Method::PATCH), "PATCH");
         assert_eq!(method_label(&Method::from_bytes(b"METODO1").unwrap()), "other");
+    }
+
+    #[test]
+    fn a_request_id_that_could_not_be_logged_is_dropped() {
+        let kept = |id: &str| {
+            let request = Request::builder().header(REQUEST_ID, id).body(Body::empty()).unwrap();
+            sane_id(request).headers().contains_key(REQUEST_ID)
+        };
+        assert!(kept("01a20c4c-2132-7571"));
+        for id in ["", "a b", "a\"b", &"x".repeat(129)] {
+            assert!(!kept(id), "{id}");
+        }
     }
 
     #[tokio::test]

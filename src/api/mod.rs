@@ -8,7 +8,9 @@ mod auth;
 mod dashboard;
 mod docs;
 mod extract;
+mod finish;
 mod lecturas;
+mod listener;
 mod live;
 mod middleware;
 pub mod problem;
@@ -25,7 +27,7 @@ use axum::Router;
 use axum::extract::Request;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use utoipa_axum::router::OpenApiRouter;
@@ -49,6 +51,8 @@ pub struct Settings {
     pub body_limit: usize,
     /// Time of one request.
     pub timeout: Duration,
+    /// Time for requests under way when the server stops.
+    pub grace: Duration,
     /// WebSockets at a time.
     pub max_sockets: usize,
     /// Events that wait for one WebSocket.
@@ -88,6 +92,8 @@ pub struct State(Arc<Inner>);
 struct Inner {
     parts: Parts,
     sockets: Arc<Semaphore>,
+    /// See [`finish`].
+    changes: Mutex<()>,
     /// Cancelled when the server stops: WebSockets close.
     stop: CancellationToken,
 }
@@ -97,7 +103,7 @@ impl State {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let sockets = Arc::new(Semaphore::new(parts.settings.max_sockets));
-        Self(Arc::new(Inner { parts, sockets, stop: CancellationToken::new() }))
+        Self(Arc::new(Inner { parts, sockets, changes: Mutex::new(()), stop: CancellationToken::new() }))
     }
 
     fn parts(&self) -> &Parts {
@@ -185,24 +191,21 @@ fn trim_slash(mut request: Request) -> Request {
     request
 }
 
-/// Serves until `shutdown` is cancelled: then nothing new is accepted, requests under way finish,
-/// WebSockets close (1001), and the last of them has gone when this returns.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) -> std::io::Result<()> {
+/// Serves until `shutdown` is cancelled: then nothing new is accepted, requests under way finish (as
+/// far as [`Settings::grace`] lets them), WebSockets close (1001), and the last of them has gone when
+/// this returns.
+pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) {
     let inner = state.0.clone();
     let stop = inner.stop.clone();
-    let served = axum::serve(listener, router(state))
-        .with_graceful_shutdown(async move {
-            shutdown.cancelled().await;
-            stop.cancel();
-        })
-        .await;
+    let grace = inner.parts.settings.grace;
+    let stopping = async move {
+        shutdown.cancelled().await;
+        stop.cancel();
+    };
+    listener::run(listener, router(state), grace, stopping).await;
     // An upgraded connection is no request any more: nobody else waits for it. Each holds a permit.
     let all = u32::try_from(inner.parts.settings.max_sockets).unwrap_or(u32::MAX);
     let _ = inner.sockets.acquire_many(all).await;
-    served
 }
 
 #[cfg(test)]

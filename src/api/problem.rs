@@ -42,6 +42,8 @@ pub struct Problem {
     detalle: Texto,
     campos: Vec<(String, Texto)>,
     retry_after: Option<u32>,
+    /// How to sign in, for a 401.
+    challenge: &'static str,
 }
 
 /// The body of a problem.
@@ -82,7 +84,8 @@ impl Problem {
         es: impl Into<Cow<'static, str>>,
         en: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { status, code, detalle: Texto::new(es, en), campos: Vec::new(), retry_after: None }
+        let detalle = Texto::new(es, en);
+        Self { status, code, detalle, campos: Vec::new(), retry_after: None, challenge: "Bearer" }
     }
 
     /// There is no such thing, or it is not yours to see.
@@ -119,6 +122,12 @@ impl Problem {
         self.status
     }
 
+    /// The fields that are wrong.
+    #[cfg(test)]
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        self.campos.iter().map(|(campo, _)| campo.as_str())
+    }
+
     /// Not signed in.
     #[must_use]
     pub fn unauthorized() -> Self {
@@ -146,6 +155,13 @@ impl Problem {
     /// One field that is wrong.
     pub fn field(campo: &str, es: impl Into<Cow<'static, str>>, en: impl Into<Cow<'static, str>>) -> Self {
         Self::invalid(vec![(campo.to_owned(), Texto::new(es, en))])
+    }
+
+    /// Another way to sign in than a person's token.
+    #[must_use]
+    pub const fn with_challenge(mut self, challenge: &'static str) -> Self {
+        self.challenge = challenge;
+        self
     }
 
     /// Adds fields to a problem that has its own code.
@@ -224,8 +240,8 @@ impl Problem {
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CONTENT_LANGUAGE, HeaderValue::from_static(if ingles { "en" } else { "es" }));
-        if self.status == StatusCode::UNAUTHORIZED && !headers.contains_key(header::WWW_AUTHENTICATE) {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(self.challenge));
         }
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

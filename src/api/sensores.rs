@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::State;
 use super::extract::{Json, Pagina, Path, Query, Sesion, presente};
+use super::finish::to_its_end;
 use super::problem::{Problem, Texto};
 use super::shapes::SensorBody;
 use super::validate::Check;
@@ -137,7 +138,6 @@ pub(super) async fn create(
     Json(c): Json<Create>,
 ) -> Result<impl IntoResponse, Problem> {
     let id_empresa = sesion.admin()?;
-    let parts = state.parts();
     let device_id = DeviceId::new(&c.device_id);
     let mut check = Check::default();
     let (es, en) = (
@@ -151,6 +151,18 @@ pub(super) async fn create(
     check_rest(&mut check, c.ubicacion_sensor.as_deref(), c.coordenadas_lat, c.coordenadas_lng, intervalo);
     check.done()?;
     let Ok(device_id) = device_id else { return Err(Problem::not_found()) };
+    let body = to_its_end(&state, register(state.clone(), id_empresa, device_id, c, intervalo)).await?;
+    Ok((StatusCode::CREATED, [("cache-control", "no-store")], axum::Json(body)))
+}
+
+async fn register(
+    state: State,
+    id_empresa: i64,
+    device_id: DeviceId,
+    c: Create,
+    intervalo_lectura: i64,
+) -> Result<Created, Problem> {
+    let parts = state.parts();
     let token = dispositivo::genera().map_err(|e| Problem::internal(&e))?;
     let nuevo = Nuevo {
         id_empresa,
@@ -158,37 +170,37 @@ pub(super) async fn create(
         nombre: &c.nombre,
         tipo: &c.tipo,
         id_cultivo: c.id_cultivo,
-        intervalo_lectura: intervalo,
+        intervalo_lectura,
         ubicacion_sensor: c.ubicacion_sensor.as_deref(),
         coordenadas_lat: c.coordenadas_lat,
         coordenadas_lng: c.coordenadas_lng,
         credencial: &token.hash,
     };
     let mut tx = parts.store.write().await?;
-    let id_sensor = sensores::create(&mut tx, &nuevo, parts.clock.now()).await.map_err(|e| {
-        if !e.conflicts_on("sensores", "device_id") {
-            return e.into();
-        }
-        let texto =
-            Texto::new("Ya está registrado en esta instalación.", "It is registered in this installation.");
-        Problem::new(
-            StatusCode::CONFLICT,
-            "device_id_in_use",
-            "Ese device_id ya está registrado.",
-            "That device_id is registered already.",
-        )
-        .with_fields(vec![("device_id".to_owned(), texto)])
-    })?;
+    let id_sensor = sensores::create(&mut tx, &nuevo, parts.clock.now())
+        .await
+        .map_err(|e| if e.conflicts_on("sensores", "device_id") { taken() } else { e.into() })?;
     let alcance = Alcance { id_empresa, id_trabajador: None };
     let sensor = sensores::get(&mut tx, alcance, id_sensor).await?.ok_or_else(Problem::not_found)?;
     tx.commit().await?;
     parts.directorio.alta(sensor.quien.clone());
-    let body = Created {
+    Ok(Created {
         message: "Sensor registrado. Guarde el token: no se vuelve a mostrar.",
         sensor: SensorBody::new(sensor, &parts.presencia),
         credenciales: Credentials { username: device_id.to_string(), token: token.texto },
-    };
-    Ok((StatusCode::CREATED, [("cache-control", "no-store")], axum::Json(body)))
+    })
+}
+
+fn taken() -> Problem {
+    let texto =
+        Texto::new("Ya está registrado en esta instalación.", "It is registered in this installation.");
+    Problem::new(
+        StatusCode::CONFLICT,
+        "device_id_in_use",
+        "Ese device_id ya está registrado.",
+        "That device_id is registered already.",
+    )
+    .with_fields(vec![("device_id".to_owned(), texto)])
 }
 
 /// One sensor.
@@ -243,6 +255,10 @@ pub(super) async fn patch(
     Json(p): Json<Patch>,
 ) -> Result<impl IntoResponse, Problem> {
     let id_empresa = sesion.admin()?;
+    Ok(axum::Json(to_its_end(&state, change(state.clone(), id_empresa, id, p)).await?))
+}
+
+async fn change(state: State, id_empresa: i64, id: i64, p: Patch) -> Result<SensorBody, Problem> {
     let parts = state.parts();
     let alcance = Alcance { id_empresa, id_trabajador: None };
     let mut tx = parts.store.write().await?;
@@ -273,19 +289,21 @@ pub(super) async fn patch(
     sensores::update(&mut tx, id_empresa, id, &cambio).await?;
     let sensor = sensores::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
     tx.commit().await?;
-    match (antes.estado, sensor.estado) {
-        (EstadoSensor::Inactivo, EstadoSensor::Inactivo) => {}
-        (_, EstadoSensor::Inactivo) => {
+    // Against what memory knows and not against what was stored before: a request that failed after
+    // its commit is made good by the next.
+    let known = parts.directorio.sensor(sensor.quien.device_id.as_str()).is_some();
+    match (known, sensor.estado) {
+        (true, EstadoSensor::Inactivo) => {
             parts.directorio.baja(&sensor.quien);
             parts.ingest.olvidar_sensor(id).await;
         }
-        (EstadoSensor::Inactivo, _) => {
+        (false, EstadoSensor::Activo | EstadoSensor::Mantenimiento) => {
             parts.ingest.reincorporar_sensor(id).await?;
             parts.directorio.alta(sensor.quien.clone());
         }
         _ => {}
     }
-    Ok(axum::Json(SensorBody::new(sensor, &parts.presencia)))
+    Ok(SensorBody::new(sensor, &parts.presencia))
 }
 
 /// How to delete.
@@ -308,11 +326,16 @@ pub(super) async fn delete(
     Query(how): Query<Delete>,
 ) -> Result<StatusCode, Problem> {
     let id_empresa = sesion.admin()?;
+    to_its_end(&state, remove(state.clone(), id_empresa, id, how.purgar)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn remove(state: State, id_empresa: i64, id: i64, purgar: bool) -> Result<(), Problem> {
     let parts = state.parts();
     let mut tx = parts.store.write().await?;
     let alcance = Alcance { id_empresa, id_trabajador: None };
     let sensor = sensores::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
-    if how.purgar {
+    if purgar {
         sensores::purge(&mut tx, id_empresa, id).await?;
     } else {
         sensores::retire(&mut tx, id_empresa, id).await?;
@@ -320,7 +343,7 @@ pub(super) async fn delete(
     tx.commit().await?;
     parts.directorio.baja(&sensor.quien);
     parts.ingest.olvidar_sensor(id).await;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }
 
 /// A new token.
@@ -340,6 +363,11 @@ pub(super) async fn credentials(
     Path(id): Path<i64>,
 ) -> Result<impl IntoResponse, Problem> {
     let id_empresa = sesion.admin()?;
+    let body = to_its_end(&state, renew(state.clone(), id_empresa, id)).await?;
+    Ok((StatusCode::CREATED, [("cache-control", "no-store")], axum::Json(body)))
+}
+
+async fn renew(state: State, id_empresa: i64, id: i64) -> Result<Renewed, Problem> {
     let parts = state.parts();
     let token = dispositivo::genera().map_err(|e| Problem::internal(&e))?;
     let alcance = Alcance { id_empresa, id_trabajador: None };
@@ -350,11 +378,10 @@ pub(super) async fn credentials(
     }
     tx.commit().await?;
     parts.directorio.revoca(Revocado::Dispositivo(id));
-    let body = Renewed {
+    Ok(Renewed {
         message: "Token renovado. Guárdelo: no se vuelve a mostrar.",
         credenciales: Credentials { username: sensor.quien.device_id.to_string(), token: token.texto },
-    };
-    Ok((StatusCode::CREATED, [("cache-control", "no-store")], axum::Json(body)))
+    })
 }
 
 #[cfg(test)]

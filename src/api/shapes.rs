@@ -71,6 +71,27 @@ impl SensorBody {
     }
 }
 
+/// The fields of [`SensorBody`] that a device's own variable could be called after: there ours stands
+/// alone, or a device would say whose it is. The value itself is among the readings.
+const DE_UN_SENSOR: [&str; 16] = [
+    "id_sensor",
+    "nombre",
+    "tipo",
+    "id_empresa",
+    "id_cultivo",
+    "activo",
+    "estado",
+    "conexion",
+    "intervalo_lectura",
+    "ultima_lectura",
+    "bateria_nivel",
+    "ubicacion_sensor",
+    "coordenadas_lat",
+    "coordenadas_lng",
+    "fecha_instalacion",
+    "timestamp_lectura",
+];
+
 /// Every variable of the contract's table, null where there is no value, and the site's own.
 #[derive(Debug, Clone)]
 struct Completos(Valores);
@@ -82,7 +103,9 @@ impl Serialize for Completos {
         for nombre in Variable::conocidas() {
             map.serialize_entry(nombre, &Variable::new(nombre).and_then(|v| self.0.get(&v)))?;
         }
-        let propia = |v: &Variable| !Variable::conocidas().any(|c| c == v.as_str());
+        let propia = |v: &Variable| {
+            !Variable::conocidas().any(|c| c == v.as_str()) && !DE_UN_SENSOR.contains(&v.as_str())
+        };
         for (variable, valor) in self.0.iter().filter(|(v, _)| propia(v)) {
             map.serialize_entry(variable.as_str(), &valor)?;
         }
@@ -96,6 +119,60 @@ pub(super) struct LecturaBody {
     pub(super) id_sensor: i64,
     pub(super) timestamp: Timestamp,
     /// Values by variable name.
-    #[serde(flatten)]
+    #[serde(flatten, serialize_with = "sin_id_sensor")]
+    #[schema(value_type = Valores)]
     pub(super) valores: Valores,
+}
+
+/// The one name of ours that a device's own variable could have here (`timestamp` never is one).
+fn sin_id_sensor<S: serde::Serializer>(valores: &Valores, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_map(valores.iter().filter(|(v, _)| v.as_str() != "id_sensor").map(|(v, x)| (v.as_str(), x)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{DeviceId, SensorRef};
+
+    fn body(valores: Valores) -> SensorBody {
+        let quien = SensorRef { id_sensor: 1, id_empresa: 1, device_id: DeviceId::new("s").unwrap() };
+        let sensor = Sensor {
+            quien,
+            nombre: "S".into(),
+            tipo: "t".into(),
+            id_cultivo: None,
+            estado: EstadoSensor::Activo,
+            intervalo_lectura: 300,
+            ubicacion_sensor: None,
+            coordenadas_lat: None,
+            coordenadas_lng: None,
+            fecha_instalacion: Timestamp::MIN,
+            ultima: Some((Timestamp::MIN, valores)),
+        };
+        SensorBody::new(sensor, &Presencia::default())
+    }
+
+    #[test]
+    fn no_variable_of_a_device_takes_the_place_of_a_field() {
+        let ours = serde_json::to_value(body(Valores::new())).unwrap();
+        let mut hostile = Valores::new();
+        for field in ours.as_object().unwrap().keys() {
+            // What decoding never takes for a variable.
+            if field != "device_id" {
+                hostile.set(Variable::new(field).unwrap(), 7.0);
+            }
+        }
+        hostile.set(Variable::new("caudal").unwrap(), 3.5);
+        let text = serde_json::to_string(&body(hostile.clone())).unwrap();
+        for field in ours.as_object().unwrap().keys() {
+            assert_eq!(text.matches(&format!("\"{field}\":")).count(), 1, "{field} in {text}");
+        }
+        assert!(text.contains("\"caudal\":3.5") && text.contains("\"estado\":\"activo\""), "{text}");
+        let lectura = LecturaBody { id_sensor: 1, timestamp: Timestamp::MIN, valores: hostile };
+        let text = serde_json::to_string(&lectura).unwrap();
+        assert!(
+            text.starts_with("{\"id_sensor\":1,") && text.matches("\"id_sensor\":").count() == 1,
+            "{text}"
+        );
+    }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::State;
 use super::extract::{Json, Sesion};
+use super::finish::to_its_end;
 use super::problem::{Problem, Texto};
 use crate::alertas::Umbrales;
 use crate::domain::{Rango, Variable};
@@ -91,6 +92,10 @@ pub(super) async fn put(
     Json(given): Json<serde_json::Map<String, Value>>,
 ) -> Result<impl IntoResponse, Problem> {
     let id_empresa = sesion.supervisor()?;
+    Ok(axum::Json(to_its_end(&state, set(state.clone(), id_empresa, given)).await?))
+}
+
+async fn set(state: State, id_empresa: i64, given: serde_json::Map<String, Value>) -> Result<Body, Problem> {
     let parts = state.parts();
     let mut tx = parts.store.write().await?;
     let antes = current(&mut tx, id_empresa).await?;
@@ -101,7 +106,7 @@ pub(super) async fn put(
     let despues = current(&mut tx, id_empresa).await?;
     tx.commit().await?;
     parts.ingest.recargar_umbrales(id_empresa).await?;
-    Ok(axum::Json(body(&despues)))
+    Ok(body(&despues))
 }
 
 /// What a body asks to be changed, checked.

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::alerts::live;
@@ -46,4 +48,21 @@ async fn sigterm_acknowledges_what_was_received_and_says_goodbye() {
 
     server.kill_and_restart();
     assert!(server.readings(&device).await.len() >= acknowledged);
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_does_not_keep_the_server_from_stopping_cleanly() {
+    for half in [
+        "GET /health HTTP/1.1\r\nHost: x\r\n",
+        "POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
+        "PR",
+        "",
+    ] {
+        let mut server = Server::start().await;
+        let mut stream = TcpStream::connect(&server.http).await.expect("it listens");
+        stream.write_all(half.as_bytes()).await.expect("it reads");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let (code, took) = server.terminate().await;
+        assert_eq!(code, Some(0), "a clean stop in spite of {half:?}, after {took:?}");
+    }
 }

@@ -1,0 +1,33 @@
+//! Clients that go in the middle of a request: what was committed takes effect all the same.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use crate::support::{Client, Server};
+
+#[tokio::test]
+async fn a_sensor_that_was_retired_is_cut_off_though_nobody_waited_for_the_answer() {
+    let server = Server::start().await;
+    for n in 0..25_u64 {
+        let device = server.device(&format!("s{n}")).await;
+        let mut client = Client::device(&server.mqtt, 5, &device).await;
+        let request = format!(
+            "DELETE /api/v1/sensores/{} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n",
+            device.id_sensor, server.token
+        );
+        let mut stream = TcpStream::connect(&server.http).await.expect("it listens");
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        tokio::time::sleep(Duration::from_micros(n * 100)).await;
+        drop(stream);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let path = format!("/api/v1/sensores/{}", device.id_sensor);
+        let sensor: serde_json::Value =
+            server.request(Method::GET, &path, &server.token, None).await.json().await.expect("JSON");
+        if sensor["estado"] == "inactivo" {
+            assert!(!client.alive().await, "{} is retired and still connected (attempt {n})", device.id);
+        }
+    }
+}
