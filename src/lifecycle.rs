@@ -73,18 +73,20 @@ fn name(ended: Result<&'static str, JoinError>) -> String {
     }
 }
 
-/// Returns when the process is asked to stop: SIGTERM, or Ctrl-C.
+/// Hears SIGTERM and Ctrl-C from now on; what is answered returns when one has come. Called before
+/// anything starts, so that no signal finds the process without an ear.
 ///
 /// # Errors
 /// When the signals cannot be heard.
-pub async fn asked_to_stop() -> std::io::Result<()> {
+pub fn asked_to_stop() -> std::io::Result<impl Future<Output = ()> + Send> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ pub(super) fn around(routes: Router<State>, state: &State) -> Router<State> {
         .layer(CompressionLayer::new())
         .layer(from_fn(problem::render))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, settings.timeout))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, settings.timeout))
         .layer(DefaultBodyLimit::max(settings.body_limit));
     routes.layer(layers)
 }

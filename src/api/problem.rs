@@ -197,8 +197,13 @@ impl Problem {
                 "Esta ruta no admite ese método.",
                 "This route does not take that method.",
             ),
-            StatusCode::REQUEST_TIMEOUT => {
-                ("timeout", "La petición tardó demasiado.", "The request took too long.")
+            // Only the time limit answers without a text of its own.
+            StatusCode::SERVICE_UNAVAILABLE => {
+                return Self::unavailable(
+                    "timeout",
+                    "La petición tardó demasiado; inténtelo de nuevo.",
+                    "The request took too long; try again.",
+                );
             }
             StatusCode::PAYLOAD_TOO_LARGE => (
                 "body_too_large",

@@ -43,6 +43,7 @@ pub(super) async fn run(args: &Args, mut config: Config) -> anyhow::Result<()> {
         config.log.level = "warn".into();
     }
     let metrics = telemetry::init(&config.log)?;
+    let asked = lifecycle::asked_to_stop().context("signals cannot be heard")?;
     free_ports(&mut config).await;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let running = app::start(&config, clock.clone(), metrics).await?;
@@ -68,11 +69,7 @@ pub(super) async fn run(args: &Args, mut config: Config) -> anyhow::Result<()> {
     let stop = async {
         match args.seconds {
             Some(seconds) => tokio::time::sleep(std::time::Duration::from_secs(seconds)).await,
-            None => {
-                if let Err(e) = lifecycle::asked_to_stop().await {
-                    tracing::error!(error = %e, "signals cannot be heard");
-                }
-            }
+            None => asked.await,
         }
     };
     let ended = running.run(stop).await;

@@ -11,11 +11,11 @@ use crate::{app, lifecycle, telemetry};
 /// Runs the server until it is asked to stop.
 pub(super) async fn run(config: &Config) -> anyhow::Result<()> {
     let metrics = telemetry::init(&config.log)?;
-    let running = app::start(config, Arc::new(SystemClock), metrics).await?;
-    let stop = async {
-        if let Err(e) = lifecycle::asked_to_stop().await {
-            tracing::error!(error = %e, "signals cannot be heard");
-        }
+    let stop = lifecycle::asked_to_stop().context("signals cannot be heard")?;
+    tokio::pin!(stop);
+    let running = tokio::select! {
+        started = app::start(config, Arc::new(SystemClock), metrics) => started?,
+        () = &mut stop => return Ok(()),
     };
     running.run(stop).await.context("the server ended")
 }

@@ -433,8 +433,12 @@ impl Cuentas {
     /// [`Error`].
     pub async fn usuario(&self, access_token: &str) -> Result<(Usuario, Timestamp), Error> {
         let claims = self.0.firmante.comprueba(access_token, self.0.clock.now())?;
-        let perfil = self.perfil(&claims.sub).await?;
-        if !perfil.activo {
+        let mut tx = self.0.store.read().await?;
+        let activa = store::identidades::active(&mut tx, &claims.sub).await?;
+        let perfil = trabajadores::by_user_id(&mut tx, &claims.sub).await?;
+        tx.commit().await?;
+        let perfil = perfil.ok_or(Error::SinPerfil)?;
+        if !activa || !perfil.activo {
             return Err(Error::Inactivo);
         }
         let usuario = Usuario {

@@ -11,8 +11,8 @@ use subtle::ConstantTimeEq as _;
 use crate::domain::SensorRef;
 use crate::store::{self, Store};
 
-/// A token that was just made: its text, for the person, and its hash, for the store.
-#[derive(Debug)]
+/// A token that was just made: its text, for the person, and its hash, for the store. No `Debug`: the
+/// text belongs in no log.
 pub struct Token {
     /// Shown this once.
     pub texto: String,

@@ -78,26 +78,29 @@ impl Store {
         let lock = lock::FileLock::take(&path.with_extension("lock"))?;
         let base = SqliteConnectOptions::new()
             .filename(path)
-            .create_if_missing(true)
-            .auto_vacuum(SqliteAutoVacuum::Incremental)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
             .busy_timeout(options.busy_timeout)
-            .pragma("cache_size", "-65536")
-            .pragma("journal_size_limit", "67108864");
+            .pragma("cache_size", "-65536");
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .acquire_timeout(options.busy_timeout)
             .idle_timeout(None)
             .max_lifetime(None)
-            .connect_with(base.clone())
+            .connect_with(
+                base.clone()
+                    .create_if_missing(true)
+                    .auto_vacuum(SqliteAutoVacuum::Incremental)
+                    .journal_mode(SqliteJournalMode::Wal)
+                    .synchronous(SqliteSynchronous::Full)
+                    .foreign_keys(true)
+                    .pragma("journal_size_limit", "67108864"),
+            )
             .await?;
         migrations::run_sqlite(&writer).await?;
+        // A reader sets nothing that is written into the file: it opens whoever else is writing.
         let readers = SqlitePoolOptions::new()
             .max_connections(options.readers)
             .acquire_timeout(options.busy_timeout)
-            .connect_with(base.create_if_missing(false).pragma("query_only", "ON"))
+            .connect_with(base.pragma("query_only", "ON"))
             .await?;
         Ok(Self { pools: Pools::Sqlite { writer, readers }, _lock: std::sync::Arc::new(Some(lock)) })
     }

@@ -51,6 +51,20 @@ async fn sigterm_acknowledges_what_was_received_and_says_goodbye() {
 }
 
 #[tokio::test]
+async fn sigterm_while_it_starts_is_a_clean_stop() {
+    let mut server = Server::start().await;
+    assert_eq!(server.terminate().await.0, Some(0));
+    // What it needs to start is held by somebody else, for as long as a start waits for it.
+    let mut holder = crate::store::python(&server, "db.execute('BEGIN EXCLUSIVE')");
+    server.launch_and_do_not_wait();
+    let (code, took) = server.terminate().await;
+    assert_eq!(code, Some(0), "a clean stop");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    drop(holder.stdin.take());
+    holder.wait().expect("it ends");
+}
+
+#[tokio::test]
 async fn a_request_that_never_ends_does_not_keep_the_server_from_stopping_cleanly() {
     for half in [
         "GET /health HTTP/1.1\r\nHost: x\r\n",

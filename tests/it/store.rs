@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::support::{Client, Server};
 
 /// Runs Python against the server's database; it ends when its standard input closes.
-fn python(server: &Server, code: &str) -> Child {
+pub fn python(server: &Server, code: &str) -> Child {
     let prelude =
         "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)\n";
     let mut child = Command::new("python3")
@@ -94,7 +94,29 @@ async fn answers_are_compressed_and_carry_their_request_id() {
 }
 
 #[tokio::test]
-async fn a_request_that_takes_too_long_is_answered_408() {
+async fn who_writes_keeps_nobody_from_reading() {
+    let server = Server::start().await;
+    let mut holder = python(&server, "db.execute('BEGIN EXCLUSIVE')");
+    // More at once than there are readers, so that new connections are opened too.
+    let asked = (0..16).map(|_| server.get("/api/v1/sensores"));
+    let all = timeout(Duration::from_secs(3), futures_util::future::join_all(asked));
+    assert_eq!(all.await.expect("without waiting for the writer").len(), 16);
+    drop(holder.stdin.take());
+    holder.wait().expect("it ends");
+}
+
+#[tokio::test]
+async fn an_account_that_is_switched_off_has_no_token_that_is_good() {
+    let server = Server::start().await;
+    let mut editor = python(&server, "db.execute('UPDATE identidades SET activa = FALSE')");
+    drop(editor.stdin.take());
+    editor.wait().expect("it ends");
+    let answer = server.request(reqwest::Method::GET, "/api/v1/auth/me", &server.token, None).await;
+    assert_eq!(answer.status(), 401);
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_answered_503_and_may_be_tried_again() {
     let server = Server::start_with(|mut command| {
         command.env("ALERTRACE__HTTP__TIMEOUT_S", "1");
         command
@@ -103,7 +125,8 @@ async fn a_request_that_takes_too_long_is_answered_408() {
     let mut holder = python(&server, "db.execute('BEGIN IMMEDIATE')");
     let body = serde_json::json!({ "device_id": "s1", "nombre": "s1", "tipo": "t" });
     let answer = server.request(reqwest::Method::POST, "/api/v1/sensores", &server.token, Some(body)).await;
-    assert_eq!(answer.status(), 408);
+    assert_eq!(answer.status(), 503);
+    assert!(answer.headers().contains_key("retry-after"));
     assert_eq!(answer.json::<serde_json::Value>().await.expect("a problem")["code"], "timeout");
     drop(holder.stdin.take());
     holder.wait().expect("it ends");

@@ -117,6 +117,19 @@ impl Server {
         (self.child, self.http, self.mqtt) = launch(serve);
     }
 
+    /// Starts it again, and returns as soon as it has taken the data directory.
+    pub fn launch_and_do_not_wait(&mut self) {
+        let mut serve = command(self.dir.path());
+        self.child = serve.arg("serve").stderr(Stdio::null()).spawn().expect("the binary starts");
+        let pid = self.child.id().to_string();
+        let holds = || std::fs::read_to_string(self.data_dir().join("alertrace.lock")).unwrap_or_default();
+        let start = std::time::Instant::now();
+        while holds().trim() != pid {
+            assert!(start.elapsed() < Duration::from_secs(10), "it does not take its lock");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Asks it to stop; answers its exit code and how long it took.
     pub async fn terminate(&mut self) -> (Option<i32>, Duration) {
         let start = std::time::Instant::now();
