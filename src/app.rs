@@ -38,6 +38,9 @@ pub enum Error {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The broker.
+    #[error("the broker cannot start: {0}")]
+    Broker(#[from] mqtt::Error),
     /// Anything else that the system refuses.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -109,7 +112,7 @@ pub async fn start(
         clock: clock.clone(),
         settings: mqtt_settings(config),
     };
-    let broker = mqtt::Broker::new(parts, tokens.parar.clone(), tokens.muerto.clone())?;
+    let broker = mqtt::Broker::start(parts, tokens.parar.clone(), tokens.muerto.clone()).await?;
     tasks.spawn("the broker", broker.clone().run());
     let mut mqtt_address = None;
     if let Some(listener) = mqtt_listener {

@@ -72,6 +72,7 @@ pub(super) async fn ingest(
         recibido: ahora,
         dup: false,
         por_rutear: Some(body),
+        al_aceptar: Vec::new(),
     };
     let respuesta = parts.ingest.submit(mensaje).await?;
     let resultado = respuesta.await.map_err(|_| crate::ingest::Cerrado)?;

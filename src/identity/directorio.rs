@@ -58,6 +58,12 @@ impl Directorio {
         self.read().por_device.get(device_id).cloned()
     }
 
+    /// All sensors in use, by key.
+    #[must_use]
+    pub fn por_id(&self) -> HashMap<i64, SensorRef> {
+        self.read().por_device.values().map(|s| (s.id_sensor, s.clone())).collect()
+    }
+
     /// Whether `quien` may see what `sensor` says: itself, or its people.
     #[must_use]
     pub fn puede_ver(&self, quien: &Principal, sensor: &SensorRef) -> bool {

@@ -1,12 +1,13 @@
 //! The way in to the one writer: a queue bounded in readings, a reply per message.
 //!
 //! A message that was taken is answered after its commit, or not at all (the server stopped first,
-//! and the device sends it again).
+//! and the device sends it again). What the broker keeps of sessions goes the same way, so that one
+//! sync serves all that is waiting for one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::mensaje::{Mensaje, Resolver, Resuelta, Resultado};
@@ -14,6 +15,7 @@ use super::vivo::Vivo;
 use super::writer::Writer;
 use crate::domain::Clock;
 use crate::realtime::Hub;
+use crate::store::mqtt::Cambio;
 use crate::store::{self, Store};
 
 /// How the writer is set up.
@@ -45,25 +47,54 @@ pub enum Salud {
 #[error("the server is stopping")]
 pub struct Cerrado;
 
-/// Why [`Ingest::try_submit`] did not take a message.
+/// Why something was not taken without waiting.
 #[derive(Debug)]
-pub enum NoTomado {
-    /// The queue is full; the message is given back.
-    Lleno(Box<Mensaje>),
+pub enum NoTomado<T> {
+    /// The queue is full; it is given back.
+    Lleno(T),
     /// See [`Cerrado`].
     Cerrado,
 }
 
-/// A message, whom to answer, and its place in the queue.
+/// Something to commit, and its place in the queue.
 pub(super) struct Pendiente {
-    pub(super) mensaje: Box<Mensaje>,
-    pub(super) responde: oneshot::Sender<Resultado>,
+    pub(super) encargo: Encargo,
     _sitio: OwnedSemaphorePermit,
+}
+
+/// What is to be committed, and whom to answer.
+pub(super) enum Encargo {
+    Mensaje(Box<Mensaje>, oneshot::Sender<Resultado>),
+    Cambios(Vec<Cambio>, oneshot::Sender<store::Result<()>>),
+}
+
+impl Pendiente {
+    pub(super) fn mensaje(&self) -> Option<&Mensaje> {
+        match &self.encargo {
+            Encargo::Mensaje(mensaje, _) => Some(mensaje),
+            Encargo::Cambios(..) => None,
+        }
+    }
+
+    pub(super) fn mensaje_mut(&mut self) -> Option<&mut Mensaje> {
+        match &mut self.encargo {
+            Encargo::Mensaje(mensaje, _) => Some(mensaje),
+            Encargo::Cambios(..) => None,
+        }
+    }
+
+    /// How much of a batch it fills.
+    pub(super) fn peso(&self) -> usize {
+        match &self.encargo {
+            Encargo::Mensaje(mensaje, _) => mensaje.lecturas.len().max(1),
+            Encargo::Cambios(cambios, _) => cambios.len().max(1),
+        }
+    }
 }
 
 /// What the writer is asked for.
 pub(super) enum Trabajo {
-    Mensaje(Pendiente),
+    Guardar(Pendiente),
     Resolver(Resolver, oneshot::Sender<store::Result<Option<Resuelta>>>),
     Umbrales(i64, oneshot::Sender<store::Result<()>>),
     Retira(i64, oneshot::Sender<()>),
@@ -86,37 +117,84 @@ impl Ingest {
     /// # Errors
     /// [`Cerrado`].
     pub async fn submit(&self, mensaje: Mensaje) -> Result<oneshot::Receiver<Resultado>, Cerrado> {
-        let sitio = self.sitio.clone().acquire_many_owned(self.peso(&mensaje)).await.map_err(|_| Cerrado)?;
-        self.encola(mensaje, sitio).map_err(|_| Cerrado)
+        let sitio = self.espera_sitio(peso_mensaje(&mensaje)).await?;
+        self.encola(sitio, |responde| Encargo::Mensaje(Box::new(mensaje), responde))
     }
 
     /// As [`Self::submit`], without waiting.
     ///
     /// # Errors
     /// [`NoTomado`], with the message when there is no room.
-    pub fn try_submit(&self, mensaje: Mensaje) -> Result<oneshot::Receiver<Resultado>, NoTomado> {
-        match self.sitio.clone().try_acquire_many_owned(self.peso(&mensaje)) {
-            Ok(sitio) => self.encola(mensaje, sitio).map_err(|_| NoTomado::Cerrado),
-            Err(tokio::sync::TryAcquireError::NoPermits) => Err(NoTomado::Lleno(Box::new(mensaje))),
-            Err(tokio::sync::TryAcquireError::Closed) => Err(NoTomado::Cerrado),
+    pub fn try_submit(
+        &self,
+        mensaje: Mensaje,
+    ) -> Result<oneshot::Receiver<Resultado>, NoTomado<Box<Mensaje>>> {
+        match self.sitio_ya(peso_mensaje(&mensaje)) {
+            Some(Ok(sitio)) => self
+                .encola(sitio, |responde| Encargo::Mensaje(Box::new(mensaje), responde))
+                .map_err(|Cerrado| NoTomado::Cerrado),
+            Some(Err(Cerrado)) => Err(NoTomado::Cerrado),
+            None => Err(NoTomado::Lleno(Box::new(mensaje))),
         }
     }
 
-    fn peso(&self, mensaje: &Mensaje) -> u32 {
-        u32::try_from(mensaje.lecturas.len() + mensaje.rechazos.len())
-            .unwrap_or(u32::MAX)
-            .clamp(1, self.cabida)
+    /// Has changes of what the broker keeps committed, waiting for room. The answer comes after the
+    /// commit: an error when the database refuses them.
+    ///
+    /// # Errors
+    /// [`Cerrado`].
+    pub async fn guardar(
+        &self,
+        cambios: Vec<Cambio>,
+    ) -> Result<oneshot::Receiver<store::Result<()>>, Cerrado> {
+        let sitio = self.espera_sitio(peso_cambios(&cambios)).await?;
+        self.encola(sitio, |responde| Encargo::Cambios(cambios, responde))
     }
 
-    fn encola(
+    /// As [`Self::guardar`], without waiting.
+    ///
+    /// # Errors
+    /// [`NoTomado`], with the changes when there is no room.
+    pub fn try_guardar(
         &self,
-        mensaje: Mensaje,
+        cambios: Vec<Cambio>,
+    ) -> Result<oneshot::Receiver<store::Result<()>>, NoTomado<Vec<Cambio>>> {
+        match self.sitio_ya(peso_cambios(&cambios)) {
+            Some(Ok(sitio)) => self
+                .encola(sitio, |responde| Encargo::Cambios(cambios, responde))
+                .map_err(|Cerrado| NoTomado::Cerrado),
+            Some(Err(Cerrado)) => Err(NoTomado::Cerrado),
+            None => Err(NoTomado::Lleno(cambios)),
+        }
+    }
+
+    async fn espera_sitio(&self, peso: usize) -> Result<OwnedSemaphorePermit, Cerrado> {
+        self.sitio.clone().acquire_many_owned(self.recorta(peso)).await.map_err(|_| Cerrado)
+    }
+
+    /// A place without waiting; `None` = there is none now.
+    fn sitio_ya(&self, peso: usize) -> Option<Result<OwnedSemaphorePermit, Cerrado>> {
+        match self.sitio.clone().try_acquire_many_owned(self.recorta(peso)) {
+            Ok(sitio) => Some(Ok(sitio)),
+            Err(TryAcquireError::NoPermits) => None,
+            Err(TryAcquireError::Closed) => Some(Err(Cerrado)),
+        }
+    }
+
+    /// What is larger than the whole queue waits for the whole queue.
+    fn recorta(&self, peso: usize) -> u32 {
+        u32::try_from(peso).unwrap_or(u32::MAX).clamp(1, self.cabida)
+    }
+
+    fn encola<T>(
+        &self,
         sitio: OwnedSemaphorePermit,
-    ) -> Result<oneshot::Receiver<Resultado>, Cerrado> {
+        encargo: impl FnOnce(oneshot::Sender<T>) -> Encargo,
+    ) -> Result<oneshot::Receiver<T>, Cerrado> {
         let (responde, respuesta) = oneshot::channel();
         // The channel has a place for every permit and for every command: it is never full here.
-        let pendiente = Pendiente { mensaje: Box::new(mensaje), responde, _sitio: sitio };
-        self.cola.try_send(Trabajo::Mensaje(pendiente)).map_err(|_| Cerrado)?;
+        let pendiente = Pendiente { encargo: encargo(responde), _sitio: sitio };
+        self.cola.try_send(Trabajo::Guardar(pendiente)).map_err(|_| Cerrado)?;
         Ok(respuesta)
     }
 
@@ -190,4 +268,18 @@ impl Ingest {
         let writer = Writer::new(store, hub, clock, ajustes, vivo, dice);
         Ok((Self { cola, sitio, cabida, salud }, writer.run(llegadas, drena)))
     }
+}
+
+fn peso_mensaje(mensaje: &Mensaje) -> usize {
+    mensaje.lecturas.len() + mensaje.rechazos.len() + peso_cambios(&mensaje.al_aceptar)
+}
+
+/// Changes are few bytes each but for the messages that they carry.
+fn peso_cambios(cambios: &[Cambio]) -> usize {
+    let kib = |c: &Cambio| match c {
+        Cambio::Encola(e) => e.contenido.payload.len() >> 10,
+        Cambio::Retiene(r) => r.contenido.payload.len() >> 10,
+        _ => 0,
+    };
+    cambios.len() + cambios.iter().map(kib).sum::<usize>()
 }

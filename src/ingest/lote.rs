@@ -61,8 +61,8 @@ impl Lote {
         Self { celdas: existentes.into_iter().map(celda).collect(), ..Self::default() }
     }
 
-    /// Takes one message; every reading of it has its moment.
-    pub(super) fn agrega(&mut self, vivo: &Vivo, mensaje: &Mensaje) {
+    /// Takes one message; every reading of it has its moment. Answers what becomes of it.
+    pub(super) fn agrega(&mut self, vivo: &Vivo, mensaje: &Mensaje) -> &Resultado {
         let mut resultado = Resultado { rechazos: mensaje.rechazos.clone(), ..Resultado::default() };
         if vivo.retirado(mensaje.sensor.id_sensor) {
             let de = |l: &Lectura| Rechazo::new(Motivo::SensorInactivo, None, l.ts, &l.valores.to_json());
@@ -73,7 +73,7 @@ impl Lote {
         let id_sensor = mensaje.sensor.id_sensor;
         let rechazos = resultado.rechazos.iter().map(|r| (id_sensor, mensaje.recibido, r.clone()));
         self.rechazos.extend(rechazos);
-        self.resultados.push(resultado);
+        self.resultados.push_mut(resultado)
     }
 
     fn agrega_lecturas(&mut self, vivo: &Vivo, mensaje: &Mensaje, resultado: &mut Resultado) {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::domain::{Alerta, Lectura, Rechazo, SensorRef, Timestamp};
+use crate::store::mqtt::Cambio;
 
 /// A decoded message of a sensor.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +20,9 @@ pub struct Mensaje {
     pub dup: bool,
     /// The payload, when it did not come by MQTT and has yet to be routed there.
     pub por_rutear: Option<Bytes>,
+    /// What the broker keeps of it for sessions that must not miss it: written in the transaction of
+    /// its readings, if one of them is new.
+    pub al_aceptar: Vec<Cambio>,
 }
 
 /// What became of a [`Mensaje`], after its commit.

@@ -62,7 +62,15 @@ impl Banco {
         valores.set(Variable::TEMPERATURA, temperatura);
         let lecturas = vec![Lectura { ts, valores }];
         let (sensor, recibido) = (self.sensor.clone(), self.clock.now());
-        Mensaje { sensor, lecturas, rechazos: Vec::new(), recibido, dup: false, por_rutear: None }
+        Mensaje {
+            sensor,
+            lecturas,
+            rechazos: Vec::new(),
+            recibido,
+            dup: false,
+            por_rutear: None,
+            al_aceptar: Vec::new(),
+        }
     }
 
     async fn manda(&self, mensaje: Mensaje) -> Resultado {

@@ -14,7 +14,7 @@ use metrics::{counter, gauge, histogram};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::batcher::{Ajustes, Pendiente, Salud, Trabajo};
+use super::batcher::{Ajustes, Encargo, Pendiente, Salud, Trabajo};
 use super::lote::{AlertaTocada, Clave, Hecho, Lote};
 use super::mensaje::{Resolver, Resuelta, Resultado};
 use super::vivo::Vivo;
@@ -22,6 +22,7 @@ use crate::alertas;
 use crate::domain::{Accion, BUILD_DATE, Clock, Motivo, Rechazo, SensorRef, Timestamp, Valores, Variable};
 use crate::realtime::{Evento, Hub, Que};
 use crate::store::lecturas::Orden;
+use crate::store::mqtt::Cambio;
 use crate::store::{self, Store};
 
 /// A redelivery (DUP) without a timestamp counts as a reading stored within this time.
@@ -80,8 +81,8 @@ impl Writer {
         let (mut lote, mut peso) = (Vec::with_capacity(trabajos.len()), 0);
         for trabajo in trabajos {
             match trabajo {
-                Trabajo::Mensaje(pendiente) => {
-                    peso += pendiente.mensaje.lecturas.len().max(1);
+                Trabajo::Guardar(pendiente) => {
+                    peso += pendiente.peso();
                     lote.push(pendiente);
                     if peso >= self.ajustes.lote {
                         self.confirma(std::mem::take(&mut lote)).await;
@@ -101,7 +102,7 @@ impl Writer {
     async fn ordena(&mut self, orden: Trabajo) {
         // Whoever asked may have gone: then nobody hears the answer, which is no error.
         match orden {
-            Trabajo::Mensaje(_) => {}
+            Trabajo::Guardar(_) => {}
             Trabajo::Resolver(pedido, responde) => {
                 let resuelta = self.resuelve(pedido).await;
                 let _ = responde.send(resuelta);
@@ -124,7 +125,9 @@ impl Writer {
         if lote.is_empty() {
             return;
         }
-        self.espera_reloj().await;
+        if lote.iter().any(|p| p.mensaje().is_some()) {
+            self.espera_reloj().await;
+        }
         let mut partes = VecDeque::from([lote]);
         let mut espera = ESPERA.0;
         while let Some(mut parte) = partes.pop_front() {
@@ -144,8 +147,7 @@ impl Writer {
                     | store::Error::Inconsistent(_)),
                 ) => {
                     if parte.len() == 1 {
-                        tracing::warn!(device_id = %parte[0].mensaje.sensor.device_id, error = %e, "a message was refused by the database");
-                        rechaza(parte);
+                        rechaza(parte, e);
                     } else {
                         let cola = parte.split_off(parte.len() / 2);
                         partes.push_front(cola);
@@ -177,9 +179,18 @@ impl Writer {
         let mut tx = self.store.write().await?;
         let existentes = self.fija_momentos(&mut tx, parte).await?;
         let mut lote = Lote::new(existentes);
+        let mut cambios: Vec<&Cambio> = Vec::new();
         for pendiente in parte.iter() {
-            lote.agrega(&self.vivo, &pendiente.mensaje);
+            match &pendiente.encargo {
+                Encargo::Mensaje(mensaje, _) => {
+                    if lote.agrega(&self.vivo, mensaje).aceptadas > 0 {
+                        cambios.extend(&mensaje.al_aceptar);
+                    }
+                }
+                Encargo::Cambios(suyos, _) => cambios.extend(suyos),
+            }
         }
+        store::mqtt::apply(&mut tx, cambios).await?;
         store::lecturas::write(&mut tx, &lote.filas()).await?;
         store::lecturas::write_latest(&mut tx, &lote.ultimas()).await?;
         for AlertaTocada { abierta, nueva } in &mut lote.tocadas {
@@ -213,9 +224,9 @@ impl Writer {
         let mut ultimas: HashMap<i64, Option<Timestamp>> = HashMap::new();
         let mut ultima = |vivo: &Vivo, id| *ultimas.entry(id).or_insert_with(|| vivo.ultima(id));
         let (mut dadas, mut por_mirar): (HashSet<Clave>, Vec<Clave>) = (HashSet::new(), Vec::new());
-        for pendiente in parte.iter() {
-            let id = pendiente.mensaje.sensor.id_sensor;
-            for ts in pendiente.mensaje.lecturas.iter().filter_map(|l| l.ts) {
+        for mensaje in parte.iter().filter_map(Pendiente::mensaje) {
+            let id = mensaje.sensor.id_sensor;
+            for ts in mensaje.lecturas.iter().filter_map(|l| l.ts) {
                 if dadas.insert((id, ts)) && ultima(&self.vivo, id).is_some_and(|u| ts <= u) {
                     por_mirar.push((id, ts));
                 }
@@ -224,9 +235,8 @@ impl Writer {
         let mut existentes = store::lecturas::existing(tx, &por_mirar).await?;
         // (sensor, values) → the moment given in this batch, for redeliveries within it.
         let mut recientes: Vec<(i64, Valores, Timestamp)> = Vec::new();
-        let hay_dup = parte.iter().any(|p| p.mensaje.dup);
-        for pendiente in parte.iter_mut() {
-            let mensaje = &mut *pendiente.mensaje;
+        let hay_dup = parte.iter().filter_map(Pendiente::mensaje).any(|m| m.dup);
+        for mensaje in parte.iter_mut().filter_map(Pendiente::mensaje_mut) {
             let id = mensaje.sensor.id_sensor;
             for lectura in mensaje.lecturas.iter_mut().filter(|l| l.ts.is_none()) {
                 if mensaje.dup {
@@ -268,12 +278,21 @@ impl Writer {
     fn cierra(&mut self, parte: Vec<Pendiente>, hecho: Hecho) {
         self.vivo.confirma(hecho.sensores);
         let (mut aceptadas, mut duplicadas, mut rechazadas) = (0, 0, 0);
-        for (pendiente, resultado) in parte.into_iter().zip(hecho.resultados) {
-            aceptadas += u64::from(resultado.aceptadas);
-            duplicadas += u64::from(resultado.duplicadas);
-            rechazadas += resultado.rechazos.len() as u64;
+        let mut resultados = hecho.resultados.into_iter();
+        for pendiente in parte {
             // A session that ended meanwhile hears nothing; its device sends again.
-            let _ = pendiente.responde.send(resultado);
+            match pendiente.encargo {
+                Encargo::Mensaje(_, responde) => {
+                    let resultado = resultados.next().unwrap_or_default();
+                    aceptadas += u64::from(resultado.aceptadas);
+                    duplicadas += u64::from(resultado.duplicadas);
+                    rechazadas += resultado.rechazos.len() as u64;
+                    let _ = responde.send(resultado);
+                }
+                Encargo::Cambios(_, responde) => {
+                    let _ = responde.send(Ok(()));
+                }
+            }
         }
         counter!("alertrace_readings_total", "result" => "stored").increment(aceptadas);
         counter!("alertrace_readings_total", "result" => "duplicate").increment(duplicadas);
@@ -396,15 +415,26 @@ async fn reenviada(
     Ok(Some(ts))
 }
 
-/// A message that the database will never take: answered as refused, recorded nowhere.
-fn rechaza(parte: Vec<Pendiente>) {
+/// What the database will never take: answered as refused, recorded nowhere.
+fn rechaza(parte: Vec<Pendiente>, e: store::Error) {
+    let mut e = Some(e);
     for pendiente in parte {
-        let mensaje = &pendiente.mensaje;
-        let de = |l: &crate::domain::Lectura| Rechazo::new(Motivo::Almacen, None, l.ts, &l.valores.to_json());
-        let mut rechazos = mensaje.rechazos.clone();
-        rechazos.extend(mensaje.lecturas.iter().map(de));
-        counter!("alertrace_readings_total", "result" => "refused").increment(rechazos.len() as u64);
-        let _ = pendiente.responde.send(Resultado { rechazos, ..Resultado::default() });
+        match pendiente.encargo {
+            Encargo::Mensaje(mensaje, responde) => {
+                tracing::warn!(device_id = %mensaje.sensor.device_id, error = ?e, "a message was refused by the database");
+                let de = |l: &crate::domain::Lectura| {
+                    Rechazo::new(Motivo::Almacen, None, l.ts, &l.valores.to_json())
+                };
+                let mut rechazos = mensaje.rechazos.clone();
+                rechazos.extend(mensaje.lecturas.iter().map(de));
+                counter!("alertrace_readings_total", "result" => "refused").increment(rechazos.len() as u64);
+                let _ = responde.send(Resultado { rechazos, ..Resultado::default() });
+            }
+            Encargo::Cambios(_, responde) => {
+                tracing::error!(error = ?e, "what the broker keeps was refused by the database");
+                let _ = responde.send(e.take().map_or(Ok(()), Err));
+            }
+        }
     }
 }
 

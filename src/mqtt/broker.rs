@@ -1,26 +1,32 @@
-//! What all connections share, and the broker's own work: routing, retaining, saying who is there.
+//! What all connections share, and the broker's own work: spreading messages, saying who is there,
+//! doing what time has come for.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{counter, gauge};
+use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::acl::{self, Publicar};
+use super::index::Destino;
 use super::publicacion::{Publicacion, Qos};
 use super::retained::Retained;
 use super::router::{Parado, Router};
+use super::session::{Entrega, Estado, Sesion};
 use super::sessions::Sessions;
-use crate::domain::{Clock, Conexion, Rechazo, SensorRef};
+use crate::domain::{Clock, Conexion, Rechazo, SensorRef, Timestamp};
 use crate::identity::cuentas::Cuentas;
 use crate::identity::{Directorio, Principal};
 use crate::ingest::decode::{self, Limites};
 use crate::ingest::{Ingest, Mensaje};
 use crate::realtime::{Evento, Hub, Presencia, Que};
-use crate::store::Store;
+use crate::store::mqtt::Cambio;
+use crate::store::{self, Store};
 
 /// Refusals told in one message; the store has them all.
 const MAX_MOTIVOS: usize = 20;
@@ -95,51 +101,80 @@ pub(super) struct Compartido {
     /// Cancelled when the server stops: sessions finish what they have and close.
     pub(super) apaga: CancellationToken,
     numero: AtomicU64,
+    /// Devices whose state is to be told, by sensor: the last word on each.
+    estados: Mutex<HashMap<i64, (SensorRef, Conexion)>>,
+    por_decir: Notify,
+    /// Devices that were connected when the server stopped, and until when that is believed.
+    creidos: Mutex<Vec<(SensorRef, Timestamp)>>,
+}
+
+/// A message, and what is to be done with it: first the changes are committed, then it is delivered.
+pub(super) struct Reparto {
+    pub(super) publicacion: Arc<Publicacion>,
+    destinos: Vec<Destino>,
+    retiene: bool,
+}
+
+impl Reparto {
+    /// What must be in the store before anybody is told that the message was taken.
+    pub(super) fn cambios(&self) -> Vec<Cambio> {
+        let encoladas = self.destinos.iter().filter_map(|(sesion, entrega)| sesion.encola(entrega));
+        encoladas.chain(self.retiene.then(|| Retained::cambio(&self.publicacion))).collect()
+    }
 }
 
 impl Broker {
-    /// Builds the broker. `apaga` ends its sessions; `muerto` is cancelled when its router dies,
-    /// which nothing survives.
+    /// Builds the broker, with the sessions and retained messages that the store has. `apaga` ends its
+    /// sessions; `muerto` is cancelled when its router dies, which nothing survives.
     ///
     /// # Errors
-    /// When a thread cannot be started.
-    pub fn new(parts: Parts, apaga: CancellationToken, muerto: CancellationToken) -> std::io::Result<Self> {
-        let s = &parts.settings;
+    /// When a thread cannot be started, and those of the store.
+    pub async fn start(
+        parts: Parts,
+        apaga: CancellationToken,
+        muerto: CancellationToken,
+    ) -> Result<Self, Error> {
+        let (s, ahora) = (&parts.settings, parts.clock.now());
         // A session that nobody is connected to may have a link too.
         let max_sesiones = s.max_connections * 2;
         let router = Router::start(max_sesiones, s.max_filters, muerto)?;
         let retained = Retained::new(s.max_retained);
         let sessions = Sessions::new(max_sesiones, s.max_queued);
-        let conexiones = TaskTracker::new();
-        let numero = AtomicU64::new(1);
-        Ok(Self(Arc::new(Compartido { parts, router, retained, sessions, conexiones, apaga, numero })))
+        let mut tx = parts.store.read().await?;
+        retained.restaura(store::mqtt::retained(&mut tx).await?);
+        let plazos = store::sensores::intervals(&mut tx).await?;
+        tx.commit().await?;
+        let olvidar = sessions.restaura(&parts.store, &parts.directorio, s.open, ahora).await?;
+        let creidos = creidos(&retained, &parts.directorio, &plazos, ahora);
+        let broker = Self(Arc::new(Compartido {
+            parts,
+            router,
+            retained,
+            sessions,
+            conexiones: TaskTracker::new(),
+            apaga,
+            numero: AtomicU64::new(1),
+            estados: Mutex::default(),
+            por_decir: Notify::new(),
+            creidos: Mutex::new(creidos),
+        }));
+        if !olvidar.is_empty() {
+            broker.0.guarda(olvidar).await;
+        }
+        Ok(broker)
     }
 
     /// The broker's own work, until the server stops: events of the site go to their topics, wills
-    /// and sessions come to their time, connections of those who may no longer be here end.
+    /// and sessions come to their time, connections of those who may no longer be here end. None of
+    /// the three waits for another: a store that is away must not keep a revoked device connected.
     pub async fn run(self) {
         let b = &self.0;
-        let (mut eventos, mut revocados) = (b.parts.hub.listen(), b.parts.directorio.revocados());
-        let mut reloj = tokio::time::interval(Duration::from_secs(1));
-        reloj.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = b.apaga.cancelled() => return,
-                evento = eventos.recv() => match evento {
-                    Ok(evento) => b.anuncia(&evento).await,
-                    Err(RecvError::Lagged(n)) => {
-                        counter!("alertrace_mqtt_messages_dropped_total", "reason" => "events").increment(n);
-                        tracing::warn!(n, "events were not told to MQTT subscribers: too many at once");
-                    }
-                    Err(RecvError::Closed) => return,
-                },
-                quien = revocados.recv() => match quien {
-                    Ok(quien) => b.sessions.revoca(&quien),
-                    Err(RecvError::Lagged(n)) => tracing::error!(n, "revocations were missed"),
-                    Err(RecvError::Closed) => return,
-                },
-                _ = reloj.tick() => b.pasa_el_tiempo().await,
-            }
+        let trabajo = async {
+            tokio::join!(b.anuncia_eventos(), b.anuncia_estados(), b.revoca_conexiones(), b.mira_el_reloj());
+        };
+        tokio::select! {
+            () = b.apaga.cancelled() => {}
+            () = trabajo => {}
         }
     }
 
@@ -156,19 +191,90 @@ impl Compartido {
         self.numero.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Routes a message, keeping it first when it is to be retained. `false` when it could not be
-    /// kept.
-    pub(super) async fn rutea(&self, publicacion: Publicacion) -> Result<bool, Parado> {
+    /// What is to be done with a message. `false` when it is to be retained and there is no room.
+    pub(super) fn reparto(&self, publicacion: Publicacion) -> (Reparto, bool) {
         let publicacion = Arc::new(publicacion);
-        let guardada = !publicacion.retain || self.retained.pon(&publicacion);
-        self.router.publish(publicacion).await?;
-        Ok(guardada)
+        let retiene = publicacion.retain && self.retained.cabe(&publicacion);
+        let cabe = retiene || !publicacion.retain;
+        let destinos = self.sessions.indice.destinos(&publicacion, true, &self.parts.directorio);
+        (Reparto { publicacion, destinos, retiene }, cabe)
     }
 
-    /// As [`Self::rutea`], for what nobody waits for.
+    /// Delivers a message whose changes are committed.
+    pub(super) async fn entrega(&self, reparto: Reparto) -> Result<(), Parado> {
+        if reparto.retiene {
+            self.retained.pon(&reparto.publicacion);
+        }
+        for (sesion, entrega) in reparto.destinos {
+            sesion.deja(entrega);
+        }
+        self.router.publish(reparto.publicacion).await
+    }
+
+    /// Has changes committed, however long that takes. `false` when the server stops first or the
+    /// database refuses them, which the writer has logged.
+    pub(super) async fn guarda(&self, cambios: Vec<Cambio>) -> bool {
+        if cambios.is_empty() {
+            return true;
+        }
+        let Ok(respuesta) = self.parts.ingest.guardar(cambios).await else { return false };
+        matches!(respuesta.await, Ok(Ok(())))
+    }
+
+    /// Commits and delivers a message of the server's own, or of somebody who does not wait.
+    pub(super) async fn difunde(&self, publicacion: Publicacion) {
+        let (reparto, _) = self.reparto(publicacion);
+        if self.guarda(reparto.cambios()).await {
+            // `Parado` ends the process by way of the router's token.
+            let _ = self.entrega(reparto).await;
+        }
+    }
+
+    /// Delivers a message to whoever is connected now, and keeps it for nobody.
     pub(super) async fn avisa(&self, publicacion: Publicacion) {
-        // `Parado` ends the process by way of the router's token.
-        let _ = self.rutea(publicacion).await;
+        let publicacion = Arc::new(publicacion);
+        let destinos = self.sessions.indice.destinos(&publicacion, false, &self.parts.directorio);
+        let _ = self.entrega(Reparto { publicacion, destinos, retiene: false }).await;
+    }
+
+    /// What hangs on a session that is over and out of the registry: it is forgotten, and what it had
+    /// of shared subscriptions goes to another member.
+    pub(super) async fn entierra(&self, sesion: &Arc<Sesion>, mut estado: Estado) {
+        estado.emisor = None;
+        let mut huerfanas = Vec::new();
+        if sesion.filtros().iter().any(|f| super::topic::compartido(f).is_some()) {
+            if let Some(id_sesion) = sesion.id_sesion.filter(|_| sesion.por_cargar()) {
+                match self.cola(id_sesion).await {
+                    Ok(filas) => sesion.carga(filas, &mut estado, 0),
+                    Err(e) => tracing::warn!(error = %e, "a session's shared messages cannot be read"),
+                }
+            }
+            huerfanas = sesion.huerfanas(&estado);
+        }
+        drop(estado);
+        for huerfana in huerfanas {
+            self.hereda(&huerfana).await;
+        }
+        if let Some(id_sesion) = sesion.id_sesion {
+            self.guarda(vec![Cambio::Termina(id_sesion)]).await;
+        }
+    }
+
+    async fn hereda(&self, huerfana: &Entrega) {
+        let Some((sesion, entrega)) = self.sessions.indice.otro(huerfana, &self.parts.directorio) else {
+            return;
+        };
+        if self.guarda(sesion.encola(&entrega).into_iter().collect()).await {
+            sesion.deja(entrega);
+        }
+    }
+
+    /// What the store has for a session.
+    pub(super) async fn cola(&self, id_sesion: i64) -> store::Result<Vec<store::mqtt::Encolada>> {
+        let mut tx = self.parts.store.read().await?;
+        let filas = store::mqtt::queue(&mut tx, id_sesion).await?;
+        tx.commit().await?;
+        Ok(filas)
     }
 
     /// Sends a will as if its owner published it now.
@@ -176,13 +282,13 @@ impl Compartido {
         let ahora = self.parts.clock.now();
         will.expira = will.expira.map(|e| ahora.plus(Duration::from_micros(e.micros().unsigned_abs())));
         match acl::publica(quien, &will.topic) {
-            Publicar::Rutear => self.avisa(will).await,
+            Publicar::Rutear => self.difunde(will).await,
             Publicar::Ingerir(sensor) => {
                 let mensaje = self.lee(&sensor, &will.payload, false);
                 let Ok(respuesta) = self.parts.ingest.submit(mensaje).await else { return };
                 if let Ok(resultado) = respuesta.await {
                     if resultado.aceptadas > 0 {
-                        self.avisa(will).await;
+                        self.difunde(Publicacion { retain: false, ..will }).await;
                     }
                     self.explica(&sensor, &resultado.rechazos).await;
                 }
@@ -196,7 +302,15 @@ impl Compartido {
         let ahora = self.parts.clock.now();
         let d = decode::decode(payload, &sensor.device_id, ahora, &self.parts.settings.limites);
         let (lecturas, rechazos) = (d.lecturas, d.rechazos);
-        Mensaje { sensor: sensor.clone(), lecturas, rechazos, recibido: ahora, dup, por_rutear: None }
+        Mensaje {
+            sensor: sensor.clone(),
+            lecturas,
+            rechazos,
+            recibido: ahora,
+            dup,
+            por_rutear: None,
+            al_aceptar: Vec::new(),
+        }
     }
 
     /// Says on `errores` what was refused: a 3.1.1 client has no other way to learn it.
@@ -210,49 +324,152 @@ impl Compartido {
         self.avisa(Publicacion::del_servidor(topic, cuerpo.to_string(), Qos::Uno, false)).await;
     }
 
-    /// Notes that a connection of a device came or went, and says so when that changes anything.
-    pub(super) async fn presencia(&self, sensor: &SensorRef, conexion: u64, estado: Conexion) {
+    /// Notes that a connection of a device came or went; what changes by that is told in its turn.
+    pub(super) fn presencia(&self, sensor: &SensorRef, conexion: u64, estado: Conexion) {
         let presencia = &self.parts.presencia;
         let cambia = match estado {
             Conexion::Online => presencia.llega(sensor.id_sensor, conexion),
             _ => presencia.se_va(sensor.id_sensor, conexion),
         };
-        if !cambia {
-            return;
+        if cambia {
+            tracing::info!(device_id = %sensor.device_id, estado = estado.as_str(), "a device's connection changed");
+            self.di_estado(sensor, estado);
         }
-        tracing::info!(device_id = %sensor.device_id, estado = estado.as_str(), "a device's connection changed");
-        let topic = format!("sensores/{}/estado", sensor.device_id);
-        self.avisa(Publicacion::del_servidor(topic, estado.as_str(), Qos::Uno, true)).await;
-        self.parts.hub.send(Evento::new(sensor.clone(), Que::Estado(estado)));
     }
 
-    /// An event of the site, told on its topic.
+    fn di_estado(&self, sensor: &SensorRef, estado: Conexion) {
+        let mut estados = self.estados.lock().unwrap_or_else(PoisonError::into_inner);
+        estados.insert(sensor.id_sensor, (sensor.clone(), estado));
+        drop(estados);
+        self.por_decir.notify_one();
+    }
+
+    /// States of devices, told on `estado` and to whoever listens.
+    async fn anuncia_estados(&self) {
+        loop {
+            let estados = std::mem::take(&mut *self.estados.lock().unwrap_or_else(PoisonError::into_inner));
+            if estados.is_empty() {
+                self.por_decir.notified().await;
+                continue;
+            }
+            for (sensor, estado) in estados.into_values() {
+                let topic = format!("sensores/{}/estado", sensor.device_id);
+                self.difunde(Publicacion::del_servidor(topic, estado.as_str(), Qos::Uno, true)).await;
+                self.parts.hub.send(Evento::new(sensor, Que::Estado(estado)));
+            }
+        }
+    }
+
+    /// Events of the site, told on their topics.
+    async fn anuncia_eventos(&self) {
+        let mut eventos = self.parts.hub.listen();
+        loop {
+            match eventos.recv().await {
+                Ok(evento) => self.anuncia(&evento).await,
+                Err(RecvError::Lagged(n)) => {
+                    counter!("alertrace_mqtt_messages_dropped_total", "reason" => "events").increment(n);
+                    tracing::warn!(n, "events were not told to MQTT subscribers: too many at once");
+                }
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
     async fn anuncia(&self, evento: &Evento) {
         match &evento.que {
             Que::Lectura { por_rutear: Some(payload), .. } => {
                 let topic = format!("sensores/{}/data", evento.sensor.device_id);
-                self.avisa(Publicacion::del_servidor(topic, payload.clone(), Qos::Uno, false)).await;
+                self.difunde(Publicacion::del_servidor(topic, payload.clone(), Qos::Uno, false)).await;
             }
             Que::Alerta(..) => {
                 let topic = format!("alertas/{}", evento.sensor.id_empresa);
                 let mut publicacion = Publicacion::del_servidor(topic, evento.json(), Qos::Uno, false);
                 publicacion.sensor = Some(evento.sensor.id_sensor);
-                self.avisa(publicacion).await;
+                self.difunde(publicacion).await;
             }
             // A reading that came by MQTT was routed by its session; `estado` where it changed.
             Que::Lectura { .. } | Que::Estado(_) => {}
         }
     }
 
+    async fn revoca_conexiones(&self) {
+        let mut revocados = self.parts.directorio.revocados();
+        loop {
+            match revocados.recv().await {
+                Ok(quien) => self.sessions.revoca(&quien),
+                Err(RecvError::Lagged(n)) => tracing::error!(n, "revocations were missed"),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    async fn mira_el_reloj(&self) {
+        let mut reloj = tokio::time::interval(Duration::from_secs(1));
+        reloj.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            reloj.tick().await;
+            self.pasa_el_tiempo().await;
+        }
+    }
+
     async fn pasa_el_tiempo(&self) {
         let ahora = self.parts.clock.now();
-        for (quien, will) in self.sessions.vencidas(ahora) {
+        let (vencidas, testamentos) = self.sessions.vencidas(ahora);
+        for (quien, will) in testamentos {
             self.testamento(&quien, will).await;
         }
-        self.retained.limpia(ahora);
+        for vencida in vencidas {
+            self.entierra(&vencida.sesion, vencida.estado).await;
+        }
+        let mut cambios = self.retained.limpia(ahora);
+        cambios.extend(self.sessions.olvida_hechas());
+        self.guarda(cambios).await;
+        self.deja_de_creer(ahora);
         gauge!("alertrace_mqtt_sessions").set(u32::try_from(self.sessions.cuantas()).unwrap_or(u32::MAX));
         gauge!("alertrace_mqtt_connections").set(u32::try_from(self.conexiones.len()).unwrap_or(u32::MAX));
     }
+
+    /// Devices that were connected when the server stopped and have not come back in time are gone.
+    fn deja_de_creer(&self, ahora: Timestamp) {
+        let mut creidos = self.creidos.lock().unwrap_or_else(PoisonError::into_inner);
+        creidos.retain(|(sensor, hasta)| {
+            let vive = self.parts.presencia.conexion(sensor.id_sensor) != Conexion::Desconocida;
+            if !vive && *hasta <= ahora {
+                self.parts.presencia.falta(sensor.id_sensor);
+                self.di_estado(sensor, Conexion::Offline);
+            }
+            !vive && *hasta > ahora
+        });
+    }
+}
+
+/// The devices that `estado` calls online, from before the server stopped: the stop marks none of
+/// them offline, and each has two of its intervals to come back.
+fn creidos(
+    retained: &Retained,
+    directorio: &Directorio,
+    plazos: &HashMap<i64, i64>,
+    ahora: Timestamp,
+) -> Vec<(SensorRef, Timestamp)> {
+    let online = retained.busca(|m| m.payload == Conexion::Online.as_str());
+    let creido = |m: Arc<Publicacion>| {
+        let device_id = m.topic.strip_prefix("sensores/")?.strip_suffix("/estado")?;
+        let sensor = directorio.sensor(device_id)?;
+        let segundos = u64::try_from(plazos.get(&sensor.id_sensor).copied()?).unwrap_or_default();
+        Some((sensor, ahora.plus(Duration::from_secs(segundos * 2))))
+    };
+    online.into_iter().filter_map(creido).collect()
+}
+
+/// Why the broker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What the store says.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// What the system says.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
 }
 
 /// A refusal, as `errores` tells it.

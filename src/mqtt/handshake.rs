@@ -17,14 +17,15 @@ use super::acl::{self, Publicar};
 use super::broker::{Broker, Compartido};
 use super::connection::{Conexion, Fin, Inicio};
 use super::first_packet::{self, Primero};
+use super::opening::{self, Suya};
 use super::protocol::{Bienvenida, Connect, Entrante, Protocol, Rechazo};
 use super::publicacion::Publicacion;
-use super::session::Clave;
-use super::sessions::Abierta;
+use super::session::{Estado, Sesion};
 use super::topic;
 use crate::domain::{Conexion as Presencia, Timestamp};
 use crate::identity::dispositivo::{self, Entrada};
 use crate::identity::{Principal, cuentas};
+use crate::store::mqtt::Cambio;
 
 /// How long a client may take to read why its connection ends.
 const DESPEDIDA: Duration = Duration::from_secs(1);
@@ -72,7 +73,7 @@ where
         _ => None,
     };
     if let Some(sensor) = &sensor {
-        b.presencia(sensor, numero, Presencia::Online).await;
+        b.presencia(sensor, numero, Presencia::Online);
     }
     let mut conexion = Conexion::new(inicio);
     let fin = AssertUnwindSafe(conexion.run(&mut lee, &mut escribe)).catch_unwind().await;
@@ -88,17 +89,21 @@ where
     let resto = conexion.resto();
     let testamento = testamento.filter(|_| quiere_testamento(&fin));
     let principal = conexion.principal.clone();
-    let inmediato = deja(&b, conexion, testamento);
     // The session is free for whoever comes next; what follows concerns this connection alone.
+    let (inmediato, cuenta) = deja(&b, conexion, testamento);
+    despide(&mut lee, &mut escribe, ultimas).await;
+    resto.termina().await;
     if let Some(will) = inmediato {
         b.testamento(&principal, will).await;
     }
-    despide(&mut lee, &mut escribe, ultimas).await;
-    resto.termina().await;
     if let Some(sensor) = &sensor
         && !matches!(fin, Fin::Apagado)
     {
-        b.presencia(sensor, numero, Presencia::Offline).await;
+        b.presencia(sensor, numero, Presencia::Offline);
+    }
+    match cuenta {
+        Cuenta::Sigue(cambios) => drop(b.guarda(cambios).await),
+        Cuenta::Termina(sesion, estado) => b.entierra(&sesion, *estado).await,
     }
 }
 
@@ -108,23 +113,34 @@ fn quiere_testamento(fin: &Fin) -> bool {
     !matches!(fin, Fin::Adios { testamento: false } | Fin::Apagado)
 }
 
+/// What becomes of the session.
+enum Cuenta {
+    /// It waits for its owner; so the store is to know.
+    Sigue(Vec<Cambio>),
+    /// It is over, and nobody finds it any more.
+    Termina(Arc<Sesion>, Box<Estado>),
+}
+
 /// Lets go of the session: it ends, or waits for its owner until it expires. Answers the will that
 /// is to be sent at once.
 fn deja(
     b: &Compartido,
     mut conexion: Conexion,
     testamento: Option<(Publicacion, u32)>,
-) -> Option<Publicacion> {
+) -> (Option<Publicacion>, Cuenta) {
     let ahora = b.parts.clock.now();
     let segundos = |s: u32| Duration::from_secs(u64::from(s));
+    conexion.estado.emisor = None;
     if conexion.expiry == 0 {
         b.sessions.quita(&conexion.sesion);
-        conexion.estado.emisor = None;
-        return testamento.map(|(will, _)| will);
+        let will = testamento.map(|(will, _)| will);
+        let estado = std::mem::take(&mut *conexion.estado);
+        return (will, Cuenta::Termina(conexion.sesion, Box::new(estado)));
     }
+    let expira = ahora.plus(segundos(conexion.expiry));
     let mut vida = conexion.sesion.vida();
     vida.conectada = false;
-    vida.expira = Some(ahora.plus(segundos(conexion.expiry)));
+    vida.expira = Some(expira);
     let inmediato = match testamento {
         Some((will, 0)) => Some(will),
         Some((will, espera)) => {
@@ -134,8 +150,10 @@ fn deja(
         None => None,
     };
     drop(vida);
-    conexion.sesion.sin_qos_cero();
-    inmediato
+    conexion.sesion.duerme();
+    let enviadas = conexion.estado.en_vuelo.iter().filter_map(|v| v.entrega.seq).collect();
+    let cierra = |id_sesion| Cambio::Cierra { id_sesion, conexion: conexion.numero(), expira, enviadas };
+    (inmediato, Cuenta::Sigue(conexion.sesion.id_sesion.map(cierra).into_iter().collect()))
 }
 
 /// Writes the last bytes, closes our side and reads on for a moment: a client that is met by a reset
@@ -224,16 +242,14 @@ where
     }
     let asignado = connect.client_id.is_empty().then(|| uuid::Uuid::now_v7().simple().to_string());
     let client_id = asignado.clone().unwrap_or(connect.client_id);
-    let clave = Clave::new(&principal, &client_id);
-    let Ok(Abierta { sesion, mut estado, generacion, presente }) =
-        b.sessions.abre(clave, &principal, connect.clean).await
-    else {
-        return Err(Negada::dicha("no room for another session", Rechazo::NoDisponible, &mut protocol));
-    };
-    if !presente {
-        *estado = super::session::Estado::default();
-    }
     let expiry = connect.expiry.min(s.max_session_expiry);
+    // Soon enough that the client is still told.
+    let plazo = s.connect_deadline * 3 / 4;
+    let abre = opening::abre(b, &principal, &client_id, connect.clean, expiry);
+    let Ok(Some(Suya { sesion, estado, generacion, presente })) = tokio::time::timeout(plazo, abre).await
+    else {
+        return Err(Negada::dicha("no session can be had now", Rechazo::NoDisponible, &mut protocol));
+    };
     let keep_alive = match (s.max_keep_alive, connect.keep_alive) {
         (0, suyo) => suyo,
         (max, 0) if connect.cinco => max,

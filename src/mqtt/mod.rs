@@ -10,7 +10,10 @@ mod broker;
 mod connection;
 mod first_packet;
 mod handshake;
+mod index;
 mod listener;
+mod mailbox;
+mod opening;
 mod protocol;
 mod publicacion;
 mod retained;
@@ -19,4 +22,4 @@ mod session;
 mod sessions;
 mod topic;
 
-pub use broker::{Broker, Parts, Settings};
+pub use broker::{Broker, Error, Parts, Settings};

@@ -24,6 +24,31 @@ use crate::domain::Timestamp;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Propiedades(Vec<Property>);
 
+impl Propiedades {
+    /// As they stand in a packet.
+    pub(super) fn bytes(&self) -> Bytes {
+        self.0.iter().flat_map(Property::to_continuous_buffer).collect()
+    }
+
+    /// Read again from [`Self::bytes`].
+    pub(super) fn leidas(mut bytes: &[u8]) -> Self {
+        let mut propiedades = Vec::new();
+        while !bytes.is_empty() {
+            match Property::parse(bytes) {
+                Ok((propiedad, usados)) if usados > 0 => {
+                    propiedades.push(propiedad);
+                    bytes = &bytes[usados..];
+                }
+                _ => {
+                    tracing::error!("properties that were kept cannot be read");
+                    break;
+                }
+            }
+        }
+        Self(propiedades)
+    }
+}
+
 /// A packet of the client.
 #[derive(Debug)]
 pub(super) enum Entrante {
@@ -98,8 +123,8 @@ pub(super) enum Razon {
     CargaInvalida,
     TopicInvalido,
     Cuota,
-    /// Shared subscriptions are not offered.
-    SinCompartidas,
+    /// It could not be kept.
+    Interno,
 }
 
 /// Why a connection ends, with the code of MQTT 5's DISCONNECT.
@@ -114,6 +139,8 @@ pub(super) enum Cierre {
     Interno,
     /// A token that signed in has expired.
     Caducada,
+    /// More unacknowledged messages than Receive Maximum allows.
+    VentanaExcedida,
 }
 
 /// The answer to a CONNECT that is not let in.
@@ -321,7 +348,6 @@ impl Protocol {
         let mut add = |p: Result<Property, MqttError>| props.extend(p);
         add(packet::TopicAliasMaximum::new(ALIAS_MAXIMO).map(Into::into));
         add(packet::ReceiveMaximum::new(self.receive_maximum).map(Into::into));
-        add(packet::SharedSubscriptionAvailable::new(0).map(Into::into));
         if let Some(id) = &bienvenida.client_id_asignado {
             add(packet::AssignedClientIdentifier::new(id.as_str()).map(Into::into));
         }
@@ -373,7 +399,8 @@ impl Protocol {
         }
         let code = match razon {
             Razon::Exito => PubackReasonCode::Success,
-            Razon::NoAutorizado | Razon::SinCompartidas => PubackReasonCode::NotAuthorized,
+            Razon::NoAutorizado => PubackReasonCode::NotAuthorized,
+            Razon::Interno => PubackReasonCode::UnspecifiedError,
             Razon::CargaInvalida => PubackReasonCode::PayloadFormatInvalid,
             Razon::TopicInvalido => PubackReasonCode::TopicNameInvalid,
             Razon::Cuota => PubackReasonCode::QuotaExceeded,
@@ -396,7 +423,8 @@ impl Protocol {
         }
         let code = match razon {
             Razon::Exito => PubrecReasonCode::Success,
-            Razon::NoAutorizado | Razon::SinCompartidas => PubrecReasonCode::NotAuthorized,
+            Razon::NoAutorizado => PubrecReasonCode::NotAuthorized,
+            Razon::Interno => PubrecReasonCode::UnspecifiedError,
             Razon::CargaInvalida => PubrecReasonCode::PayloadFormatInvalid,
             Razon::TopicInvalido => PubrecReasonCode::TopicNameInvalid,
             Razon::Cuota => PubrecReasonCode::QuotaExceeded,
@@ -443,7 +471,6 @@ impl Protocol {
                 Ok(Qos::Dos) => SubackReasonCode::GrantedQos2,
                 Err(Razon::TopicInvalido) => SubackReasonCode::TopicFilterInvalid,
                 Err(Razon::Cuota) => SubackReasonCode::QuotaExceeded,
-                Err(Razon::SinCompartidas) => SubackReasonCode::SharedSubscriptionsNotSupported,
                 Err(_) => SubackReasonCode::NotAuthorized,
             };
             let codes = resultados.iter().map(code).collect();
@@ -489,10 +516,16 @@ impl Protocol {
             Cierre::Relevada => DisconnectReasonCode::SessionTakenOver,
             Cierre::TopicInvalido => DisconnectReasonCode::TopicNameInvalid,
             Cierre::Interno => DisconnectReasonCode::UnspecifiedError,
+            Cierre::VentanaExcedida => DisconnectReasonCode::ReceiveMaximumExceeded,
             Cierre::Caducada => DisconnectReasonCode::MaximumConnectTime,
         };
         let packet = v5_0::Disconnect::builder().reason_code(code).build();
         self.send(packet.map(Into::into), out);
+    }
+
+    /// Whether the client speaks MQTT 5.
+    pub(super) const fn cinco(&self) -> bool {
+        self.cinco
     }
 
     /// Whether the client's Receive Maximum leaves room for another QoS 1 or 2 message.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::protocol::Propiedades;
 use crate::domain::Timestamp;
+use crate::store::mqtt::Contenido;
 
 /// How often a message may arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,6 +15,25 @@ pub(super) enum Qos {
     Uno,
     /// Exactly once.
     Dos,
+}
+
+impl Qos {
+    /// As the store has it.
+    pub(super) const fn codigo(self) -> i64 {
+        match self {
+            Self::Cero => 0,
+            Self::Uno => 1,
+            Self::Dos => 2,
+        }
+    }
+
+    pub(super) const fn de(codigo: i64) -> Self {
+        match codigo {
+            0 => Self::Cero,
+            1 => Self::Uno,
+            _ => Self::Dos,
+        }
+    }
 }
 
 /// A message, with what MQTT needs of it end to end.
@@ -48,12 +68,42 @@ impl Publicacion {
         }
     }
 
+    /// A message that was kept.
+    pub(super) fn guardada(c: Contenido, qos: Qos, retain: bool) -> Self {
+        Self {
+            topic: c.topic,
+            payload: c.payload,
+            qos,
+            retain,
+            publicador: 0,
+            expira: c.expira,
+            propiedades: Propiedades::leidas(&c.propiedades),
+            sensor: c.id_sensor,
+        }
+    }
+
+    /// As it is kept.
+    pub(super) fn contenido(&self) -> Contenido {
+        Contenido {
+            topic: self.topic.clone(),
+            payload: self.payload.clone(),
+            expira: self.expira,
+            propiedades: self.propiedades.bytes(),
+            id_sensor: self.sensor,
+        }
+    }
+
     pub(super) fn vencida(&self, ahora: Timestamp) -> bool {
         self.expira.is_some_and(|e| e <= ahora)
     }
 
     /// Bytes that it holds in memory, roughly.
     pub(super) fn peso(&self) -> usize {
-        self.topic.len() + self.payload.len() + 128
+        peso(self.topic.len() + self.payload.len())
     }
+}
+
+/// Bytes that a message of so many bytes of topic and payload holds in memory, roughly.
+pub(super) const fn peso(bytes: usize) -> usize {
+    bytes + 128
 }

@@ -1,11 +1,13 @@
-//! Retained messages. Kept in memory; what may be retained is bounded in number and in bytes.
+//! Retained messages: in memory to be found, in the store to survive. What may be retained is bounded
+//! in number and in bytes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::publicacion::Publicacion;
+use super::publicacion::{Publicacion, Qos};
 use super::topic;
 use crate::domain::Timestamp;
+use crate::store::mqtt::{Cambio, Retenido};
 
 /// Bytes of retained messages, all together.
 const MAX_BYTES: usize = 256 << 20;
@@ -21,28 +23,48 @@ impl Retained {
         Self { max, mapa: RwLock::default() }
     }
 
+    /// Takes over what the store has.
+    pub(super) fn restaura(&self, retenidos: Vec<Retenido>) {
+        for r in retenidos {
+            self.pon(&Arc::new(Publicacion::guardada(r.contenido, Qos::de(r.qos), true)));
+        }
+    }
+
+    /// Whether there is room for a message in place of the last one of its topic.
+    pub(super) fn cabe(&self, mensaje: &Publicacion) -> bool {
+        let guarda = self.mapa.read().unwrap_or_else(PoisonError::into_inner);
+        let (mapa, bytes) = &*guarda;
+        let viejo = mapa.get(&mensaje.topic).map_or(0, |v| v.peso());
+        mensaje.payload.is_empty()
+            || ((viejo > 0 || mapa.len() < self.max) && *bytes - viejo + mensaje.peso() <= MAX_BYTES)
+    }
+
+    /// The change that keeps a message, or forgets its topic.
+    pub(super) fn cambio(mensaje: &Publicacion) -> Cambio {
+        if mensaje.payload.is_empty() {
+            return Cambio::Olvida(mensaje.topic.clone());
+        }
+        Cambio::Retiene(Box::new(Retenido { contenido: mensaje.contenido(), qos: mensaje.qos.codigo() }))
+    }
+
     /// Keeps a message in place of the last one of its topic; an empty one clears it
-    /// [MQTT-3.3.1-6]. `false` when there is no room for another.
-    pub(super) fn pon(&self, mensaje: &Arc<Publicacion>) -> bool {
+    /// [MQTT-3.3.1-6].
+    pub(super) fn pon(&self, mensaje: &Arc<Publicacion>) {
         let mut guarda = self.mapa.write().unwrap_or_else(PoisonError::into_inner);
         let (mapa, bytes) = &mut *guarda;
-        let viejo = mapa.get(&mensaje.topic).map_or(0, |v| v.peso());
-        if mensaje.payload.is_empty() {
-            mapa.remove(&mensaje.topic);
-            *bytes -= viejo;
-            return true;
+        *bytes -= mapa.remove(&mensaje.topic).map_or(0, |v| v.peso());
+        if !mensaje.payload.is_empty() {
+            *bytes += mensaje.peso();
+            mapa.insert(mensaje.topic.clone(), mensaje.clone());
         }
-        if (viejo == 0 && mapa.len() >= self.max) || *bytes - viejo + mensaje.peso() > MAX_BYTES {
-            return false;
-        }
-        *bytes = *bytes - viejo + mensaje.peso();
-        mapa.insert(mensaje.topic.clone(), mensaje.clone());
-        true
     }
 
     /// What a new subscription to `filtro` is sent, by topic.
     pub(super) fn para(&self, filtro: &str, ahora: Timestamp) -> Vec<Arc<Publicacion>> {
         let guarda = self.mapa.read().unwrap_or_else(PoisonError::into_inner);
+        if !filtro.contains(['+', '#']) {
+            return guarda.0.get(filtro).filter(|m| !m.vencida(ahora)).cloned().into_iter().collect();
+        }
         let todos = guarda.0.values();
         let mut hallados: Vec<_> =
             todos.filter(|m| !m.vencida(ahora) && topic::coincide(filtro, &m.topic)).cloned().collect();
@@ -50,16 +72,25 @@ impl Retained {
         hallados
     }
 
-    /// Forgets what has expired [MQTT-3.3.2-5].
-    pub(super) fn limpia(&self, ahora: Timestamp) {
+    /// Forgets what has expired [MQTT-3.3.2-5]; answers the changes that forget it for good.
+    pub(super) fn limpia(&self, ahora: Timestamp) -> Vec<Cambio> {
         let mut guarda = self.mapa.write().unwrap_or_else(PoisonError::into_inner);
         let (mapa, bytes) = &mut *guarda;
-        mapa.retain(|_, m| {
+        let mut cambios = Vec::new();
+        mapa.retain(|topic, m| {
             let queda = !m.vencida(ahora);
             if !queda {
                 *bytes -= m.peso();
+                cambios.push(Cambio::Olvida(topic.clone()));
             }
             queda
         });
+        cambios
+    }
+
+    /// The topics of retained messages that `quiere`, with their payload.
+    pub(super) fn busca(&self, quiere: impl Fn(&Publicacion) -> bool) -> Vec<Arc<Publicacion>> {
+        let guarda = self.mapa.read().unwrap_or_else(PoisonError::into_inner);
+        guarda.0.values().filter(|m| quiere(m)).cloned().collect()
     }
 }

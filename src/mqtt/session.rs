@@ -1,24 +1,26 @@
 //! One MQTT session: what it subscribes to, what waits for it, and what outlives its connection.
 //!
-//! A session is [`Sesion`], shared by its connection, by the task that hears the router for it and
-//! by the registry; and [`Estado`], which belongs to whoever holds its lock: the one connection.
+//! A session is [`Sesion`], shared by its connection, by whoever publishes to it and by the registry;
+//! and [`Estado`], which belongs to whoever holds its lock: the one connection. A session that
+//! outlives its connection is in the store as well: everything that it must not miss is there before
+//! anybody is told that it was taken, and while nobody is connected it is there alone.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use metrics::counter;
 use tokio::sync::{Notify, watch};
 
-use super::acl;
+use super::broker::Compartido;
+use super::mailbox::{Buzon, Cosa};
 use super::protocol::{Cierre, Pedido};
 use super::publicacion::{Publicacion, Qos};
-use super::router::{Emisor, Receptor};
-use super::topic;
+use super::router::{Emisor, Parado, Receptor};
+use super::{acl, topic};
 use crate::domain::{Clock, Timestamp};
 use crate::identity::{Directorio, Principal};
+use crate::store::mqtt::{Cambio, Encolada, Entregada, Suscripcion};
 
-/// Bytes that may wait for one session.
-const MAX_BYTES: usize = 8 << 20;
 /// Messages heard through one filter of a session and expected through another.
 const MAX_REPETIDOS: usize = 4_096;
 
@@ -48,6 +50,40 @@ pub(super) struct Entrega {
     pub(super) qos: Qos,
     pub(super) retain: bool,
     pub(super) ids: Vec<u32>,
+    /// Its place in the store, where it is kept.
+    pub(super) seq: Option<i64>,
+    /// The shared subscription that it came by: if this session ends, it is another's.
+    pub(super) grupo: Option<Arc<str>>,
+}
+
+impl Entrega {
+    /// A delivery that was kept.
+    pub(super) fn guardada(e: Encolada) -> (Self, Entregada) {
+        let qos = Qos::de(e.qos);
+        let entrega = Self {
+            publicacion: Arc::new(Publicacion::guardada(e.contenido, qos, e.retain)),
+            qos,
+            retain: e.retain,
+            ids: e.identificadores,
+            seq: Some(e.seq),
+            grupo: e.grupo.map(Into::into),
+        };
+        (entrega, e.estado)
+    }
+
+    /// As it is kept for session `id_sesion`, if it is to be kept at all.
+    pub(super) fn encolada(&self, id_sesion: i64) -> Option<Encolada> {
+        Some(Encolada {
+            id_sesion,
+            seq: self.seq?,
+            contenido: self.publicacion.contenido(),
+            qos: self.qos.codigo(),
+            retain: self.retain,
+            identificadores: self.ids.clone(),
+            grupo: self.grupo.as_deref().map(str::to_owned),
+            estado: Entregada::No,
+        })
+    }
 }
 
 /// Which connection is the session's, and whether it must end.
@@ -62,23 +98,21 @@ pub(super) struct Sesion {
     /// For No Local.
     pub(super) id: u64,
     pub(super) clave: Clave,
+    /// Its key in the store; `None` when it ends with its connection.
+    pub(super) id_sesion: Option<i64>,
+    /// The next place in the store.
+    seq: AtomicI64,
     /// As last signed in.
     principal: RwLock<Principal>,
     suscripciones: RwLock<Vec<Pedido>>,
     buzon: Mutex<Buzon>,
+    /// Deliveries that were completed or given up and are still in the store.
+    hechas: Mutex<Vec<i64>>,
     /// Something was put into the mailbox.
     pub(super) aviso: Notify,
     pub(super) turno: watch::Sender<Turno>,
     pub(super) estado: Arc<tokio::sync::Mutex<Estado>>,
     vida: Mutex<Vida>,
-    max_buzon: usize,
-}
-
-/// The mailbox: bounded in number and in bytes; the oldest makes room.
-#[derive(Default)]
-struct Buzon {
-    cola: VecDeque<Entrega>,
-    bytes: usize,
 }
 
 /// Whether anybody is connected, and what happens if nobody comes.
@@ -99,8 +133,10 @@ pub(super) struct Estado {
     pub(super) en_vuelo: VecDeque<EnVuelo>,
     /// QoS 2 messages received, committed, and not released by the client.
     pub(super) recibidos: HashSet<u16>,
-    /// The link to the router, once it subscribed to anything.
+    /// The link to the router, while somebody is connected and subscribes to anything.
     pub(super) emisor: Option<Emisor>,
+    /// The process died while somebody was connected: what was sent is not known.
+    pub(super) dudosa: bool,
 }
 
 /// A delivery that is not completed.
@@ -111,20 +147,34 @@ pub(super) struct EnVuelo {
     pub(super) liberado: bool,
 }
 
+/// The packet id of a kept delivery: given by its place, so that it is the same after a crash
+/// without a write before every send [MQTT-4.4.0-1].
+pub(super) fn pid(seq: i64) -> u16 {
+    u16::try_from((seq - 1).rem_euclid(65_535) + 1).unwrap_or(u16::MAX)
+}
+
 impl Sesion {
-    pub(super) fn new(id: u64, clave: Clave, principal: Principal, max_buzon: usize) -> Self {
+    pub(super) fn new(
+        id: u64,
+        clave: Clave,
+        id_sesion: Option<i64>,
+        principal: Principal,
+        max_buzon: usize,
+    ) -> Self {
         let vida = Vida { conectada: true, expira: None, testamento: None, terminada: false };
         Self {
             id,
             clave,
+            id_sesion,
+            seq: AtomicI64::new(1),
             principal: RwLock::new(principal),
             suscripciones: RwLock::default(),
-            buzon: Mutex::default(),
+            buzon: Mutex::new(Buzon::new(max_buzon)),
+            hechas: Mutex::default(),
             aviso: Notify::new(),
             turno: watch::Sender::default(),
             estado: Arc::default(),
             vida: Mutex::new(vida),
-            max_buzon,
         }
     }
 
@@ -138,6 +188,14 @@ impl Sesion {
 
     pub(super) fn vida(&self) -> MutexGuard<'_, Vida> {
         self.vida.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn buzon(&self) -> MutexGuard<'_, Buzon> {
+        self.buzon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hechas(&self) -> MutexGuard<'_, Vec<i64>> {
+        self.hechas.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the connection that has the session now, whichever it is.
@@ -168,8 +226,21 @@ impl Sesion {
         todas.len() < antes
     }
 
-    /// What a message comes to for this session; `None` when it is not for it.
-    fn para_mi(&self, publicacion: &Arc<Publicacion>) -> (Option<Entrega>, usize) {
+    /// What it subscribes to.
+    pub(super) fn filtros(&self) -> Vec<String> {
+        let todas = self.suscripciones.read().unwrap_or_else(PoisonError::into_inner);
+        todas.iter().map(|s| s.filtro.clone()).collect()
+    }
+
+    /// The subscription with this filter.
+    pub(super) fn suscripcion(&self, filtro: &str) -> Option<Pedido> {
+        let todas = self.suscripciones.read().unwrap_or_else(PoisonError::into_inner);
+        todas.iter().find(|s| s.filtro == filtro).cloned()
+    }
+
+    /// What a message comes to for this session (`None` when it is not for it), and how many of its
+    /// subscriptions match.
+    pub(super) fn para_mi(&self, publicacion: &Arc<Publicacion>) -> (Option<Entrega>, usize) {
         let todas = self.suscripciones.read().unwrap_or_else(PoisonError::into_inner);
         let (mut entrega, mut coinciden): (Option<Entrega>, usize) = (None, 0);
         for s in todas.iter().filter(|s| topic::coincide(&s.filtro, &publicacion.topic)) {
@@ -183,6 +254,8 @@ impl Sesion {
                 qos: Qos::Cero,
                 retain: false,
                 ids: Vec::new(),
+                seq: None,
+                grupo: None,
             });
             // [MQTT-3.3.4-2]: the highest of the matching subscriptions, once.
             e.qos = e.qos.max(s.qos.min(publicacion.qos));
@@ -192,54 +265,145 @@ impl Sesion {
         (entrega, coinciden)
     }
 
-    /// Puts a message into the mailbox. What nobody will miss goes first: a QoS 0 message while
-    /// nobody is connected or the mailbox is full; else the oldest. All of it is counted.
+    /// Gives a delivery its place in the store, if it is to be kept.
+    pub(super) fn numera(&self, mut entrega: Entrega) -> Entrega {
+        if self.id_sesion.is_some() && entrega.qos > Qos::Cero {
+            entrega.seq = Some(self.seq.fetch_add(1, Ordering::Relaxed));
+        }
+        entrega
+    }
+
+    /// The change that keeps `entrega`, which has its place.
+    pub(super) fn encola(&self, entrega: &Entrega) -> Option<Cambio> {
+        Some(Cambio::Encola(Box::new(entrega.encolada(self.id_sesion?)?)))
+    }
+
+    /// The change that keeps a subscription.
+    pub(super) fn guarda(&self, pedido: &Pedido) -> Option<Cambio> {
+        Some(Cambio::Suscribe(Suscripcion {
+            id_sesion: self.id_sesion?,
+            filtro: pedido.filtro.clone(),
+            qos: pedido.qos.codigo(),
+            no_local: pedido.no_local,
+            rap: pedido.rap,
+            retain_handling: i64::from(pedido.retain),
+            identificador: pedido.id,
+        }))
+    }
+
+    /// Puts a message into the mailbox, once it is in the store if it is to be kept.
     pub(super) fn deja(&self, entrega: Entrega) {
         let conectada = self.vida().conectada;
-        if entrega.qos == Qos::Cero && !conectada {
-            return;
-        }
-        {
-            let mut buzon = self.buzon.lock().unwrap_or_else(PoisonError::into_inner);
-            let peso = entrega.publicacion.peso();
-            if entrega.qos == Qos::Cero
-                && (buzon.cola.len() >= self.max_buzon || buzon.bytes + peso > MAX_BYTES)
-            {
-                counter!("alertrace_mqtt_messages_dropped_total", "reason" => "slow").increment(1);
-                return;
-            }
-            buzon.bytes += peso;
-            buzon.cola.push_back(entrega);
-            while buzon.cola.len() > self.max_buzon || (buzon.bytes > MAX_BYTES && buzon.cola.len() > 1) {
-                let Some(vieja) = buzon.cola.pop_front() else { break };
-                buzon.bytes -= vieja.publicacion.peso();
-                counter!("alertrace_mqtt_messages_dropped_total", "reason" => "queue_full").increment(1);
-            }
-        }
+        let sobran = self.buzon().pon(entrega, conectada);
+        self.hechas().extend(sobran);
         self.aviso.notify_one();
     }
 
     /// The next message, if `hay_ventana` for one with QoS 1 or 2.
     pub(super) fn siguiente(&self, hay_ventana: bool) -> Option<Entrega> {
-        let mut buzon = self.buzon.lock().unwrap_or_else(PoisonError::into_inner);
-        if !hay_ventana && buzon.cola.front()?.qos > Qos::Cero {
-            return None;
-        }
-        let entrega = buzon.cola.pop_front()?;
-        buzon.bytes -= entrega.publicacion.peso();
-        Some(entrega)
+        self.buzon().siguiente(hay_ventana)
     }
 
-    /// QoS 0 messages are not kept for somebody who is not there [MQTT-4.1.0-1 keeps QoS 1 and 2].
-    pub(super) fn sin_qos_cero(&self) {
-        let mut buzon = self.buzon.lock().unwrap_or_else(PoisonError::into_inner);
-        buzon.cola.retain(|e| e.qos > Qos::Cero);
-        buzon.bytes = buzon.cola.iter().map(|e| e.publicacion.peso()).sum();
+    /// Nobody is connected any more: what the store has leaves the memory, the rest is forgotten
+    /// ([MQTT-4.1.0-1] keeps QoS 1 and 2).
+    pub(super) fn duerme(&self) {
+        self.buzon().vacia_a_la_base();
+    }
+
+    /// Whether something waits that is in the store alone.
+    pub(super) fn por_cargar(&self) -> bool {
+        self.buzon().con_guardadas()
+    }
+
+    /// Takes what the store has for this session. What may have been sent before, and is not in
+    /// flight already, is in flight from now on; `max` of it when that is not known.
+    pub(super) fn carga(&self, filas: Vec<Encolada>, estado: &mut Estado, max: usize) {
+        let en_vuelo: HashSet<i64> = estado.en_vuelo.iter().filter_map(|v| v.entrega.seq).collect();
+        let mut dudosas = if std::mem::take(&mut estado.dudosa) { max } else { 0 };
+        let mut buzon = self.buzon();
+        for fila in filas {
+            let (entrega, hasta) = Entrega::guardada(fila);
+            let Some(seq) = entrega.seq.filter(|s| !en_vuelo.contains(s)) else { continue };
+            let enviada = hasta != Entregada::No || dudosas > 0;
+            dudosas = dudosas.saturating_sub(1);
+            if enviada {
+                buzon.quita(seq);
+                let liberado = hasta == Entregada::Recibida;
+                estado.en_vuelo.push_back(EnVuelo { pid: pid(seq), entrega, liberado });
+            } else {
+                buzon.carga(seq, entrega);
+            }
+        }
+        buzon.sin_guardadas();
+    }
+
+    /// A session that comes from the store: what waits for it there.
+    pub(super) fn restaura(&self, pendientes: &[(i64, usize)], suscripciones: Vec<Pedido>) {
+        let mut buzon = self.buzon();
+        for (seq, peso) in pendientes {
+            self.seq.fetch_max(seq + 1, Ordering::Relaxed);
+            buzon.guardada(*seq, *peso);
+        }
+        *self.suscripciones.write().unwrap_or_else(PoisonError::into_inner) = suscripciones;
+    }
+
+    /// A delivery is completed, or given up: it need not be kept any more.
+    pub(super) fn hecha(&self, seq: Option<i64>) {
+        if let Some(seq) = seq {
+            self.hechas().push(seq);
+        }
+    }
+
+    /// The changes that forget what is done with.
+    pub(super) fn olvida_hechas(&self) -> Vec<Cambio> {
+        let Some(id_sesion) = self.id_sesion else { return Vec::new() };
+        self.hechas().drain(..).map(|seq| Cambio::Completa { id_sesion, seq }).collect()
+    }
+
+    /// Takes back what [`Self::olvida_hechas`] gave: there was no room for it.
+    pub(super) fn devuelve_hechas(&self, cambios: Vec<Cambio>) {
+        let seq = |c| match c {
+            Cambio::Completa { seq, .. } => Some(seq),
+            _ => None,
+        };
+        self.hechas().extend(cambios.into_iter().filter_map(seq));
+    }
+
+    /// What waits and came by a shared subscription: another's, once this session is over.
+    pub(super) fn huerfanas(&self, estado: &Estado) -> Vec<Entrega> {
+        // A QoS 2 message that was sent is nobody else's any more [MQTT-4.8.2-5].
+        let enviadas = estado.en_vuelo.iter().map(|v| &v.entrega).filter(|e| e.qos < Qos::Dos).cloned();
+        let mut todas: Vec<Entrega> = enviadas.collect();
+        todas.extend(self.buzon().todas().filter_map(|c| match c {
+            Cosa::Entrega(e) => Some(e.clone()),
+            Cosa::Guardada { .. } => None,
+        }));
+        todas.retain(|e| e.grupo.is_some());
+        todas
     }
 }
 
+/// Gives a session its link to the router, unless it has one: its connection subscribes.
+///
+/// # Errors
+/// [`Parado`].
+pub(super) async fn enlaza(
+    b: &Arc<Compartido>,
+    sesion: &Arc<Sesion>,
+    estado: &mut Estado,
+) -> Result<(), Parado> {
+    if estado.emisor.is_none() {
+        let (emisor, receptor) = b.router.link().await?;
+        let (directorio, clock) = (b.parts.directorio.clone(), b.parts.clock.clone());
+        // Ends with the link, which ends with the connection.
+        tokio::spawn(escucha(sesion.clone(), receptor, directorio, clock));
+        estado.emisor = Some(emisor);
+    }
+    Ok(())
+}
+
 /// Hears the router for a session, for as long as the link lives.
-pub(super) async fn escucha(
+async fn escucha(
     sesion: Arc<Sesion>,
     mut receptor: Receptor,
     directorio: Arc<Directorio>,
@@ -265,11 +429,25 @@ pub(super) async fn escucha(
             repetidos.insert(numero, coinciden - 1);
         }
         let Some(entrega) = entrega else { continue };
+        if entrega.qos > Qos::Cero && sesion.id_sesion.is_some() {
+            // It is kept: it came another way, after its commit.
+            continue;
+        }
         if publicacion.vencida(clock.now())
             || !acl::entrega(&sesion.principal(), &publicacion.topic, publicacion.sensor, &directorio)
         {
             continue;
         }
         sesion.deja(entrega);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packet_ids_follow_the_place_and_are_never_zero() {
+        assert_eq!((pid(1), pid(65_535), pid(65_536), pid(131_071)), (1, 65_535, 1, 1));
     }
 }

@@ -1,20 +1,24 @@
 //! The registry of sessions, keyed by (principal, client identifier).
 //!
 //! Opening a session that somebody holds cuts that connection and waits for it to let go; whoever
-//! came last has it. A session with an expiry lives on without a connection until then.
+//! came last has it. A session with an expiry lives on without a connection until then, across
+//! restarts too.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
 
-use super::protocol::Cierre;
-use super::publicacion::Publicacion;
+use super::index::Indice;
+use super::protocol::{Cierre, Pedido};
+use super::publicacion::{self, Publicacion, Qos};
 use super::session::{Clave, Estado, Sesion, Turno};
-use crate::domain::Timestamp;
-use crate::identity::{Principal, Revocado};
+use crate::domain::{SensorRef, Timestamp};
+use crate::identity::{Directorio, Principal, Revocado};
+use crate::store::mqtt::{Cambio, Suscripcion};
+use crate::store::{self, Store, trabajadores};
 
 /// How long the connection that is taken over has to let go.
 const RELEVO: Duration = Duration::from_secs(5);
@@ -22,7 +26,10 @@ const RELEVO: Duration = Duration::from_secs(5);
 /// See the module.
 pub(super) struct Sessions {
     mapa: Mutex<HashMap<Clave, Arc<Sesion>>>,
+    pub(super) indice: Indice,
     siguiente: AtomicU64,
+    /// The next key in the store.
+    id_sesion: AtomicI64,
     max: usize,
     max_buzon: usize,
 }
@@ -35,6 +42,19 @@ pub(super) struct Abierta {
     pub(super) generacion: u64,
     /// The session was there before.
     pub(super) presente: bool,
+    /// When it would have ended without this connection.
+    pub(super) iba_a_expirar: Option<Timestamp>,
+    /// Sessions that ended to make place for this one.
+    pub(super) reemplazadas: Vec<(Arc<Sesion>, Estado)>,
+}
+
+/// A session and the lock on what is its connection's.
+type Tenida = (Arc<Sesion>, OwnedMutexGuard<Estado>);
+
+/// A session whose time has come.
+pub(super) struct Vencida {
+    pub(super) sesion: Arc<Sesion>,
+    pub(super) estado: Estado,
 }
 
 /// There is no room, or the connection that had it does not let go.
@@ -43,22 +63,90 @@ pub(super) struct SinSitio;
 
 impl Sessions {
     pub(super) fn new(max: usize, max_buzon: usize) -> Self {
-        Self { mapa: Mutex::default(), siguiente: AtomicU64::new(1), max, max_buzon }
+        Self {
+            mapa: Mutex::default(),
+            indice: Indice::default(),
+            siguiente: AtomicU64::new(1),
+            id_sesion: AtomicI64::new(1),
+            max,
+            max_buzon,
+        }
+    }
+
+    /// Takes over the sessions that the store has. Somebody who is no longer known has none any more:
+    /// answers what is to be forgotten.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) async fn restaura(
+        &self,
+        store: &Store,
+        directorio: &Directorio,
+        abierto: bool,
+        ahora: Timestamp,
+    ) -> store::Result<Vec<Cambio>> {
+        let mut tx = store.read().await?;
+        let mut suscripciones: HashMap<i64, Vec<Pedido>> = HashMap::new();
+        for s in store::mqtt::subscriptions(&mut tx).await? {
+            suscripciones.entry(s.id_sesion).or_default().push(pedido(s));
+        }
+        let mut pendientes: HashMap<i64, Vec<(i64, usize)>> = HashMap::new();
+        for p in store::mqtt::pending(&mut tx).await? {
+            let bytes = publicacion::peso(usize::try_from(p.bytes).unwrap_or_default());
+            pendientes.entry(p.id_sesion).or_default().push((p.seq, bytes));
+        }
+        let mut recibidos: HashMap<i64, HashSet<u16>> = HashMap::new();
+        for (id_sesion, pid) in store::mqtt::taken(&mut tx).await? {
+            recibidos.entry(id_sesion).or_default().insert(pid);
+        }
+        let (mut olvidar, sensores) = (Vec::new(), directorio.por_id());
+        for s in store::mqtt::sessions(&mut tx).await? {
+            self.id_sesion.fetch_max(s.id_sesion + 1, Ordering::Relaxed);
+            let queda = Duration::from_secs(u64::try_from(s.expiry).unwrap_or_default());
+            let expira = s.expira.map_or_else(|| ahora.plus(queda), Timestamp::clamped);
+            let Some(principal) = quien(&mut tx, &sensores, &s.principal, abierto).await? else {
+                olvidar.push(Cambio::Termina(s.id_sesion));
+                continue;
+            };
+            let clave = Clave { principal: s.principal, client_id: s.client_id };
+            let id = self.siguiente.fetch_add(1, Ordering::Relaxed);
+            let sesion = Sesion::new(id, clave.clone(), Some(s.id_sesion), principal, self.max_buzon);
+            let suyas = suscripciones.remove(&s.id_sesion).unwrap_or_default();
+            sesion.restaura(&pendientes.remove(&s.id_sesion).unwrap_or_default(), suyas);
+            {
+                let mut vida = sesion.vida();
+                (vida.conectada, vida.expira) = (false, Some(expira));
+            }
+            if let Ok(mut estado) = sesion.estado.try_lock() {
+                estado.recibidos = recibidos.remove(&s.id_sesion).unwrap_or_default();
+                estado.dudosa = s.expira.is_none();
+            }
+            let sesion = Arc::new(sesion);
+            for filtro in sesion.filtros() {
+                self.indice.pon(&sesion, &filtro);
+            }
+            self.mapa().insert(clave, sesion);
+        }
+        tx.commit().await?;
+        Ok(olvidar)
     }
 
     /// Opens the session of `clave`; with `clean`, a new one in place of what was there
-    /// [MQTT-3.1.2-4].
+    /// [MQTT-3.1.2-4]. `queda`: a new one outlives its connection.
     pub(super) async fn abre(
         &self,
         clave: Clave,
         principal: &Principal,
         clean: bool,
+        queda: bool,
     ) -> Result<Abierta, SinSitio> {
         let generacion = self.siguiente.fetch_add(1, Ordering::Relaxed);
+        let mut reemplazadas = Vec::new();
         loop {
             let Some(sesion) = self.hallada(&clave) else {
-                if let Some(abierta) = self.crea(&clave, principal, generacion)? {
-                    return Ok(abierta);
+                if let Some((sesion, estado)) = self.crea(&clave, principal, generacion, queda)? {
+                    let (presente, iba_a_expirar) = (false, None);
+                    return Ok(Abierta { sesion, estado, generacion, presente, iba_a_expirar, reemplazadas });
                 }
                 continue;
             };
@@ -70,22 +158,25 @@ impl Sessions {
                 nueva
             });
             let cerrojo = sesion.estado.clone().lock_owned();
-            let estado = tokio::time::timeout(RELEVO, cerrojo).await.map_err(|_| SinSitio)?;
+            let mut estado = tokio::time::timeout(RELEVO, cerrojo).await.map_err(|_| SinSitio)?;
             if sesion.vida().terminada {
                 continue;
             }
             if clean {
                 self.quita(&sesion);
+                reemplazadas.push((sesion, std::mem::take(&mut *estado)));
                 continue;
             }
-            {
+            let iba_a_expirar = {
                 let mut vida = sesion.vida();
-                (vida.conectada, vida.expira) = (true, None);
+                vida.conectada = true;
                 // A session that is resumed in time sends no will [MQTT-3.1.3-9].
                 vida.testamento = None;
-            }
+                vida.expira.take()
+            };
             sesion.set_principal(principal.clone());
-            return Ok(Abierta { sesion, estado, generacion, presente: true });
+            let presente = true;
+            return Ok(Abierta { sesion, estado, generacion, presente, iba_a_expirar, reemplazadas });
         }
     }
 
@@ -99,7 +190,8 @@ impl Sessions {
         clave: &Clave,
         principal: &Principal,
         generacion: u64,
-    ) -> Result<Option<Abierta>, SinSitio> {
+        queda: bool,
+    ) -> Result<Option<Tenida>, SinSitio> {
         let mut mapa = self.mapa();
         if mapa.contains_key(clave) {
             return Ok(None);
@@ -108,20 +200,27 @@ impl Sessions {
             return Err(SinSitio);
         }
         let id = self.siguiente.fetch_add(1, Ordering::Relaxed);
-        let sesion = Arc::new(Sesion::new(id, clave.clone(), principal.clone(), self.max_buzon));
+        let id_sesion = queda.then(|| self.id_sesion.fetch_add(1, Ordering::Relaxed));
+        let sesion = Arc::new(Sesion::new(id, clave.clone(), id_sesion, principal.clone(), self.max_buzon));
         sesion.turno.send_replace(Turno { generacion, corte: None });
         let Ok(estado) = sesion.estado.clone().try_lock_owned() else { return Ok(None) };
         mapa.insert(clave.clone(), sesion.clone());
-        Ok(Some(Abierta { sesion, estado, generacion, presente: false }))
+        Ok(Some((sesion, estado)))
     }
 
-    /// Ends a session: nobody finds it any more, and its link goes with its state.
+    /// Ends a session: nobody finds it any more, and nothing more comes to it.
     pub(super) fn quita(&self, sesion: &Arc<Sesion>) {
-        let mut mapa = self.mapa();
-        if mapa.get(&sesion.clave).is_some_and(|s| Arc::ptr_eq(s, sesion)) {
-            mapa.remove(&sesion.clave);
+        {
+            let mut mapa = self.mapa();
+            if mapa.get(&sesion.clave).is_some_and(|s| Arc::ptr_eq(s, sesion)) {
+                mapa.remove(&sesion.clave);
+            }
         }
-        sesion.vida().terminada = true;
+        for filtro in sesion.filtros() {
+            self.indice.quita(sesion, &filtro);
+        }
+        let mut vida = sesion.vida();
+        (vida.terminada, vida.conectada) = (true, false);
     }
 
     /// Cuts the connections of somebody who may no longer be here.
@@ -135,11 +234,11 @@ impl Sessions {
         }
     }
 
-    /// What time has come for: sessions that expired are ended, wills whose delay is over answered.
-    pub(super) fn vencidas(&self, ahora: Timestamp) -> Vec<(Principal, Publicacion)> {
-        let sesiones: Vec<_> = self.mapa().values().cloned().collect();
-        let mut testamentos = Vec::new();
-        for sesion in sesiones {
+    /// What time has come for: sessions that expired, which are out of the registry now, and wills
+    /// whose delay is over.
+    pub(super) fn vencidas(&self, ahora: Timestamp) -> (Vec<Vencida>, Vec<(Principal, Publicacion)>) {
+        let (mut vencidas, mut testamentos) = (Vec::new(), Vec::new());
+        for sesion in self.todas() {
             // Held: somebody is connected, or is just coming.
             let Ok(mut estado) = sesion.estado.clone().try_lock_owned() else { continue };
             let mut vida = sesion.vida();
@@ -151,13 +250,24 @@ impl Sessions {
             if expira || vida.testamento.as_ref().is_some_and(|(cuando, _)| *cuando <= ahora) {
                 testamentos.extend(vida.testamento.take().map(|(_, will)| (sesion.principal(), will)));
             }
+            drop(vida);
             if expira {
-                drop(vida);
                 self.quita(&sesion);
-                estado.emisor = None;
+                vencidas.push(Vencida { estado: std::mem::take(&mut estado), sesion });
             }
         }
-        testamentos
+        (vencidas, testamentos)
+    }
+
+    /// The changes that forget what sessions without a connection are done with.
+    pub(super) fn olvida_hechas(&self) -> Vec<Cambio> {
+        let sin_nadie = |s: &Arc<Sesion>| !s.vida().conectada;
+        self.todas().iter().filter(|s| sin_nadie(s)).flat_map(|s| s.olvida_hechas()).collect()
+    }
+
+    /// All sessions, now.
+    pub(super) fn todas(&self) -> Vec<Arc<Sesion>> {
+        self.mapa().values().cloned().collect()
     }
 
     /// How many sessions there are.
@@ -168,4 +278,42 @@ impl Sessions {
     fn mapa(&self) -> MutexGuard<'_, HashMap<Clave, Arc<Sesion>>> {
         self.mapa.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn pedido(s: Suscripcion) -> Pedido {
+    Pedido {
+        filtro: s.filtro,
+        qos: Qos::de(s.qos),
+        no_local: s.no_local,
+        rap: s.rap,
+        retain: u8::try_from(s.retain_handling).unwrap_or_default(),
+        id: s.identificador,
+    }
+}
+
+/// Whose session it is, as things stand; `None` when there is nobody like that.
+async fn quien(
+    tx: &mut store::Tx,
+    sensores: &HashMap<i64, SensorRef>,
+    principal: &str,
+    abierto: bool,
+) -> store::Result<Option<Principal>> {
+    Ok(match principal.split_once(':') {
+        Some(("d", id)) => {
+            id.parse().ok().and_then(|id| sensores.get(&id)).cloned().map(Principal::Dispositivo)
+        }
+        Some(("u", user_id)) => {
+            let persona = trabajadores::by_user_id(tx, user_id).await?.filter(|t| t.activo);
+            persona.map(|t| {
+                Principal::Usuario(crate::identity::Usuario {
+                    user_id: t.user_id,
+                    id_trabajador: t.id_trabajador,
+                    id_empresa: t.id_empresa,
+                    rol: t.rol,
+                })
+            })
+        }
+        Some(("a", _)) if abierto => Some(Principal::Anonimo),
+        _ => None,
+    })
 }

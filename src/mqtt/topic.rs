@@ -14,6 +14,18 @@ pub(super) fn filtro_valido(filtro: &str) -> bool {
     })
 }
 
+/// (group, filter) of a shared subscription `$share/group/filter` [MQTT-4.8.2-1].
+pub(super) fn compartido(filtro: &str) -> Option<(&str, &str)> {
+    filtro.strip_prefix("$share/")?.split_once('/')
+}
+
+/// Whether a shared subscription names a group and a filter as it must [MQTT-4.8.2-1]
+/// [MQTT-4.8.2-2].
+pub(super) fn grupo_valido(filtro: &str) -> bool {
+    compartido(filtro)
+        .is_some_and(|(grupo, f)| !grupo.is_empty() && !grupo.contains(['+', '#']) && filtro_valido(f))
+}
+
 /// Whether a name may be published to: no wildcard [MQTT-3.3.2-2], no NUL, not empty.
 pub(super) fn nombre_valido(topic: &str) -> bool {
     !topic.is_empty() && !topic.contains(['#', '+', '\0'])

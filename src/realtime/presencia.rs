@@ -30,6 +30,11 @@ impl Presencia {
         vivas.insert(conexion) && primera
     }
 
+    /// A sensor that was connected before the server started has not come back.
+    pub fn falta(&self, id_sensor: i64) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).entry(id_sensor).or_default();
+    }
+
     /// Connection number `conexion` of a sensor went; answers whether it was the last one alive.
     pub fn se_va(&self, id_sensor: i64, conexion: u64) -> bool {
         let mut mapa = self.0.write().unwrap_or_else(PoisonError::into_inner);

@@ -8,8 +8,10 @@ use sqlx::{AssertSqlSafe, SqlSafeStr, SqlitePool};
 use super::{Error, Result};
 
 /// (version, description, SQL), in order. A line is never changed once released.
-const SQLITE: &[(i64, &str, &str)] =
-    &[(1, "inicial", include_str!("../../migrations/sqlite/0001_inicial.sql"))];
+const SQLITE: &[(i64, &str, &str)] = &[
+    (1, "inicial", include_str!("../../migrations/sqlite/0001_inicial.sql")),
+    (2, "sesiones mqtt", include_str!("../../migrations/sqlite/0002_sesiones_mqtt.sql")),
+];
 
 fn migrator(list: &'static [(i64, &'static str, &'static str)]) -> Migrator {
     let migrations = list.iter().map(|(version, description, sql)| {

@@ -13,6 +13,7 @@ pub mod identidades;
 pub mod lecturas;
 mod lock;
 mod migrations;
+pub mod mqtt;
 pub mod rechazos;
 pub mod refrescos;
 mod row;

@@ -431,6 +431,25 @@ pub async fn all_active(tx: &mut Tx) -> Result<Vec<SensorRef>> {
     filas.into_iter().map(|f| quien(f.id_sensor, f.id_empresa, &f.device_id)).collect()
 }
 
+/// Seconds between two readings of each sensor that is in use.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn intervals(tx: &mut Tx) -> Result<std::collections::HashMap<i64, i64>> {
+    row!(
+        struct Fila {
+            id_sensor: i64,
+            intervalo_lectura: i64,
+        }
+    );
+    let filas: Vec<Fila> = on!(tx, |db| {
+        sqlx::query_as("SELECT id_sensor, intervalo_lectura FROM sensores WHERE estado <> 'inactivo'")
+            .fetch_all(db)
+            .await
+    })?;
+    Ok(filas.into_iter().map(|f| (f.id_sensor, f.intervalo_lectura)).collect())
+}
+
 /// The newest values of each sensor of the scope that is in use; `None` where it never said anything.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ mod crash;
 mod cut_off;
 mod demo;
 mod refusals;
+mod sessions;
 mod shutdown;
 mod store;
 mod support;

@@ -1,5 +1,6 @@
 //! The real binary, on free ports and a directory of its own.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -24,6 +25,8 @@ pub struct Device {
 pub struct Server {
     child: Child,
     dir: tempfile::TempDir,
+    /// What the test changed in its environment: kept when it starts again.
+    envs: Vec<(OsString, OsString)>,
     pub http: String,
     pub mqtt: String,
     client: Http,
@@ -87,8 +90,10 @@ impl Server {
         assert!(create.wait().expect("it ends").success(), "user create");
         let mut serve = wrap(command(dir.path()));
         serve.arg("serve");
+        let pair = |(key, value): (&OsStr, Option<&OsStr>)| Some((key.to_owned(), value?.to_owned()));
+        let envs = serve.get_envs().filter_map(pair).collect();
         let (child, http, mqtt) = launch(serve);
-        let mut server = Self { child, dir, http, mqtt, client: Http::new(), token: String::new() };
+        let mut server = Self { child, dir, envs, http, mqtt, client: Http::new(), token: String::new() };
         server.token = server.sign_in(EMAIL).await;
         server
     }
@@ -113,7 +118,7 @@ impl Server {
         self.child.kill().expect("SIGKILL");
         self.child.wait().expect("it ends");
         let mut serve = command(self.dir.path());
-        serve.arg("serve");
+        serve.arg("serve").envs(self.envs.iter().cloned());
         (self.child, self.http, self.mqtt) = launch(serve);
     }
 

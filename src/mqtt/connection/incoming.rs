@@ -1,0 +1,254 @@
+//! What the client says: messages, subscriptions, its part of the QoS 2 handshake.
+
+use std::sync::Arc;
+
+use metrics::counter;
+
+use super::acks::{Acuse, Atascado, Espera, Lectura, Que, Respuesta};
+use super::{Conexion, Fin};
+use crate::identity::Principal;
+use crate::ingest::NoTomado;
+use crate::mqtt::acl::{self, Publicar};
+use crate::mqtt::protocol::{Cierre, Entrante, Pedido, Razon};
+use crate::mqtt::publicacion::{Publicacion, Qos};
+use crate::mqtt::session::{self, Entrega};
+use crate::mqtt::topic;
+use crate::store::mqtt::Cambio;
+
+impl Conexion {
+    pub(super) async fn paquete(&mut self, paquete: Entrante) -> Result<(), Fin> {
+        match paquete {
+            Entrante::Publish { publicacion, pid, dup } => self.publish(publicacion, pid, dup).await,
+            Entrante::Puback(pid) | Entrante::Pubcomp(pid) | Entrante::Pubrec { pid, falla: true } => {
+                self.completa(pid);
+                Ok(())
+            }
+            Entrante::Pubrec { pid, falla: false } => self.pubrec(pid),
+            Entrante::Pubrel(pid) => {
+                let conocido = self.estado.recibidos.remove(&pid);
+                let cambio = self.sesion.id_sesion.map(|id_sesion| Cambio::Suelta { id_sesion, pid });
+                // Forgotten for good before the client may use the id again.
+                let cambios = cambio.filter(|_| conocido).into_iter().collect();
+                self.encarga(Que::Completa { pid, conocido }, cambios)
+            }
+            Entrante::Subscribe { pid, pedidos } => self.subscribe(pid, pedidos).await,
+            Entrante::Unsubscribe { pid, filtros } => self.unsubscribe(pid, &filtros),
+            Entrante::Pingreq => Ok(()),
+            Entrante::Disconnect { testamento, expiry } => {
+                if let Some(expiry) = expiry {
+                    // A session that was to end with its connection stays so [MQTT-3.14.2-2].
+                    if self.expiry == 0 && expiry > 0 {
+                        return Err(Fin::Cortada(Cierre::Protocolo));
+                    }
+                    self.expiry = expiry.min(self.b.parts.settings.max_session_expiry);
+                }
+                Err(Fin::Adios { testamento })
+            }
+            Entrante::Connect(_) | Entrante::Auth => Err(Fin::Cortada(Cierre::Protocolo)),
+        }
+    }
+
+    /// The client has a QoS 2 message: it is not sent again, whatever happens [MQTT-4.3.3-4].
+    fn pubrec(&mut self, pid: u16) -> Result<(), Fin> {
+        let mut cambios = Vec::new();
+        if let Some(vuelo) = self.estado.en_vuelo.iter_mut().find(|v| v.pid == pid) {
+            vuelo.liberado = true;
+            let guardada = self.sesion.id_sesion.zip(vuelo.entrega.seq);
+            cambios.extend(guardada.map(|(id_sesion, seq)| Cambio::Recibida { id_sesion, seq }));
+        }
+        self.encarga(Que::Libera { pid }, cambios)
+    }
+
+    /// A message of the client: refused, or on its way to the store and the subscribers. Its
+    /// acknowledgement joins the queue.
+    async fn publish(
+        &mut self,
+        mut publicacion: Publicacion,
+        pid: Option<u16>,
+        dup: bool,
+    ) -> Result<(), Fin> {
+        counter!("alertrace_mqtt_publish_received_total").increment(1);
+        if !topic::nombre_valido(&publicacion.topic) {
+            return Err(Fin::Cortada(Cierre::TopicInvalido));
+        }
+        if pid.is_some() && self.protocol.cinco() && self.sin_completar() >= self.max_en_vuelo() {
+            // [MQTT-3.3.4-9] binds the client; 3.1.1 knows no such limit and is held up instead.
+            return Err(Fin::Cortada(Cierre::VentanaExcedida));
+        }
+        publicacion.publicador = self.sesion.id;
+        let (qos, s) = (publicacion.qos, &self.b.parts.settings);
+        if publicacion.topic.len() > s.max_topic_bytes
+            || publicacion.topic.split('/').count() > s.max_topic_levels
+        {
+            let detalle = Some("topic too long or too deep".into());
+            return self.encarga(Que::Negado { pid, qos, razon: Razon::TopicInvalido, detalle }, Vec::new());
+        }
+        match acl::publica(&self.principal, &publicacion.topic) {
+            Publicar::Negado => {
+                counter!("alertrace_mqtt_publish_refused_total", "reason" => "not_authorized").increment(1);
+                let (client_id, topic) = (&self.sesion.clave.client_id, &publicacion.topic);
+                tracing::debug!(client_id, topic, "publish refused");
+                if let Principal::Dispositivo(sensor) = &self.principal {
+                    let cuerpo = serde_json::json!({ "motivo": "no_autorizado", "topic": topic });
+                    let topic = format!("sensores/{}/errores", sensor.device_id);
+                    self.b.avisa(Publicacion::del_servidor(topic, cuerpo.to_string(), Qos::Uno, false)).await;
+                }
+                self.encarga(Que::Negado { pid, qos, razon: Razon::NoAutorizado, detalle: None }, Vec::new())
+            }
+            Publicar::Rutear => {
+                let (reparto, cabe) = self.b.reparto(publicacion);
+                let razon = if cabe { Razon::Exito } else { Razon::Cuota };
+                let mut cambios = reparto.cambios();
+                if let (Qos::Dos, Some(pid), Some(id_sesion), Razon::Exito) =
+                    (qos, pid, self.sesion.id_sesion, razon)
+                {
+                    cambios.push(Cambio::Toma { id_sesion, pid });
+                }
+                self.encarga(Que::Tomado { pid, qos, razon, reparto: Box::new(reparto) }, cambios)
+            }
+            Publicar::Ingerir(sensor) => {
+                let mut mensaje = self.b.lee(&sensor, &publicacion.payload, dup);
+                let (reparto, _) = self.b.reparto(Publicacion { retain: false, ..publicacion });
+                // No packet id is kept of a reading: repeated, it is known by its moment.
+                mensaje.al_aceptar = reparto.cambios();
+                let que = Que::Leido { pid, qos, lectura: Box::new(Lectura { sensor, reparto }) };
+                match self.b.parts.ingest.try_submit(mensaje) {
+                    Ok(respuesta) => self.espera(que, Espera::Lecturas(Respuesta::Por(respuesta))),
+                    Err(NoTomado::Cerrado) => return Err(Fin::Apagado),
+                    Err(NoTomado::Lleno(mensaje)) => {
+                        let ingest = self.b.parts.ingest.clone();
+                        let entregando = Box::pin(async move {
+                            Ok(Espera::Lecturas(Respuesta::Por(ingest.submit(*mensaje).await?)))
+                        });
+                        self.atasca(Atascado { que, entregando });
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Queues what the client is to be told once `cambios` are committed.
+    fn encarga(&mut self, que: Que, cambios: Vec<Cambio>) -> Result<(), Fin> {
+        if cambios.is_empty() {
+            self.espera(que, Espera::Turno);
+            return Ok(());
+        }
+        // Nobody is told of a QoS 0 message, so nobody waits for what is kept of it (the retained one).
+        let nadie_espera = matches!(que, Que::Tomado { qos: Qos::Cero, .. });
+        match self.b.parts.ingest.try_guardar(cambios) {
+            Ok(_) if nadie_espera => self.espera(que, Espera::Turno),
+            Ok(respuesta) => self.espera(que, Espera::Guardado(Respuesta::Por(respuesta))),
+            Err(NoTomado::Cerrado) => return Err(Fin::Apagado),
+            Err(NoTomado::Lleno(cambios)) => {
+                let ingest = self.b.parts.ingest.clone();
+                let entregando =
+                    Box::pin(
+                        async move { Ok(Espera::Guardado(Respuesta::Por(ingest.guardar(cambios).await?))) },
+                    );
+                self.atasca(Atascado { que, entregando });
+            }
+        }
+        Ok(())
+    }
+
+    fn espera(&mut self, que: Que, espera: Espera) {
+        self.retenido_bytes += super::acks::bytes(&que);
+        self.acuses.push_back(Acuse { que, espera });
+    }
+
+    fn atasca(&mut self, atascado: Atascado) {
+        self.retenido_bytes += super::acks::bytes(&atascado.que);
+        self.atascado = Some(atascado);
+    }
+
+    async fn subscribe(&mut self, pid: u16, pedidos: Vec<Pedido>) -> Result<(), Fin> {
+        let (mut resultados, mut cambios, mut retenidos) = (Vec::new(), Vec::new(), Vec::new());
+        for pedido in pedidos {
+            let resultado = self.suscribe(&pedido).await?;
+            if let Ok(nueva) = resultado {
+                cambios.extend(self.sesion.guarda(&pedido));
+                for entrega in self.retenidos_de(&pedido, nueva) {
+                    cambios.extend(self.sesion.encola(&entrega));
+                    retenidos.push(entrega);
+                }
+            }
+            resultados.push(resultado.map(|_| pedido.qos));
+        }
+        self.encarga(Que::Suscrito { pid, resultados, retenidos }, cambios)
+    }
+
+    /// Makes one subscription; answers whether it is new.
+    async fn suscribe(&mut self, pedido: &Pedido) -> Result<Result<bool, Razon>, Fin> {
+        let (b, s) = (self.b.clone(), &self.b.parts.settings);
+        let compartido = topic::compartido(&pedido.filtro);
+        let filtro = compartido.map_or(pedido.filtro.as_str(), |(_, f)| f);
+        if pedido.filtro.starts_with("$share/") && !topic::grupo_valido(&pedido.filtro)
+            || !topic::filtro_valido(filtro)
+            || pedido.filtro.len() > s.max_topic_bytes
+            || filtro.split('/').count() > s.max_topic_levels
+        {
+            return Ok(Err(Razon::TopicInvalido));
+        }
+        // [MQTT-3.8.3-4]
+        if compartido.is_some() && pedido.no_local {
+            return Err(Fin::Cortada(Cierre::Protocolo));
+        }
+        if !acl::suscribe(&self.principal, filtro, &b.parts.directorio) {
+            counter!("alertrace_mqtt_subscribe_refused_total").increment(1);
+            return Ok(Err(Razon::NoAutorizado));
+        }
+        // First ours, then the router's: what it forwards finds the subscription.
+        let Some(nueva) = self.sesion.suscribe(pedido.clone(), s.max_subscriptions) else {
+            return Ok(Err(Razon::Cuota));
+        };
+        if compartido.is_none() {
+            session::enlaza(&b, &self.sesion, &mut self.estado)
+                .await
+                .map_err(|_| Fin::Cortada(Cierre::Interno))?;
+            if !self.estado.emisor.as_mut().is_some_and(|e| e.subscribe(&pedido.filtro)) {
+                self.sesion.desuscribe(&pedido.filtro);
+                return Ok(Err(Razon::Cuota));
+            }
+        }
+        b.sessions.indice.pon(&self.sesion, &pedido.filtro);
+        Ok(Ok(nueva))
+    }
+
+    /// What is retained for a subscription: Retain Handling [MQTT-3.3.1-9] to [MQTT-3.3.1-11]; nothing
+    /// for a shared one.
+    fn retenidos_de(&self, pedido: &Pedido, nueva: bool) -> Vec<Entrega> {
+        let quiere = pedido.retain == 0 || (pedido.retain == 1 && nueva);
+        if !quiere || topic::compartido(&pedido.filtro).is_some() {
+            return Vec::new();
+        }
+        let (b, ahora) = (&self.b, self.b.parts.clock.now());
+        let puede =
+            |p: &Arc<Publicacion>| acl::entrega(&self.principal, &p.topic, p.sensor, &b.parts.directorio);
+        let entrega = |publicacion: Arc<Publicacion>| {
+            self.sesion.numera(Entrega {
+                qos: publicacion.qos.min(pedido.qos),
+                publicacion,
+                retain: true,
+                ids: pedido.id.into_iter().collect(),
+                seq: None,
+                grupo: None,
+            })
+        };
+        b.retained.para(&pedido.filtro, ahora).into_iter().filter(puede).map(entrega).collect()
+    }
+
+    fn unsubscribe(&mut self, pid: u16, filtros: &[String]) -> Result<(), Fin> {
+        let (mut habia, mut cambios) = (Vec::with_capacity(filtros.len()), Vec::new());
+        for filtro in filtros {
+            if let Some(emisor) = &mut self.estado.emisor {
+                emisor.unsubscribe(filtro);
+            }
+            self.b.sessions.indice.quita(&self.sesion, filtro);
+            habia.push(self.sesion.desuscribe(filtro));
+            let id_sesion = self.sesion.id_sesion;
+            cambios.extend(id_sesion.map(|id| Cambio::Desuscribe { id_sesion: id, filtro: filtro.clone() }));
+        }
+        self.encarga(Que::Desuscrito { pid, habia }, cambios)
+    }
+}

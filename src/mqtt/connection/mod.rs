@@ -1,0 +1,335 @@
+//! One connection, from its CONNECT to its end.
+//!
+//! Nothing here waits for one thing alone: the loop reads while its window of unacknowledged messages
+//! has room, writes what there is to write, sends acknowledgements in the order of the messages
+//! [MQTT-4.6.0-2] once their commit has returned, and delivers what the session's mailbox holds. A
+//! client that is too slow holds up nobody but itself.
+
+mod acks;
+mod incoming;
+mod outgoing;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{OwnedMutexGuard, oneshot, watch};
+use tokio::time::Instant;
+
+use self::acks::{Acuse, Atascado, Frente, Que};
+use super::broker::Compartido;
+use super::protocol::{Cierre, Protocol};
+use super::session::{Entrega, Estado, Sesion, Turno};
+use crate::domain::Timestamp;
+use crate::identity::Principal;
+use crate::store;
+
+/// Bytes waiting to be written beyond which nothing more is delivered, and beyond which nothing
+/// more is read either.
+const SALIDA: (usize, usize) = (64 << 10, 1 << 20);
+/// Bytes of a client's messages that may wait for their commit.
+const RETENIDO: usize = 4 << 20;
+/// A client that takes nothing for this long is gone.
+const SIN_ESCRIBIR: Duration = Duration::from_secs(60);
+
+/// What came of the last request to forget.
+async fn limpio(limpiando: &mut Option<oneshot::Receiver<store::Result<()>>>) -> Option<store::Result<()>> {
+    match limpiando {
+        Some(respuesta) => respuesta.await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum Fin {
+    /// DISCONNECT; `testamento`: with the will all the same (0x04).
+    Adios { testamento: bool },
+    /// The network connection is gone.
+    Perdida,
+    /// The client broke the protocol; the library has said what there is to say.
+    Violacion(String),
+    /// We end it.
+    Cortada(Cierre),
+    /// The server stops.
+    Apagado,
+}
+
+/// See the module.
+pub(super) struct Conexion {
+    pub(super) b: Arc<Compartido>,
+    pub(super) sesion: Arc<Sesion>,
+    pub(super) estado: OwnedMutexGuard<Estado>,
+    pub(super) principal: Principal,
+    protocol: Protocol,
+    generacion: u64,
+    entrada: BytesMut,
+    salida: BytesMut,
+    acuses: VecDeque<Acuse>,
+    atascado: Option<Atascado>,
+    /// Bytes of messages in the two above.
+    retenido_bytes: usize,
+    /// Retained messages to be sent, and what could not be sent when its turn came.
+    retenidos: VecDeque<Entrega>,
+    /// What the store was last asked to forget.
+    limpiando: Option<oneshot::Receiver<store::Result<()>>>,
+    /// Deliveries of an earlier connection from here on are still to be sent again.
+    reenvio: usize,
+    keep_alive: Option<Duration>,
+    oida: Instant,
+    escrita: Instant,
+    caduca: Option<Timestamp>,
+    /// What DISCONNECT may have set [MQTT-3.14.2-2].
+    pub(super) expiry: u32,
+    apagando: bool,
+}
+
+/// What the handshake settled.
+pub(super) struct Inicio {
+    pub(super) b: Arc<Compartido>,
+    pub(super) sesion: Arc<Sesion>,
+    pub(super) estado: OwnedMutexGuard<Estado>,
+    pub(super) generacion: u64,
+    pub(super) principal: Principal,
+    pub(super) protocol: Protocol,
+    /// Bytes that came after the CONNECT.
+    pub(super) entrada: BytesMut,
+    /// The CONNACK.
+    pub(super) salida: BytesMut,
+    /// Seconds; 0 = none.
+    pub(super) keep_alive: u16,
+    /// When the token that signed in expires.
+    pub(super) caduca: Option<Timestamp>,
+    pub(super) expiry: u32,
+}
+
+impl Conexion {
+    pub(super) fn new(i: Inicio) -> Self {
+        let ahora = Instant::now();
+        let mut protocol = i.protocol;
+        // Taken back in order, before anything new has an id [MQTT-4.4.0-1].
+        protocol.retoma_recibidos(i.estado.recibidos.iter().copied());
+        for vuelo in &i.estado.en_vuelo {
+            protocol.retoma_pid(vuelo.pid);
+        }
+        Self {
+            b: i.b,
+            sesion: i.sesion,
+            estado: i.estado,
+            principal: i.principal,
+            protocol,
+            generacion: i.generacion,
+            entrada: i.entrada,
+            salida: i.salida,
+            acuses: VecDeque::new(),
+            atascado: None,
+            retenido_bytes: 0,
+            retenidos: VecDeque::new(),
+            limpiando: None,
+            reenvio: 0,
+            // [MQTT-3.1.2-22]
+            keep_alive: (i.keep_alive > 0).then(|| Duration::from_millis(u64::from(i.keep_alive) * 1_500)),
+            oida: ahora,
+            escrita: ahora,
+            caduca: i.caduca,
+            expiry: i.expiry,
+            apagando: false,
+        }
+    }
+
+    /// Runs the connection to its end.
+    pub(super) async fn run<R, W>(&mut self, lee: &mut R, escribe: &mut W) -> Fin
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut turno = self.sesion.turno.subscribe();
+        loop {
+            if let Err(fin) = self.avanza(&turno).await {
+                return fin;
+            }
+            if self.apagando && self.acuses.is_empty() && self.atascado.is_none() {
+                return Fin::Apagado;
+            }
+            let puede_leer = !self.detenida() && !self.apagando;
+            let puede_entregar = self.salida.len() < SALIDA.0;
+            let plazo = self.plazo(puede_leer);
+            let (sesion, apaga) = (&self.sesion, &self.b.apaga);
+            tokio::select! {
+                leido = lee.read_buf(&mut self.entrada), if puede_leer => match leido {
+                    Ok(n) if n > 0 => self.oida = Instant::now(),
+                    _ => return Fin::Perdida,
+                },
+                escrito = escribe.write_buf(&mut self.salida), if !self.salida.is_empty() => match escrito {
+                    Ok(n) if n > 0 => self.escrita = Instant::now(),
+                    _ => return Fin::Perdida,
+                },
+                () = acks::frente(&mut self.acuses) => {}
+                tomado = acks::tomado(&mut self.atascado), if self.atascado.is_some() => self.desatasca(tomado),
+                // A refusal was logged by the writer; what stays behind is delivered once more.
+                _ = limpio(&mut self.limpiando), if self.limpiando.is_some() => self.limpiando = None,
+                () = sesion.aviso.notified(), if puede_entregar => {}
+                _ = turno.changed() => {}
+                () = apaga.cancelled(), if !self.apagando => self.apagando = true,
+                () = tokio::time::sleep_until(plazo) => {
+                    if let Some(fin) = self.vence(puede_leer) {
+                        return fin;
+                    }
+                }
+            }
+            if !puede_leer {
+                // No keep-alive counts against a client that we hold up.
+                self.oida = Instant::now();
+            }
+        }
+    }
+
+    /// Everything that can be done without waiting for the network.
+    async fn avanza(&mut self, turno: &watch::Receiver<Turno>) -> Result<(), Fin> {
+        let Turno { generacion, corte } = *turno.borrow();
+        if generacion > self.generacion {
+            return Err(Fin::Cortada(Cierre::Relevada));
+        }
+        if let Some(cierre) = corte {
+            return Err(Fin::Cortada(cierre));
+        }
+        let escrito = self.salida.len();
+        self.lee_paquetes().await?;
+        self.acusa().await?;
+        self.entrega();
+        self.limpia();
+        if escrito == 0 {
+            // Nothing was waiting to be written until now: the patience starts here.
+            self.escrita = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Whether nothing more is read for now: the window is full, the writer has no room, or the
+    /// client does not take what we have for it.
+    fn detenida(&self) -> bool {
+        // One more than the window: a ping is still read while it is full, and an MQTT 5 client that
+        // exceeds it is met.
+        self.acuses.len() > self.max_en_vuelo()
+            || self.retenido_bytes >= RETENIDO
+            || self.atascado.is_some()
+            || self.salida.len() >= SALIDA.1
+    }
+
+    /// The next moment at which something must be looked at.
+    fn plazo(&self, puede_leer: bool) -> Instant {
+        let mut plazo = Instant::now() + Duration::from_secs(30);
+        if let Some(keep_alive) = self.keep_alive.filter(|_| puede_leer) {
+            plazo = plazo.min(self.oida + keep_alive);
+        }
+        if !self.salida.is_empty() {
+            plazo = plazo.min(self.escrita + SIN_ESCRIBIR);
+        }
+        if let Some(caduca) = self.caduca {
+            plazo = plazo.min(Instant::now() + caduca.since(self.b.parts.clock.now()));
+        }
+        plazo
+    }
+
+    fn vence(&self, puede_leer: bool) -> Option<Fin> {
+        let ahora = Instant::now();
+        if puede_leer && self.keep_alive.is_some_and(|k| ahora >= self.oida + k) {
+            return Some(Fin::Cortada(Cierre::KeepAlive));
+        }
+        if !self.salida.is_empty() && ahora >= self.escrita + SIN_ESCRIBIR {
+            return Some(Fin::Perdida);
+        }
+        if self.caduca.is_some_and(|c| c <= self.b.parts.clock.now()) {
+            return Some(Fin::Cortada(Cierre::Caducada));
+        }
+        None
+    }
+
+    async fn lee_paquetes(&mut self) -> Result<(), Fin> {
+        while !self.entrada.is_empty() && !self.detenida() && !self.apagando {
+            let (acuses, ahora) = (&self.acuses, self.b.parts.clock.now());
+            let sin_confirmar = |pid| acuses.iter().any(|a| a.que.de_mensaje() == Some(pid));
+            let r = self.protocol.recv(&self.entrada, sin_confirmar, ahora, &mut self.salida);
+            self.entrada.advance(r.usados);
+            if let Some(paquete) = r.paquete {
+                self.paquete(paquete).await?;
+            }
+            if let Some(error) = r.error {
+                return Err(if r.fin { Fin::Violacion(error) } else { Fin::Cortada(Cierre::Protocolo) });
+            }
+            if r.fin {
+                return Err(Fin::Violacion("the connection is over".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection's number, as the store has it.
+    pub(super) fn numero(&self) -> i64 {
+        i64::try_from(self.generacion).unwrap_or(i64::MAX)
+    }
+
+    fn max_en_vuelo(&self) -> usize {
+        usize::from(self.b.parts.settings.receive_maximum)
+    }
+
+    /// Messages of the client with QoS 1 and 2 that are not completed.
+    fn sin_completar(&self) -> usize {
+        let abiertas = self.acuses.iter().filter(|a| a.que.de_mensaje().is_some()).count();
+        abiertas + self.estado.recibidos.len()
+    }
+
+    /// Says why the connection ends, and takes back what it wrote for that.
+    pub(super) fn despide(&mut self, fin: &Fin) -> BytesMut {
+        match fin {
+            Fin::Cortada(cierre) => self.protocol.disconnect(*cierre, &mut self.salida),
+            Fin::Apagado => self.protocol.disconnect(Cierre::Apagado, &mut self.salida),
+            _ => {}
+        }
+        std::mem::take(&mut self.salida)
+    }
+
+    /// What the connection received and could not acknowledge any more is still dealt with: a
+    /// device that sends with QoS 0 and leaves at once has every right to.
+    pub(super) fn resto(&mut self) -> Resto {
+        // What was to be sent and needs no new subscription stays for the next connection.
+        for entrega in std::mem::take(&mut self.retenidos) {
+            self.sesion.deja(entrega);
+        }
+        Resto { b: self.b.clone(), acuses: std::mem::take(&mut self.acuses), atascado: self.atascado.take() }
+    }
+}
+
+/// See [`Conexion::resto`].
+pub(super) struct Resto {
+    b: Arc<Compartido>,
+    acuses: VecDeque<Acuse>,
+    atascado: Option<Atascado>,
+}
+
+impl Resto {
+    /// Waits for what is not committed yet, in order, and delivers it.
+    pub(super) async fn termina(mut self) {
+        if let Some(Atascado { que, entregando }) = self.atascado.take()
+            && let Ok(espera) = entregando.await
+        {
+            self.acuses.push_back(Acuse { que, espera });
+        }
+        while !self.acuses.is_empty() {
+            acks::frente(&mut self.acuses).await;
+            match acks::toma(&mut self.acuses) {
+                Frente::Nada | Frente::Nunca => return,
+                Frente::Listo(Que::Leido { lectura, .. }, resultado, _) => {
+                    outgoing::cuenta(&self.b, *lectura, resultado.unwrap_or_default()).await;
+                }
+                Frente::Listo(Que::Tomado { reparto, .. }, _, true) => {
+                    // `Parado` ends the process by way of the router's token.
+                    let _ = self.b.entrega(*reparto).await;
+                }
+                Frente::Listo(..) => {}
+            }
+        }
+    }
+}
