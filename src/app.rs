@@ -15,7 +15,7 @@ use crate::identity::cuentas::{self, Cuentas};
 use crate::ingest::decode::Limites;
 use crate::ingest::{self, Ingest};
 use crate::lifecycle::{self, Tasks, Tokens};
-use crate::realtime::{Hub, Presencia};
+use crate::realtime::{Hub, Presencia, Rutas};
 use crate::store::{self, Store};
 use crate::{api, mqtt};
 
@@ -113,7 +113,8 @@ pub async fn start(
         settings: mqtt_settings(config),
     };
     let broker = mqtt::Broker::start(parts, tokens.parar.clone(), tokens.muerto.clone()).await?;
-    tasks.spawn("the broker", broker.clone().run());
+    let (rutas, llegadas) = Rutas::new();
+    tasks.spawn("the broker", broker.clone().run(llegadas));
     let mut mqtt_address = None;
     if let Some(listener) = mqtt_listener {
         mqtt_address = Some(listener.local_addr()?);
@@ -136,6 +137,7 @@ pub async fn start(
         ingest,
         directorio: directorio.clone(),
         hub,
+        rutas,
         presencia,
         clock,
         cuentas: cuentas.clone(),

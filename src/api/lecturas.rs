@@ -55,7 +55,7 @@ impl From<&Rechazo> for Refused {
     request_body(content = serde_json::Value, description = "A reading, or an array of up to 1,000"),
     responses((status = 201, body = Ingested), (status = 401, description = "Unknown device or wrong token"),
         (status = 413, description = "Too large"), (status = 422, description = "Nothing of it could be stored"),
-        (status = 503, description = "Not now; nothing was stored")))]
+        (status = 503, description = "Not now; send it again")))]
 pub(super) async fn ingest(
     Shared(state): Shared<State>,
     headers: HeaderMap,
@@ -63,19 +63,22 @@ pub(super) async fn ingest(
 ) -> Result<impl IntoResponse, Problem> {
     let parts = state.parts();
     let sensor = device(&state, &headers).await?;
-    let ahora = parts.clock.now();
+    let ahora = parts.ingest.hora().map_err(|e| super::salud::wrong_clock(&e))?;
     let d = decode::decode(&body, &sensor.device_id, ahora, &parts.settings.limites);
     let mensaje = Mensaje {
-        sensor,
+        sensor: sensor.clone(),
         lecturas: d.lecturas,
         rechazos: d.rechazos,
         recibido: ahora,
         dup: false,
-        por_rutear: Some(body),
+        si_esperan: true,
         al_aceptar: Vec::new(),
     };
     let respuesta = parts.ingest.submit(mensaje).await?;
     let resultado = respuesta.await.map_err(|_| crate::ingest::Cerrado)?;
+    if resultado.aceptadas > 0 {
+        parts.rutas.manda(sensor, body);
+    }
     if resultado.rechazado() {
         return Err(refused(&resultado));
     }

@@ -39,7 +39,7 @@ use crate::identity::Directorio;
 use crate::identity::cuentas::Cuentas;
 use crate::ingest::Ingest;
 use crate::ingest::decode::Limites;
-use crate::realtime::{Hub, Presencia};
+use crate::realtime::{Hub, Presencia, Rutas};
 use crate::store::Store;
 
 /// The settings of the API, as the configuration has them.
@@ -71,6 +71,8 @@ pub struct Parts {
     pub directorio: Arc<Directorio>,
     /// What happens.
     pub hub: Hub,
+    /// To the broker.
+    pub rutas: Rutas,
     /// Who is connected.
     pub presencia: Arc<Presencia>,
     /// The time.

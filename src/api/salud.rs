@@ -35,10 +35,7 @@ pub(super) async fn ready(Shared(state): Shared<State>) -> Result<impl IntoRespo
             let es = format!("La base de datos no responde: {why}");
             return Err(not("store_unavailable", es, format!("The store is away: {why}")));
         }
-        Salud::RelojIncorrecto(why) => {
-            let es = format!("El reloj del equipo es incorrecto; ajústelo. {why}");
-            return Err(not("clock_wrong", es, format!("The machine's clock is wrong; set it. {why}")));
-        }
+        Salud::RelojIncorrecto(why) => return Err(wrong_clock(&why)),
     }
     if !*parts.broker_ready.borrow() {
         return Err(not(
@@ -49,6 +46,13 @@ pub(super) async fn ready(Shared(state): Shared<State>) -> Result<impl IntoRespo
     }
     parts.store.ping().await?;
     Ok(axum::Json(Health { status: "ready", version: env!("CARGO_PKG_VERSION") }))
+}
+
+/// The machine's clock cannot be right.
+pub(super) fn wrong_clock(why: &dyn std::fmt::Display) -> Problem {
+    let es = format!("El reloj del equipo es incorrecto; ajústelo. {why}");
+    let en = format!("The machine's clock is wrong; set it. {why}");
+    Problem::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "clock_wrong", es, en)
 }
 
 /// What the server counts, in Prometheus's text format.

@@ -13,6 +13,7 @@ use super::shapes::SensorBody;
 use super::validate::Check;
 use crate::domain::{DeviceId, EstadoSensor};
 use crate::identity::{Revocado, dispositivo};
+use crate::store;
 use crate::store::sensores::{self, Alcance, Cambio, Filtro, Nuevo};
 
 /// Seconds between readings: from one to a week.
@@ -326,24 +327,43 @@ pub(super) async fn delete(
     Query(how): Query<Delete>,
 ) -> Result<StatusCode, Problem> {
     let id_empresa = sesion.admin()?;
-    to_its_end(&state, remove(state.clone(), id_empresa, id, how.purgar)).await?;
+    to_its_end(&state, remove(state.clone(), id_empresa, id)).await?;
+    if how.purgar {
+        // To its end too, but holding up nobody else's changes.
+        let purged = tokio::spawn(async move { purge(&state, id_empresa, id).await });
+        purged.await.map_err(|e| Problem::internal(&e))??;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn remove(state: State, id_empresa: i64, id: i64, purgar: bool) -> Result<(), Problem> {
+async fn remove(state: State, id_empresa: i64, id: i64) -> Result<(), Problem> {
     let parts = state.parts();
     let mut tx = parts.store.write().await?;
     let alcance = Alcance { id_empresa, id_trabajador: None };
     let sensor = sensores::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
-    if purgar {
-        sensores::purge(&mut tx, id_empresa, id).await?;
-    } else {
-        sensores::retire(&mut tx, id_empresa, id).await?;
-    }
+    sensores::retire(&mut tx, id_empresa, id).await?;
     tx.commit().await?;
     parts.directorio.baja(&sensor.quien);
     parts.ingest.olvidar_sensor(id).await;
     Ok(())
+}
+
+/// Removes what a retired sensor ever said, in steps: years of readings in one transaction would hold
+/// up everybody's.
+async fn purge(state: &State, id_empresa: i64, id: i64) -> Result<(), Problem> {
+    const STEP: i64 = 5_000;
+    let db = &state.parts().store;
+    loop {
+        let mut tx = db.write().await?;
+        let gone = store::lecturas::delete_some(&mut tx, id, STEP).await?;
+        tx.commit().await?;
+        if gone == 0 {
+            break;
+        }
+    }
+    let mut tx = db.write().await?;
+    sensores::purge(&mut tx, id_empresa, id).await?;
+    Ok(tx.commit().await?)
 }
 
 /// A new token.

@@ -109,6 +109,9 @@ async fn set(state: State, id_empresa: i64, given: serde_json::Map<String, Value
     Ok(body(&despues))
 }
 
+/// Variables that an empresa may have bounds for.
+const MAX_UMBRALES: usize = 128;
+
 /// What a body asks to be changed, checked.
 fn changes(
     antes: &Umbrales,
@@ -136,6 +139,10 @@ fn changes(
             Ok(b) => drop(nuevos.insert(variable, Rango { min: b.min, max: b.max })),
             Err(_) => malo("Es un objeto con min y max.", "It is an object with min and max."),
         }
+    }
+    let suyos = antes.todos().iter().filter(|(v, _)| !nuevos.contains_key(*v)).count();
+    if suyos + nuevos.len() > MAX_UMBRALES {
+        return Err(Problem::field("", "Hay demasiados umbrales.", "There are too many thresholds."));
     }
     for (variable, rango) in &nuevos {
         if rango.min >= rango.max {

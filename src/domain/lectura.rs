@@ -58,6 +58,16 @@ impl Valores {
         }
     }
 
+    /// As [`Self::overlay`], but a name that is new to us and not one of contract section 1.1 only while
+    /// there are fewer than `max`: what a device invents does not grow without end.
+    pub fn overlay_bounded(&mut self, newer: &Self, max: usize) {
+        for (variable, valor) in &newer.0 {
+            if self.0.len() < max || self.get(variable).is_some() || variable.rango_fisico().is_some() {
+                self.set(variable.clone(), *valor);
+            }
+        }
+    }
+
     /// The JSON text that the store keeps.
     #[must_use]
     pub fn to_json(&self) -> String {

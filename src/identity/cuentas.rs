@@ -373,6 +373,10 @@ impl Cuentas {
     pub async fn refrescar(&self, token: &str) -> Result<SesionAbierta, Error> {
         let ahora = self.0.clock.now();
         let hash = dispositivo::hash(token.as_bytes());
+        // What is no token is told so by a reader: there is one writer, and strangers do not hold it.
+        let mut tx = self.0.store.read().await?;
+        store::refrescos::get(&mut tx, &hash).await?.ok_or(Error::TokenInvalido)?;
+        tx.commit().await?;
         let mut tx = self.0.store.write().await?;
         let refresco = store::refrescos::get(&mut tx, &hash).await?.ok_or(Error::TokenInvalido)?;
         if refresco.expira <= ahora {

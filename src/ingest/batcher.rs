@@ -11,9 +11,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, onesho
 use tokio_util::sync::CancellationToken;
 
 use super::mensaje::{Mensaje, Resolver, Resuelta, Resultado};
+use super::reloj::{Reloj, RelojIncorrecto};
 use super::vivo::Vivo;
 use super::writer::Writer;
-use crate::domain::Clock;
+use crate::domain::{Clock, Timestamp};
 use crate::realtime::Hub;
 use crate::store::mqtt::Cambio;
 use crate::store::{self, Store};
@@ -83,6 +84,14 @@ impl Pendiente {
         }
     }
 
+    /// Nobody waits for it any more, and whoever sent it knows that it may not have been stored.
+    pub(super) fn abandonado(&self) -> bool {
+        match &self.encargo {
+            Encargo::Mensaje(mensaje, responde) => mensaje.si_esperan && responde.is_closed(),
+            Encargo::Cambios(..) => false,
+        }
+    }
+
     /// How much of a batch it fills.
     pub(super) fn peso(&self) -> usize {
         match &self.encargo {
@@ -107,7 +116,10 @@ pub struct Ingest {
     cola: mpsc::Sender<Trabajo>,
     sitio: Arc<Semaphore>,
     cabida: u32,
+    /// Places for commands, beside those for readings.
+    ordenes: Arc<Semaphore>,
     salud: watch::Receiver<Salud>,
+    reloj: Arc<Reloj>,
 }
 
 impl Ingest {
@@ -235,6 +247,7 @@ impl Ingest {
     }
 
     async fn pide<T>(&self, trabajo: impl FnOnce(oneshot::Sender<T>) -> Trabajo) -> Option<T> {
+        let _sitio = self.ordenes.acquire().await.ok()?;
         let (responde, respuesta) = oneshot::channel();
         self.cola.send(trabajo(responde)).await.ok()?;
         respuesta.await.ok()
@@ -243,7 +256,29 @@ impl Ingest {
     /// Whether readings are being acknowledged, now.
     #[must_use]
     pub fn salud(&self) -> Salud {
-        self.salud.borrow().clone()
+        match self.reloj.hora() {
+            Ok(_) => self.salud.borrow().clone(),
+            Err(e) => Salud::RelojIncorrecto(e.to_string()),
+        }
+    }
+
+    /// The time by which a message is to be judged and stamped. While the machine's clock cannot be
+    /// right nothing is decoded: a good moment would be refused by it, a missing one made up.
+    ///
+    /// # Errors
+    /// [`RelojIncorrecto`].
+    pub fn hora(&self) -> Result<Timestamp, RelojIncorrecto> {
+        self.reloj.hora()
+    }
+
+    /// As [`Self::hora`], however long that takes.
+    pub async fn espera_hora(&self) -> Timestamp {
+        loop {
+            if let Ok(ahora) = self.reloj.hora() {
+                return ahora;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
 
     /// Starts the writer: the handle, and the work itself, which the caller runs to its end. It ends
@@ -265,8 +300,10 @@ impl Ingest {
         let (dice, salud) = watch::channel(Salud::Listo);
         let cabida = u32::try_from(ajustes.cola).unwrap_or(u32::MAX).max(1);
         let sitio = Arc::new(Semaphore::new(cabida as usize));
-        let writer = Writer::new(store, hub, clock, ajustes, vivo, dice);
-        Ok((Self { cola, sitio, cabida, salud }, writer.run(llegadas, drena)))
+        let reloj = Arc::new(Reloj::new(clock, vivo.mas_nueva));
+        let writer = Writer::new(store, hub, reloj.clone(), ajustes, vivo, dice);
+        let ordenes = Arc::new(Semaphore::new(ORDENES));
+        Ok((Self { cola, sitio, cabida, ordenes, salud, reloj }, writer.run(llegadas, drena)))
     }
 }
 

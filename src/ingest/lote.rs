@@ -11,6 +11,10 @@ use crate::domain::{Accion, Alerta, Lectura, Motivo, Rechazo, SensorRef, Timesta
 use crate::realtime::{Evento, Que};
 use crate::store::lecturas::Fila;
 
+/// Variables in a stored reading, which may be the union of many messages, and among a sensor's newest
+/// values.
+const MAX_NOMBRES: usize = 256;
+
 /// The key of a reading.
 pub(super) type Clave = (i64, Timestamp);
 
@@ -83,8 +87,6 @@ impl Lote {
         lecturas.sort_by_key(|(ts, _)| *ts);
         // The worst excursion of each variable among readings that are history.
         let mut historicas: Vec<Alerta> = Vec::new();
-        // One message is routed once, whatever the number of its readings.
-        let mut por_rutear = mensaje.por_rutear.clone();
         for (ts, valores) in lecturas {
             let Some(nuevos) = self.guarda(&mensaje.sensor, ts, valores, resultado) else { continue };
             let sensor = self.toca(vivo, mensaje.sensor.id_sensor);
@@ -95,12 +97,12 @@ impl Lote {
             match &mut sensor.ultima {
                 Some((ultima, vigentes)) => {
                     *ultima = ts;
-                    vigentes.overlay(&nuevos);
+                    vigentes.overlay_bounded(&nuevos, MAX_NOMBRES);
                 }
                 ultima => *ultima = Some((ts, nuevos.clone())),
             }
             self.movidos.push(mensaje.sensor.id_sensor);
-            let que = Que::Lectura { ts, valores: nuevos.clone(), por_rutear: por_rutear.take() };
+            let que = Que::Lectura { ts, valores: nuevos.clone() };
             self.sucesos.push(Suceso::Lectura(Evento::new(mensaje.sensor.clone(), que)));
             for (variable, valor) in nuevos.iter() {
                 if let Some(umbral) = umbrales.de(variable) {
@@ -148,6 +150,11 @@ impl Lote {
         }
         if nuevos.is_empty() {
             resultado.duplicadas += u32::from(iguales > 0);
+            return None;
+        }
+        if celda.valores.len() + nuevos.len() > MAX_NOMBRES {
+            let contenido = nuevos.to_json();
+            resultado.rechazos.push(Rechazo::new(Motivo::DemasiadasVariables, None, Some(ts), &contenido));
             return None;
         }
         celda.valores.overlay(&nuevos);

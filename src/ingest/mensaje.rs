@@ -1,7 +1,5 @@
 //! What goes to the writer and what comes back.
 
-use bytes::Bytes;
-
 use crate::domain::{Alerta, Lectura, Rechazo, SensorRef, Timestamp};
 use crate::store::mqtt::Cambio;
 
@@ -18,8 +16,9 @@ pub struct Mensaje {
     pub recibido: Timestamp,
     /// Whether the sender marked it as sent before (MQTT's DUP).
     pub dup: bool,
-    /// The payload, when it did not come by MQTT and has yet to be routed there.
-    pub por_rutear: Option<Bytes>,
+    /// Store it only while whoever sent it waits for the answer: a request that timed out is made
+    /// again, and without a timestamp both would be stored.
+    pub si_esperan: bool,
     /// What the broker keeps of it for sessions that must not miss it: written in the transaction of
     /// its readings, if one of them is new.
     pub al_aceptar: Vec<Cambio>,

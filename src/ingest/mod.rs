@@ -8,6 +8,7 @@ mod batcher;
 pub mod decode;
 mod lote;
 mod mensaje;
+mod reloj;
 #[cfg(test)]
 mod tests;
 mod vivo;
@@ -15,3 +16,4 @@ mod writer;
 
 pub use batcher::{Ajustes, Cerrado, Ingest, NoTomado, Salud};
 pub use mensaje::{Mensaje, Resolver, Resuelta, Resultado};
+pub use reloj::RelojIncorrecto;

@@ -68,7 +68,7 @@ impl Banco {
             rechazos: Vec::new(),
             recibido,
             dup: false,
-            por_rutear: None,
+            si_esperan: false,
             al_aceptar: Vec::new(),
         }
     }

@@ -17,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 use super::batcher::{Ajustes, Encargo, Pendiente, Salud, Trabajo};
 use super::lote::{AlertaTocada, Clave, Hecho, Lote};
 use super::mensaje::{Resolver, Resuelta, Resultado};
+use super::reloj::Reloj;
 use super::vivo::Vivo;
 use crate::alertas;
-use crate::domain::{Accion, BUILD_DATE, Clock, Motivo, Rechazo, SensorRef, Timestamp, Valores, Variable};
+use crate::domain::{Accion, Motivo, Rechazo, SensorRef, Timestamp, Valores, Variable};
 use crate::realtime::{Evento, Hub, Que};
 use crate::store::lecturas::Orden;
 use crate::store::mqtt::Cambio;
@@ -27,8 +28,6 @@ use crate::store::{self, Store};
 
 /// A redelivery (DUP) without a timestamp counts as a reading stored within this time.
 const REENVIO: Duration = Duration::from_secs(120);
-/// The machine's clock may be this far behind the newest stored reading.
-const ATRASO: Duration = Duration::from_secs(86_400);
 /// Waits between tries while the store is away: from, to.
 const ESPERA: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// How often old refusals are looked for, and how many go in one step.
@@ -37,9 +36,11 @@ const LIMPIEZA: (Duration, i64) = (Duration::from_secs(600), 1_000);
 pub(super) struct Writer {
     store: Store,
     hub: Hub,
-    clock: Arc<dyn Clock>,
+    reloj: Arc<Reloj>,
     ajustes: Ajustes,
     vivo: Vivo,
+    /// What `vivo` knows may have been overtaken by a commit whose outcome is not known.
+    dudoso: bool,
     salud: watch::Sender<Salud>,
 }
 
@@ -47,12 +48,12 @@ impl Writer {
     pub(super) fn new(
         store: Store,
         hub: Hub,
-        clock: Arc<dyn Clock>,
+        reloj: Arc<Reloj>,
         ajustes: Ajustes,
         vivo: Vivo,
         salud: watch::Sender<Salud>,
     ) -> Self {
-        Self { store, hub, clock, ajustes, vivo, salud }
+        Self { store, hub, reloj, ajustes, vivo, dudoso: false, salud }
     }
 
     /// Works until `drena` is cancelled and what was taken before is done.
@@ -71,7 +72,12 @@ impl Writer {
                     gauge!("alertrace_ingest_queue").set(u32::try_from(llegadas.len()).unwrap_or(u32::MAX));
                     self.atiende(std::mem::take(&mut trabajos)).await;
                 }
-                _ = limpieza.tick() => self.limpia().await,
+                _ = limpieza.tick() => {
+                    if self.limpia().await {
+                        // There is more: soon, but not at the cost of what is arriving.
+                        limpieza.reset_after(Duration::from_secs(1));
+                    }
+                }
             }
         }
     }
@@ -108,7 +114,10 @@ impl Writer {
                 let _ = responde.send(resuelta);
             }
             Trabajo::Umbrales(id_empresa, responde) => {
-                let _ = responde.send(self.vivo.recarga_umbrales(&self.store, id_empresa).await);
+                let recargados = self.vivo.recarga_umbrales(&self.store, id_empresa).await;
+                // Stored they are, whatever whoever asked is told: nothing is judged by the old ones.
+                self.dudoso |= recargados.is_err();
+                let _ = responde.send(recargados);
             }
             Trabajo::Retira(id_sensor, responde) => {
                 self.vivo.retira(id_sensor);
@@ -121,7 +130,8 @@ impl Writer {
     }
 
     /// Commits a batch, however long that takes, and answers it.
-    async fn confirma(&mut self, lote: Vec<Pendiente>) {
+    async fn confirma(&mut self, mut lote: Vec<Pendiente>) {
+        lote.retain(|p| !p.abandonado());
         if lote.is_empty() {
             return;
         }
@@ -131,6 +141,10 @@ impl Writer {
         let mut partes = VecDeque::from([lote]);
         let mut espera = ESPERA.0;
         while let Some(mut parte) = partes.pop_front() {
+            parte.retain(|p| !p.abandonado());
+            if parte.is_empty() {
+                continue;
+            }
             let desde = Instant::now();
             match self.intenta(&mut parte).await {
                 Ok(hecho) => {
@@ -141,42 +155,72 @@ impl Writer {
                     self.salud.send_if_modified(|s| std::mem::replace(s, Salud::Listo) != Salud::Listo);
                     self.cierra(parte, hecho);
                 }
-                Err(
-                    e @ (store::Error::Refused(_)
-                    | store::Error::Conflict { .. }
-                    | store::Error::Inconsistent(_)),
-                ) => {
-                    if parte.len() == 1 {
-                        rechaza(parte, e);
-                    } else {
-                        let cola = parte.split_off(parte.len() / 2);
-                        partes.push_front(cola);
-                        partes.push_front(parte);
-                    }
+                Err(e) if e.de_contenido() && parte.len() > 1 => {
+                    let cola = parte.split_off(parte.len() / 2);
+                    partes.push_front(cola);
+                    partes.push_front(parte);
                 }
                 Err(e) => {
-                    counter!("alertrace_store_errors_total").increment(1);
-                    if self.salud.send_if_modified(|s| {
-                        let nueva = Salud::SinAlmacen(e.to_string());
-                        std::mem::replace(s, nueva.clone()) != nueva
-                    }) {
-                        tracing::error!(error = %e, "the store is away; nothing is acknowledged until it is back");
-                    }
+                    // The commit may have succeeded all the same.
+                    self.dudoso = true;
+                    // A refusal is an answer only once it is recorded; a database that cannot record
+                    // one is away, whatever it says of the content.
+                    let registrado =
+                        if e.de_contenido() { Some(self.registra(&parte, &e).await) } else { None };
+                    let e = match registrado {
+                        Some(Ok(())) => {
+                            rechaza(parte, e);
+                            continue;
+                        }
+                        Some(Err(e)) => e,
+                        None => e,
+                    };
+                    self.sin_almacen(&e);
                     partes.push_front(parte);
                     tokio::time::sleep(espera).await;
                     espera = (espera * 2).min(ESPERA.1);
-                    // The commit may have succeeded all the same.
-                    if let Err(e) = self.vivo.reload(&self.store).await {
-                        tracing::debug!(error = %e, "cannot reload yet");
-                    }
                 }
             }
         }
     }
 
+    fn sin_almacen(&self, e: &store::Error) {
+        counter!("alertrace_store_errors_total").increment(1);
+        let nueva = Salud::SinAlmacen(e.to_string());
+        if self.salud.send_if_modified(|s| std::mem::replace(s, nueva.clone()) != nueva) {
+            tracing::error!(error = %e, "the store is away; nothing is acknowledged until it is back");
+        }
+    }
+
+    /// Records that the database will not take a message.
+    async fn registra(&self, parte: &[Pendiente], e: &store::Error) -> store::Result<()> {
+        let mut tx = self.store.write_first().await?;
+        for mensaje in parte.iter().filter_map(Pendiente::mensaje) {
+            let (id, contenido) = (mensaje.sensor.id_sensor, e.to_string());
+            let rechazo = Rechazo::new(Motivo::Almacen, None, None, &contenido);
+            match store::rechazos::record(&mut tx, id, mensaje.recibido, &rechazo).await {
+                // The sensor is gone, and its refusals with it.
+                Err(store::Error::Refused(_)) => return Ok(()),
+                hecho => hecho?,
+            }
+        }
+        tx.commit().await
+    }
+
+    /// Reads again what a commit of unknown outcome may have changed, before anything builds on it.
+    async fn despeja(&mut self) -> store::Result<()> {
+        if self.dudoso {
+            self.vivo.reload(&self.store).await?;
+            self.reloj.guardada(self.vivo.mas_nueva);
+            self.dudoso = false;
+        }
+        Ok(())
+    }
+
     /// One try: settle the moments, see what is stored already, evaluate, write, commit.
     async fn intenta(&mut self, parte: &mut [Pendiente]) -> store::Result<Hecho> {
-        let mut tx = self.store.write().await?;
+        self.despeja().await?;
+        let mut tx = self.store.write_first().await?;
         let existentes = self.fija_momentos(&mut tx, parte).await?;
         let mut lote = Lote::new(existentes);
         let mut cambios: Vec<&Cambio> = Vec::new();
@@ -195,7 +239,8 @@ impl Writer {
         store::lecturas::write_latest(&mut tx, &lote.ultimas()).await?;
         for AlertaTocada { abierta, nueva } in &mut lote.tocadas {
             if *nueva {
-                abierta.alerta.id_alerta = store::alertas::create(&mut tx, &abierta.alerta).await?;
+                abierta.alerta.id_alerta =
+                    store::alertas::create(&mut tx, &abierta.alerta, abierta.dentro).await?;
             } else {
                 store::alertas::update(&mut tx, &abierta.alerta, abierta.dentro).await?;
             }
@@ -277,6 +322,7 @@ impl Writer {
     /// The batch is on disk: take over what it made of the sensors, answer, tell.
     fn cierra(&mut self, parte: Vec<Pendiente>, hecho: Hecho) {
         self.vivo.confirma(hecho.sensores);
+        self.reloj.guardada(self.vivo.mas_nueva);
         let (mut aceptadas, mut duplicadas, mut rechazadas) = (0, 0, 0);
         let mut resultados = hecho.resultados.into_iter();
         for pendiente in parte {
@@ -307,20 +353,13 @@ impl Writer {
         }
     }
 
-    /// Holds everything while the machine's clock cannot be right (contract section 1.1).
+    /// Holds readings while the machine's clock cannot be right. Most never come this far: whoever
+    /// takes them in asks first ([`super::Ingest::hora`]).
     async fn espera_reloj(&self) {
-        loop {
-            let ahora = self.clock.now();
-            let motivo = if ahora < BUILD_DATE {
-                format!("the clock says {ahora}, before this program was built ({BUILD_DATE})")
-            } else if let Some(nueva) = self.vivo.mas_nueva.filter(|n| ahora.plus(ATRASO) < *n) {
-                format!("the clock says {ahora}, more than a day before the newest stored reading ({nueva})")
-            } else {
-                return;
-            };
-            let nueva = Salud::RelojIncorrecto(motivo.clone());
+        while let Err(e) = self.reloj.hora() {
+            let nueva = Salud::RelojIncorrecto(e.to_string());
             if self.salud.send_if_modified(|s| std::mem::replace(s, nueva.clone()) != nueva) {
-                tracing::error!(motivo, "nothing is acknowledged until the clock is set");
+                tracing::error!(motivo = %e, "nothing is acknowledged until the clock is set");
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -328,14 +367,15 @@ impl Writer {
 
     /// A person closes an alert. If the last reading is still outside, another opens, one step up.
     async fn resuelve(&mut self, pedido: Resolver) -> store::Result<Option<Resuelta>> {
-        let mut tx = self.store.write().await?;
+        self.despeja().await?;
+        let mut tx = self.store.write_first().await?;
         let Some(mut alerta) = store::alertas::by_id(&mut tx, pedido.id_alerta).await? else {
             return Ok(None);
         };
         if !alerta.estado.abierta() {
             return Ok(Some(Resuelta { alerta, nueva: None }));
         }
-        let ahora = self.clock.now();
+        let ahora = self.reloj.ahora();
         alertas::cierra(&mut alerta, ahora);
         (alerta.resuelta_por, alerta.notas) = (Some(pedido.por), pedido.notas);
         store::alertas::update(&mut tx, &alerta, 0).await?;
@@ -346,10 +386,10 @@ impl Writer {
         };
         let mut nueva = self.persiste(&alerta, &quien, ahora);
         if let Some(nueva) = &mut nueva {
-            nueva.id_alerta = store::alertas::create(&mut tx, nueva).await?;
+            nueva.id_alerta = store::alertas::create(&mut tx, nueva, 0).await?;
         }
         if let Err(e) = tx.commit().await {
-            self.vivo.reload(&self.store).await?;
+            self.dudoso = true;
             return Err(e);
         }
         let mut sensor = self.vivo.sensor(alerta.id_sensor);
@@ -378,19 +418,21 @@ impl Writer {
         Some(alertas::nueva(quien, &variable, umbral, valor, ahora, severidad))
     }
 
-    /// Forgets refusals past their days, in small steps.
-    async fn limpia(&self) {
-        let antes = self.clock.now().minus(self.ajustes.rechazos_dias);
+    /// Forgets refusals past their days, one small step; answers whether there are more.
+    async fn limpia(&self) -> bool {
+        let antes = self.reloj.ahora().minus(self.ajustes.rechazos_dias);
         let paso = async {
-            let mut tx = self.store.write().await?;
+            let mut tx = self.store.write_first().await?;
             let n = store::rechazos::expire(&mut tx, antes, LIMPIEZA.1).await?;
             tx.commit().await?;
             Ok::<_, store::Error>(n)
         };
         match paso.await {
-            Ok(0) => {}
-            Ok(n) => tracing::debug!(n, "old refusals were forgotten"),
-            Err(e) => tracing::warn!(error = %e, "old refusals cannot be forgotten now"),
+            Ok(n) => i64::try_from(n).unwrap_or_default() >= LIMPIEZA.1,
+            Err(e) => {
+                tracing::warn!(error = %e, "old refusals cannot be forgotten now");
+                false
+            }
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::identity::cuentas::Cuentas;
 use crate::identity::{Directorio, Principal};
 use crate::ingest::decode::{self, Limites};
 use crate::ingest::{Ingest, Mensaje};
-use crate::realtime::{Evento, Hub, Presencia, Que};
+use crate::realtime::{Evento, Hub, Llegadas, Presencia, Que};
 use crate::store::mqtt::Cambio;
 use crate::store::{self, Store};
 
@@ -164,13 +164,20 @@ impl Broker {
         Ok(broker)
     }
 
-    /// The broker's own work, until the server stops: events of the site go to their topics, wills
-    /// and sessions come to their time, connections of those who may no longer be here end. None of
-    /// the three waits for another: a store that is away must not keep a revoked device connected.
-    pub async fn run(self) {
+    /// The broker's own work, until the server stops: readings that came by HTTP (`llegadas`) and events
+    /// of the site go to their topics, wills and sessions come to their time, connections of those who
+    /// may no longer be here end. None of these waits for another: a store that is away must not keep
+    /// a revoked device connected.
+    pub async fn run(self, llegadas: Llegadas) {
         let b = &self.0;
         let trabajo = async {
-            tokio::join!(b.anuncia_eventos(), b.anuncia_estados(), b.revoca_conexiones(), b.mira_el_reloj());
+            tokio::join!(
+                b.rutea_llegadas(llegadas),
+                b.anuncia_eventos(),
+                b.anuncia_estados(),
+                b.revoca_conexiones(),
+                b.mira_el_reloj()
+            );
         };
         tokio::select! {
             () = b.apaga.cancelled() => {}
@@ -284,7 +291,8 @@ impl Compartido {
         match acl::publica(quien, &will.topic) {
             Publicar::Rutear => self.difunde(will).await,
             Publicar::Ingerir(sensor) => {
-                let mensaje = self.lee(&sensor, &will.payload, false);
+                let ahora = self.parts.ingest.espera_hora().await;
+                let mensaje = self.lee(&sensor, &will.payload, false, ahora);
                 let Ok(respuesta) = self.parts.ingest.submit(mensaje).await else { return };
                 if let Ok(resultado) = respuesta.await {
                     if resultado.aceptadas > 0 {
@@ -297,9 +305,8 @@ impl Compartido {
         }
     }
 
-    /// Decodes a payload of a device.
-    pub(super) fn lee(&self, sensor: &SensorRef, payload: &[u8], dup: bool) -> Mensaje {
-        let ahora = self.parts.clock.now();
+    /// Decodes a payload of a device that arrived at `ahora`.
+    pub(super) fn lee(&self, sensor: &SensorRef, payload: &[u8], dup: bool, ahora: Timestamp) -> Mensaje {
         let d = decode::decode(payload, &sensor.device_id, ahora, &self.parts.settings.limites);
         let (lecturas, rechazos) = (d.lecturas, d.rechazos);
         Mensaje {
@@ -308,7 +315,7 @@ impl Compartido {
             rechazos,
             recibido: ahora,
             dup,
-            por_rutear: None,
+            si_esperan: false,
             al_aceptar: Vec::new(),
         }
     }
@@ -360,6 +367,13 @@ impl Compartido {
         }
     }
 
+    async fn rutea_llegadas(&self, mut llegadas: Llegadas) {
+        while let Some((sensor, payload)) = llegadas.recv().await {
+            let topic = format!("sensores/{}/data", sensor.device_id);
+            self.difunde(Publicacion::del_servidor(topic, payload, Qos::Uno, false)).await;
+        }
+    }
+
     /// Events of the site, told on their topics.
     async fn anuncia_eventos(&self) {
         let mut eventos = self.parts.hub.listen();
@@ -377,17 +391,13 @@ impl Compartido {
 
     async fn anuncia(&self, evento: &Evento) {
         match &evento.que {
-            Que::Lectura { por_rutear: Some(payload), .. } => {
-                let topic = format!("sensores/{}/data", evento.sensor.device_id);
-                self.difunde(Publicacion::del_servidor(topic, payload.clone(), Qos::Uno, false)).await;
-            }
             Que::Alerta(..) => {
                 let topic = format!("alertas/{}", evento.sensor.id_empresa);
                 let mut publicacion = Publicacion::del_servidor(topic, evento.json(), Qos::Uno, false);
                 publicacion.sensor = Some(evento.sensor.id_sensor);
                 self.difunde(publicacion).await;
             }
-            // A reading that came by MQTT was routed by its session; `estado` where it changed.
+            // Readings were routed by whoever took them in; `estado` where it changed.
             Que::Lectura { .. } | Que::Estado(_) => {}
         }
     }

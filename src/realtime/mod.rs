@@ -5,6 +5,7 @@
 //! snapshot. Who may see an event is decided by each listener with `identity::Directorio`.
 
 mod presencia;
+mod rutas;
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,6 +16,7 @@ use tokio::sync::broadcast;
 use crate::domain::{Accion, Alerta, Conexion, SensorRef, Timestamp, Valores};
 
 pub use presencia::Presencia;
+pub use rutas::{Llegadas, Rutas};
 
 /// How many events a listener may lag before it misses some.
 const WINDOW: usize = 8192;
@@ -38,8 +40,6 @@ pub enum Que {
         ts: Timestamp,
         /// Its values.
         valores: Valores,
-        /// The payload, when it did not come by MQTT and so has yet to be routed there.
-        por_rutear: Option<Bytes>,
     },
     /// An alert changed.
     Alerta(Accion, Box<Alerta>),
@@ -85,7 +85,7 @@ impl Evento {
         }
         let (device_id, id_sensor) = (self.sensor.device_id.as_str(), self.sensor.id_sensor);
         let frame = match &self.que {
-            Que::Lectura { ts, valores, .. } => {
+            Que::Lectura { ts, valores } => {
                 Frame::SensorUpdate { device_id, id_sensor, data: Data { valores, timestamp: *ts } }
             }
             Que::Alerta(accion, alerta) => Frame::Alerta { accion: *accion, alerta },

@@ -72,11 +72,12 @@ macro_rules! select {
     };
 }
 
-/// Stores a new alert (its `id_alerta` is ignored); answers its key.
+/// Stores a new alert (its `id_alerta` is ignored) with its count of readings back inside; answers its
+/// key.
 ///
 /// # Errors
 /// `Conflict` when one is open for (sensor, tipo), `Refused` when the sensor is gone, `Unavailable`.
-pub async fn create(tx: &mut Tx, a: &Alerta) -> Result<i64> {
+pub async fn create(tx: &mut Tx, a: &Alerta, dentro: u8) -> Result<i64> {
     row!(
         struct Clave {
             id_alerta: i64,
@@ -85,8 +86,8 @@ pub async fn create(tx: &mut Tx, a: &Alerta) -> Result<i64> {
     let clave: Clave = on!(tx, |db| {
         sqlx::query_as(
             "INSERT INTO alertas (id_empresa, id_sensor, tipo_alerta, severidad, titulo, mensaje, valor_actual, \
-             valor_umbral, unidad, estado, vista, historica, fecha_creacion, fecha_resolucion, resuelta_por, notas) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) RETURNING id_alerta",
+             valor_umbral, unidad, estado, vista, historica, fecha_creacion, fecha_resolucion, resuelta_por, notas, \
+             dentro) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) RETURNING id_alerta",
         )
         .bind(a.id_empresa)
         .bind(a.id_sensor)
@@ -104,6 +105,7 @@ pub async fn create(tx: &mut Tx, a: &Alerta) -> Result<i64> {
         .bind(a.fecha_resolucion.map(Timestamp::micros))
         .bind(a.resuelta_por.as_deref())
         .bind(a.notas.as_deref())
+        .bind(i64::from(dentro))
         .fetch_one(db)
         .await
     })?;

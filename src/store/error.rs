@@ -46,6 +46,12 @@ impl Error {
             || *on == format!("{table}_{column}")
     }
 
+    /// What was to be written is at fault, and not the database: trying again changes nothing.
+    #[must_use]
+    pub const fn de_contenido(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Conflict { .. } | Self::Inconsistent(_))
+    }
+
     /// The server is stopping: nothing more is written.
     #[must_use]
     pub const fn stopping() -> Self {

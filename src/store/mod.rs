@@ -23,6 +23,7 @@ mod tx;
 pub mod umbrales;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgPool;
@@ -30,6 +31,9 @@ use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
+
+use sqlx::{Connection as _, SqliteConnection};
+use tokio::sync::Semaphore;
 
 pub use error::{Error, Result};
 pub use tx::Tx;
@@ -52,7 +56,7 @@ pub struct Options {
 pub struct Store {
     pools: Pools,
     /// Held as long as any handle lives: a second process on the same file refuses to start.
-    _lock: std::sync::Arc<Option<lock::FileLock>>,
+    _lock: Arc<Option<lock::FileLock>>,
 }
 
 /// `writer` has one connection, so that writers queue here and not on SQLite's lock.
@@ -61,6 +65,8 @@ enum Pools {
     Sqlite {
         writer: SqlitePool,
         readers: SqlitePool,
+        /// Of those who write now and then, one at a time stands before the writer of readings.
+        turno: Arc<Semaphore>,
     },
     #[expect(dead_code, reason = "selectable when its migrations exist; the seam is compiled already")]
     Postgres(PgPool),
@@ -86,6 +92,7 @@ impl Store {
             .acquire_timeout(options.busy_timeout)
             .idle_timeout(None)
             .max_lifetime(None)
+            .before_acquire(|db, _| Box::pin(outside_a_transaction(db)))
             .connect_with(
                 base.clone()
                     .create_if_missing(true)
@@ -101,9 +108,11 @@ impl Store {
         let readers = SqlitePoolOptions::new()
             .max_connections(options.readers)
             .acquire_timeout(options.busy_timeout)
+            .before_acquire(|db, _| Box::pin(outside_a_transaction(db)))
             .connect_with(base.pragma("query_only", "ON"))
             .await?;
-        Ok(Self { pools: Pools::Sqlite { writer, readers }, _lock: std::sync::Arc::new(Some(lock)) })
+        let turno = Arc::new(Semaphore::new(1));
+        Ok(Self { pools: Pools::Sqlite { writer, readers, turno }, _lock: Arc::new(Some(lock)) })
     }
 
     /// A transaction that reads one consistent state.
@@ -117,11 +126,25 @@ impl Store {
         })
     }
 
-    /// The writing transaction; there is one at a time on SQLite.
+    /// The writing transaction; there is one at a time on SQLite. Whoever writes now and then waits
+    /// here for the others of its kind, so that however many they are, readings wait for two of them
+    /// at most: the one that writes and the one that is next.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when it cannot be had in time.
     pub async fn write(&self) -> Result<Tx> {
+        let _turno = match &self.pools {
+            Pools::Sqlite { turno, .. } => turno.acquire().await.ok(),
+            Pools::Postgres(_) => None,
+        };
+        self.write_first().await
+    }
+
+    /// As [`Self::write`], for the one writer of readings.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub async fn write_first(&self) -> Result<Tx> {
         Ok(match &self.pools {
             // IMMEDIATE: a deferred transaction that reads first can fail with SQLITE_BUSY when it
             // comes to write, and cannot be retried (https://www.sqlite.org/lang_transaction.html).
@@ -150,11 +173,18 @@ impl Store {
     /// Closes every connection; SQLite folds its WAL into the database.
     pub async fn close(&self) {
         match &self.pools {
-            Pools::Sqlite { writer, readers } => {
+            Pools::Sqlite { writer, readers, .. } => {
                 readers.close().await;
                 writer.close().await;
             }
             Pools::Postgres(pool) => pool.close().await,
         }
     }
+}
+
+/// `false` = the connection is closed and another opened. After a full disk SQLite ends a transaction by
+/// itself (<https://www.sqlite.org/lang_transaction.html>, "Response To Errors Within A Transaction");
+/// the driver's own ROLLBACK then fails, and it believes itself inside one for ever.
+fn outside_a_transaction(db: &mut SqliteConnection) -> std::future::Ready<sqlx::Result<bool>> {
+    std::future::ready(Ok(!db.is_in_transaction()))
 }

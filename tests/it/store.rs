@@ -11,11 +11,16 @@ use crate::support::{Client, Server};
 
 /// Runs Python against the server's database; it ends when its standard input closes.
 pub fn python(server: &Server, code: &str) -> Child {
+    python_with(server, code, &[])
+}
+
+fn python_with(server: &Server, code: &str, args: &[&str]) -> Child {
     let prelude =
         "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)\n";
     let mut child = Command::new("python3")
         .args(["-c", &format!("{prelude}{code}\nprint('done', flush=True)\nsys.stdin.read()")])
         .arg(server.data_dir().join("alertrace.db"))
+        .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -58,6 +63,58 @@ async fn a_locked_database_holds_acknowledgements_back_and_the_device_with_them(
     for (n, ack) in (1..=20_000_u16).zip(acks.chunks(4)) {
         assert_eq!(ack, [0x40, 2, n.to_be_bytes()[0], n.to_be_bytes()[1]]);
     }
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_nothing_and_room_is_all_it_takes() {
+    // Files may not grow beyond 3 MB: what a full disk does to a write, without one.
+    let mut server = Server::start_with(|inner| {
+        let limited = "trap '' XFSZ; ulimit -S -f 6000; exec \"$0\" \"$@\"";
+        let mut command = Server::wrapped("sh", &["-c", limited], &inner);
+        command.env("ALERTRACE__LOG__LEVEL", "info");
+        command
+    })
+    .await;
+    let device = server.device("s1").await;
+    let mut client = Client::device(&server.mqtt, 4, &device).await;
+    let mut acknowledged = 0_u16;
+    // Until the disk is full: the acknowledgement of what cannot be stored does not come.
+    loop {
+        let pid = acknowledged + 1;
+        let reading = |n| format!("{{\"temperatura\":20.5,\"timestamp\":{}}}", moment(pid, n));
+        let payload = format!("[{}]", (0..500).map(reading).collect::<Vec<_>>().join(","));
+        let bytes = client.publish_packet("sensores/s1/data", 1, pid, payload.as_bytes());
+        client.send(&bytes).await;
+        match timeout(Duration::from_secs(2), client.read()).await {
+            Ok(ack) => assert_eq!(ack.map(|p| p.0), Some(0x40)),
+            Err(_) => break,
+        }
+        acknowledged = pid;
+        assert!(pid < 2_000, "the disk is never full");
+    }
+    let ready = server.request(reqwest::Method::GET, "/ready", "", None).await;
+    assert_eq!(ready.status(), 503);
+    let problem: serde_json::Value = ready.json().await.expect("a problem");
+    assert_eq!(problem["code"], "store_unavailable", "{problem}");
+    assert!(client.alive().await, "the device stays connected");
+
+    let lock = std::fs::read_to_string(server.data_dir().join("alertrace.lock")).expect("the lock file");
+    let freed = Command::new("prlimit").args(["--fsize=unlimited", "--pid", lock.trim()]).status();
+    assert!(freed.expect("prlimit runs").success());
+    // What was held back is acknowledged without a restart, and the server says so.
+    let (first, body) = client.read().await.expect("the PUBACK that was held back");
+    assert_eq!((first, body), (0x40, (acknowledged + 1).to_be_bytes().to_vec()));
+    assert_eq!(server.request(reqwest::Method::GET, "/ready", "", None).await.status(), 200);
+    assert_eq!(server.terminate().await.0, Some(0));
+    let stored =
+        "n = db.execute('SELECT COUNT(*) FROM lecturas').fetchone()[0]\nassert n == int(sys.argv[2]), n";
+    let expected = (usize::from(acknowledged + 1) * 500).to_string();
+    python_with(&server, stored, &[&expected]).wait().expect("all that was acknowledged is stored, once");
+}
+
+/// Milliseconds since 1970 of reading `n` of message `pid`, after the build and before now, no two alike.
+fn moment(pid: u16, n: u32) -> i64 {
+    alertrace::domain::BUILD_DATE.micros() / 1_000 + i64::from(pid) * 500 + i64::from(n)
 }
 
 #[tokio::test]

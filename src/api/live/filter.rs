@@ -100,7 +100,7 @@ mod tests {
     }
 
     fn lectura(id_sensor: i64) -> Evento {
-        let que = Que::Lectura { ts: Timestamp::MIN, valores: Valores::new(), por_rutear: None };
+        let que = Que::Lectura { ts: Timestamp::MIN, valores: Valores::new() };
         evento(id_sensor, que)
     }
 

@@ -6,8 +6,9 @@ use metrics::counter;
 
 use super::acks::{Acuse, Atascado, Espera, Lectura, Que, Respuesta};
 use super::{Conexion, Fin};
+use crate::domain::SensorRef;
 use crate::identity::Principal;
-use crate::ingest::NoTomado;
+use crate::ingest::{Mensaje, NoTomado};
 use crate::mqtt::acl::{self, Publicar};
 use crate::mqtt::protocol::{Cierre, Entrante, Pedido, Razon};
 use crate::mqtt::publicacion::{Publicacion, Qos};
@@ -106,26 +107,44 @@ impl Conexion {
                 }
                 self.encarga(Que::Tomado { pid, qos, razon, reparto: Box::new(reparto) }, cambios)
             }
-            Publicar::Ingerir(sensor) => {
-                let mut mensaje = self.b.lee(&sensor, &publicacion.payload, dup);
-                let (reparto, _) = self.b.reparto(Publicacion { retain: false, ..publicacion });
-                // No packet id is kept of a reading: repeated, it is known by its moment.
-                mensaje.al_aceptar = reparto.cambios();
-                let que = Que::Leido { pid, qos, lectura: Box::new(Lectura { sensor, reparto }) };
-                match self.b.parts.ingest.try_submit(mensaje) {
-                    Ok(respuesta) => self.espera(que, Espera::Lecturas(Respuesta::Por(respuesta))),
-                    Err(NoTomado::Cerrado) => return Err(Fin::Apagado),
-                    Err(NoTomado::Lleno(mensaje)) => {
-                        let ingest = self.b.parts.ingest.clone();
-                        let entregando = Box::pin(async move {
-                            Ok(Espera::Lecturas(Respuesta::Por(ingest.submit(*mensaje).await?)))
-                        });
-                        self.atasca(Atascado { que, entregando });
-                    }
-                }
-                Ok(())
+            Publicar::Ingerir(sensor) => self.ingiere(sensor, publicacion, pid, dup),
+        }
+    }
+
+    /// Readings go to the writer first.
+    fn ingiere(
+        &mut self,
+        sensor: SensorRef,
+        publicacion: Publicacion,
+        pid: Option<u16>,
+        dup: bool,
+    ) -> Result<(), Fin> {
+        let (b, qos, payload) = (self.b.clone(), publicacion.qos, publicacion.payload.clone());
+        let (reparto, _) = b.reparto(Publicacion { retain: false, ..publicacion });
+        // No packet id is kept of a reading: repeated, it is known by its moment.
+        let al_aceptar = reparto.cambios();
+        let que = Que::Leido { pid, qos, lectura: Box::new(Lectura { sensor: sensor.clone(), reparto }) };
+        let Ok(ahora) = b.parts.ingest.hora() else {
+            let entregando = Box::pin(async move {
+                let ahora = b.parts.ingest.espera_hora().await;
+                let mensaje = Mensaje { al_aceptar, ..b.lee(&sensor, &payload, dup, ahora) };
+                Ok(Espera::Lecturas(Respuesta::Por(b.parts.ingest.submit(mensaje).await?)))
+            });
+            self.atasca(Atascado { que, entregando });
+            return Ok(());
+        };
+        let mensaje = Mensaje { al_aceptar, ..b.lee(&sensor, &payload, dup, ahora) };
+        match b.parts.ingest.try_submit(mensaje) {
+            Ok(respuesta) => self.espera(que, Espera::Lecturas(Respuesta::Por(respuesta))),
+            Err(NoTomado::Cerrado) => return Err(Fin::Apagado),
+            Err(NoTomado::Lleno(mensaje)) => {
+                let entregando = Box::pin(async move {
+                    Ok(Espera::Lecturas(Respuesta::Por(b.parts.ingest.submit(*mensaje).await?)))
+                });
+                self.atasca(Atascado { que, entregando });
             }
         }
+        Ok(())
     }
 
     /// Queues what the client is to be told once `cambios` are committed.

@@ -81,6 +81,24 @@ pub async fn write_latest(tx: &mut Tx, ultimas: &[Fila]) -> Result<()> {
     }
 }
 
+/// Removes up to `cuantas` readings of a sensor, the oldest first; answers how many there were.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn delete_some(tx: &mut Tx, id_sensor: i64, cuantas: i64) -> Result<u64> {
+    Ok(on!(tx, |db| {
+        sqlx::query(
+            "DELETE FROM lecturas WHERE id_sensor = $1 AND ts IN \
+             (SELECT ts FROM lecturas WHERE id_sensor = $1 ORDER BY ts LIMIT $2)",
+        )
+        .bind(id_sensor)
+        .bind(cuantas)
+        .execute(db)
+        .await
+        .map(|r| r.rows_affected())
+    })?)
+}
+
 /// The newest values of every sensor in use.
 ///
 /// # Errors
