@@ -5,6 +5,7 @@ mod api;
 mod architecture;
 mod broker;
 mod clients;
+mod clock;
 mod crash;
 mod cut_off;
 mod demo;
