@@ -15,7 +15,7 @@ use crate::identity::cuentas::{self, Cuentas};
 use crate::ingest::decode::Limites;
 use crate::ingest::{self, Ingest};
 use crate::lifecycle::{self, Tasks, Tokens};
-use crate::realtime::{Hub, Presencia, Rutas};
+use crate::realtime::{Hub, Pedidos, Presencia, Rutas};
 use crate::store::{self, Store};
 use crate::{api, mqtt};
 
@@ -90,7 +90,7 @@ pub async fn start(
     let store = Store::open_sqlite(&config.sqlite_path(), store_options(config)).await?;
     let directorio = Arc::new(Directorio::load(&store).await?);
     let cuentas = Cuentas::new(store.clone(), clock.clone(), secret.expose(), account_settings(config));
-    let (hub, presencia) = (Hub::default(), Arc::new(Presencia::default()));
+    let (hub, pedidos, presencia) = (Hub::default(), Pedidos::default(), Arc::new(Presencia::default()));
 
     let (ingest, work) = Ingest::start(
         store.clone(),
@@ -108,6 +108,7 @@ pub async fn start(
         directorio: directorio.clone(),
         ingest: ingest.clone(),
         hub: hub.clone(),
+        pedidos: pedidos.clone(),
         presencia: presencia.clone(),
         clock: clock.clone(),
         settings: mqtt_settings(config),
@@ -138,6 +139,7 @@ pub async fn start(
         directorio: directorio.clone(),
         hub,
         rutas,
+        pedidos,
         presencia,
         clock,
         cuentas: cuentas.clone(),

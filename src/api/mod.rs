@@ -5,6 +5,7 @@
 
 mod alertas;
 mod auth;
+mod comandos;
 mod dashboard;
 mod docs;
 mod extract;
@@ -39,7 +40,7 @@ use crate::identity::Directorio;
 use crate::identity::cuentas::Cuentas;
 use crate::ingest::Ingest;
 use crate::ingest::decode::Limites;
-use crate::realtime::{Hub, Presencia, Rutas};
+use crate::realtime::{Hub, Pedidos, Presencia, Rutas};
 use crate::store::Store;
 
 /// The settings of the API, as the configuration has them.
@@ -73,6 +74,8 @@ pub struct Parts {
     pub hub: Hub,
     /// To the broker.
     pub rutas: Rutas,
+    /// What people ask of devices.
+    pub pedidos: Pedidos,
     /// Who is connected.
     pub presencia: Arc<Presencia>,
     /// The time.
@@ -127,6 +130,8 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(sensores::with_readings))
         .routes(routes!(sensores::get, sensores::patch, sensores::delete))
         .routes(routes!(sensores::credentials))
+        .routes(routes!(comandos::list, comandos::create))
+        .routes(routes!(comandos::config, comandos::set_config))
         .routes(routes!(lecturas::ingest))
         .routes(routes!(lecturas::list))
         .routes(routes!(lecturas::rejections))

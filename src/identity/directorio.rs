@@ -58,6 +58,12 @@ impl Directorio {
         self.read().por_device.get(device_id).cloned()
     }
 
+    /// The sensor in use with this key.
+    #[must_use]
+    pub fn sensor_por_id(&self, id_sensor: i64) -> Option<SensorRef> {
+        self.read().por_device.values().find(|s| s.id_sensor == id_sensor).cloned()
+    }
+
     /// All sensors in use, by key.
     #[must_use]
     pub fn por_id(&self) -> HashMap<i64, SensorRef> {

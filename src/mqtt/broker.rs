@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::acl::{self, Publicar};
+use super::comandos::EnCurso;
 use super::index::Destino;
 use super::publicacion::{Publicacion, Qos};
 use super::retained::Retained;
@@ -24,7 +25,7 @@ use crate::identity::cuentas::Cuentas;
 use crate::identity::{Directorio, Principal};
 use crate::ingest::decode::{self, Limites};
 use crate::ingest::{Ingest, Mensaje};
-use crate::realtime::{Evento, Hub, Llegadas, Presencia, Que};
+use crate::realtime::{Evento, Hub, Llegadas, Pedidos, Presencia, Que};
 use crate::store::mqtt::Cambio;
 use crate::store::{self, Store};
 
@@ -80,6 +81,8 @@ pub struct Parts {
     pub ingest: Ingest,
     /// What is told to subscribers.
     pub hub: Hub,
+    /// What people ask of devices.
+    pub pedidos: Pedidos,
     /// Who is connected.
     pub presencia: Arc<Presencia>,
     /// The time.
@@ -106,6 +109,7 @@ pub(super) struct Compartido {
     por_decir: Notify,
     /// Devices that were connected when the server stopped, and until when that is believed.
     creidos: Mutex<Vec<(SensorRef, Timestamp)>>,
+    pub(super) en_curso: EnCurso,
 }
 
 /// A message, and what is to be done with it: first the changes are committed, then it is delivered.
@@ -157,6 +161,7 @@ impl Broker {
             estados: Mutex::default(),
             por_decir: Notify::new(),
             creidos: Mutex::new(creidos),
+            en_curso: EnCurso::default(),
         }));
         if !olvidar.is_empty() {
             broker.0.guarda(olvidar).await;
@@ -173,6 +178,7 @@ impl Broker {
         let trabajo = async {
             tokio::join!(
                 b.rutea_llegadas(llegadas),
+                b.atiende_pedidos(),
                 b.anuncia_eventos(),
                 b.anuncia_estados(),
                 b.revoca_conexiones(),
@@ -432,9 +438,12 @@ impl Compartido {
             self.entierra(&vencida.sesion, vencida.estado).await;
         }
         let mut cambios = self.retained.limpia(ahora);
-        cambios.extend(self.sessions.olvida_hechas());
+        cambios.extend(self.sessions.toma_anotados());
         self.guarda(cambios).await;
         self.deja_de_creer(ahora);
+        if let Err(e) = self.expira_comandos(ahora).await {
+            tracing::warn!(error = %e, "commands whose time is over cannot be closed now");
+        }
         gauge!("alertrace_mqtt_sessions").set(u32::try_from(self.sessions.cuantas()).unwrap_or(u32::MAX));
         gauge!("alertrace_mqtt_connections").set(u32::try_from(self.conexiones.len()).unwrap_or(u32::MAX));
     }

@@ -1,8 +1,8 @@
 //! The first packet of a connection, before the protocol library sees it.
 //!
 //! mqtt-protocol-core 0.7.9 panics on a CONNECT whose Topic Alias Maximum is 0 (which is legal and
-//! means "none", MQTT 5.0 section 3.1.2.11.5). This server sends no topic aliases, so the value makes
-//! no difference to it: a 0 becomes a 1 before the library reads it.
+//! means "none", MQTT 5.0 section 3.1.2.11.5): a 0 becomes a 1 before the library reads it, and the
+//! caller is told that there are to be no aliases all the same.
 
 /// What the first bytes of a connection are.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,11 +36,13 @@ pub(super) fn mira(bytes: &[u8], max: usize) -> Primero {
 }
 
 /// Makes a Topic Alias Maximum of 0 a 1 in a whole CONNECT; anything malformed is left for the
-/// library to refuse.
-pub(super) fn sin_alias_cero(connect: &mut [u8]) {
-    if let Some(donde) = alias_cero(connect) {
+/// library to refuse. Answers whether there was one.
+pub(super) fn sin_alias_cero(connect: &mut [u8]) -> bool {
+    let donde = alias_cero(connect);
+    if let Some(donde) = donde {
         connect[donde] = 1;
     }
+    donde.is_some()
 }
 
 /// Where the low byte of a Topic Alias Maximum of 0 is.
@@ -118,13 +120,13 @@ mod tests {
         let mut esperado = con_cero.clone();
         let donde = esperado.windows(3).position(|w| w == [0x22, 0, 0]).unwrap() + 2;
         esperado[donde] = 1;
-        sin_alias_cero(&mut con_cero);
+        assert!(sin_alias_cero(&mut con_cero));
         assert_eq!(con_cero, esperado);
         for igual in
             [connect(&[0x22, 0, 9]), connect(&[]), connect(&[0x26, 0, 200]), vec![0x10, 2, 0, 9], vec![0x10]]
         {
             let mut copia = igual.clone();
-            sin_alias_cero(&mut copia);
+            assert!(!sin_alias_cero(&mut copia));
             assert_eq!(copia, igual);
         }
     }

@@ -151,6 +151,7 @@ fn deja(
     };
     drop(vida);
     conexion.sesion.duerme();
+    b.en_curso.suelta(&conexion.sesion, &conexion.estado);
     let enviadas = conexion.estado.en_vuelo.iter().filter_map(|v| v.entrega.seq).collect();
     let cierra = |id_sesion| Cambio::Cierra { id_sesion, conexion: conexion.numero(), expira, enviadas };
     (inmediato, Cuenta::Sigue(conexion.sesion.id_sesion.map(cierra).into_iter().collect()))
@@ -212,8 +213,8 @@ where
         }
     };
     let mut primero = entrada.split_to(largo);
-    first_packet::sin_alias_cero(&mut primero);
-    let mut protocol = Protocol::new(s.max_packet, s.receive_maximum);
+    let sin_alias = first_packet::sin_alias_cero(&mut primero);
+    let mut protocol = Protocol::new(s.max_packet, s.receive_maximum, !sin_alias);
     let mut salida = BytesMut::new();
     let recibido = protocol.recv(&primero, |_| false, b.parts.clock.now(), &mut salida);
     let connect = match (recibido.paquete, recibido.error) {

@@ -7,6 +7,7 @@
 
 mod acl;
 mod broker;
+mod comandos;
 mod connection;
 mod first_packet;
 mod handshake;

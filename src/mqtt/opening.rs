@@ -63,7 +63,7 @@ pub(super) async fn abre(
         let mut cambios =
             vec![Cambio::Abre { id_sesion, principal, client_id, expiry: expiry.into(), conexion }];
         // Before its queue is read: what is done with is not read again.
-        cambios.extend(sesion.olvida_hechas());
+        cambios.extend(sesion.toma_anotados());
         if !b.guarda(cambios).await {
             return None;
         }

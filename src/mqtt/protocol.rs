@@ -186,6 +186,9 @@ pub(super) struct Recibido {
 
 /// Topic aliases that a client may use towards us.
 const ALIAS_MAXIMO: u16 = 16;
+/// More bytes than a PUBLISH has besides topic, payload and the properties that are passed on: header,
+/// packet id, expiry, alias, and a hundred subscription identifiers.
+const HOLGURA: usize = 640;
 
 /// The protocol state of one connection.
 pub(super) struct Protocol {
@@ -194,19 +197,23 @@ pub(super) struct Protocol {
     /// Reason strings are wanted [MQTT-3.1.2-29].
     razones: bool,
     receive_maximum: u16,
+    /// The client takes topic aliases.
+    alias: bool,
+    /// Bytes of a packet that the client takes.
+    max_envio: usize,
 }
 
 impl Protocol {
     /// A connection that takes packets up to `max_packet` bytes and, of MQTT 5 clients, up to
-    /// `receive_maximum` unacknowledged messages.
-    pub(super) fn new(max_packet: u32, receive_maximum: u16) -> Self {
+    /// `receive_maximum` unacknowledged messages. Without `alias` it is sent no topic aliases.
+    pub(super) fn new(max_packet: u32, receive_maximum: u16, alias: bool) -> Self {
         // No `receive_maximum` in the options: the library would end a 3.1.1 client that exceeds
         // it, of which 3.1.1 knows nothing; the session stops reading instead.
         let options = ConnectionOptions::new().maximum_packet_size_recv(max_packet);
         let mut conn = mqtt::Connection::with_options(Version::Undetermined, options);
         conn.set_auto_pub_response(false);
         conn.set_auto_ping_response(true);
-        Self { conn, cinco: false, razones: true, receive_maximum }
+        Self { conn, cinco: false, razones: true, receive_maximum, alias, max_envio: usize::MAX }
     }
 
     /// Takes bytes up to the end of one packet. `sin_confirmar` says whether an incoming packet id
@@ -261,6 +268,11 @@ impl Protocol {
                     .props()
                     .iter()
                     .any(|p| matches!(p, Property::RequestProblemInformation(v) if v.val() == 0));
+                let maximo = p.props().iter().find_map(|p| match p {
+                    Property::MaximumPacketSize(v) => usize::try_from(v.val()).ok(),
+                    _ => None,
+                });
+                self.max_envio = maximo.unwrap_or(usize::MAX);
                 Entrante::Connect(Box::new(connect_5(&p)))
             }
             Packet::V3_1_1Publish(p) => Entrante::Publish {
@@ -551,6 +563,14 @@ impl Protocol {
     /// Sends a message. `pid` where `qos` is 1 or 2; released again when it was not sent.
     pub(super) fn publish(&mut self, envio: &PorEnviar<'_>, out: &mut BytesMut) -> Envio {
         let p = envio.publicacion;
+        // The library gives the alias of the topic used least recently, but looks at the size before:
+        // where it would not fit, there is none.
+        let cabe = || {
+            let largo = p.topic.len() + p.payload.len() + p.propiedades.bytes().len();
+            self.max_envio.saturating_sub(largo) > HOLGURA
+        };
+        let alias = self.alias && (self.max_envio == usize::MAX || cabe());
+        self.conn.set_auto_map_topic_alias_send(alias);
         let packet: Result<Packet, MqttError> = if self.cinco {
             let mut props = p.propiedades.0.clone();
             props.extend(
@@ -682,6 +702,7 @@ fn publicacion(
         expira,
         propiedades: Propiedades(props.iter().filter(pasa).cloned().collect()),
         sensor: None,
+        comando: None,
     }
 }
 

@@ -51,6 +51,8 @@ pub(super) struct Publicacion {
     pub(super) propiedades: Propiedades,
     /// Whose event it is, where the topic does not say (`alertas/…`).
     pub(super) sensor: Option<i64>,
+    /// The command that it carries.
+    pub(super) comando: Option<i64>,
 }
 
 impl Publicacion {
@@ -65,6 +67,7 @@ impl Publicacion {
             expira: None,
             propiedades: Propiedades::default(),
             sensor: None,
+            comando: None,
         }
     }
 
@@ -79,6 +82,7 @@ impl Publicacion {
             expira: c.expira,
             propiedades: Propiedades::leidas(&c.propiedades),
             sensor: c.id_sensor,
+            comando: None,
         }
     }
 

@@ -59,6 +59,11 @@ impl Retained {
         }
     }
 
+    /// What is retained on a topic.
+    pub(super) fn de(&self, topic: &str) -> Option<Arc<Publicacion>> {
+        self.mapa.read().unwrap_or_else(PoisonError::into_inner).0.get(topic).cloned()
+    }
+
     /// What a new subscription to `filtro` is sent, by topic.
     pub(super) fn para(&self, filtro: &str, ahora: Timestamp) -> Vec<Arc<Publicacion>> {
         let guarda = self.mapa.read().unwrap_or_else(PoisonError::into_inner);

@@ -106,8 +106,9 @@ pub(super) struct Sesion {
     principal: RwLock<Principal>,
     suscripciones: RwLock<Vec<Pedido>>,
     buzon: Mutex<Buzon>,
-    /// Deliveries that were completed or given up and are still in the store.
-    hechas: Mutex<Vec<i64>>,
+    /// What the store is to learn and nobody waits for: deliveries that were completed or given up.
+    /// Bounded by what the store holds for the session.
+    anotados: Mutex<Vec<Cambio>>,
     /// Something was put into the mailbox.
     pub(super) aviso: Notify,
     pub(super) turno: watch::Sender<Turno>,
@@ -170,7 +171,7 @@ impl Sesion {
             principal: RwLock::new(principal),
             suscripciones: RwLock::default(),
             buzon: Mutex::new(Buzon::new(max_buzon)),
-            hechas: Mutex::default(),
+            anotados: Mutex::default(),
             aviso: Notify::new(),
             turno: watch::Sender::default(),
             estado: Arc::default(),
@@ -194,8 +195,8 @@ impl Sesion {
         self.buzon.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hechas(&self) -> MutexGuard<'_, Vec<i64>> {
-        self.hechas.lock().unwrap_or_else(PoisonError::into_inner)
+    fn anotados(&self) -> MutexGuard<'_, Vec<Cambio>> {
+        self.anotados.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the connection that has the session now, whichever it is.
@@ -295,7 +296,9 @@ impl Sesion {
     pub(super) fn deja(&self, entrega: Entrega) {
         let conectada = self.vida().conectada;
         let sobran = self.buzon().pon(entrega, conectada);
-        self.hechas().extend(sobran);
+        for seq in sobran {
+            self.hecha(Some(seq));
+        }
         self.aviso.notify_one();
     }
 
@@ -349,24 +352,26 @@ impl Sesion {
 
     /// A delivery is completed, or given up: it need not be kept any more.
     pub(super) fn hecha(&self, seq: Option<i64>) {
-        if let Some(seq) = seq {
-            self.hechas().push(seq);
+        if let Some((id_sesion, seq)) = self.id_sesion.zip(seq) {
+            self.anota(Cambio::Completa { id_sesion, seq });
         }
     }
 
-    /// The changes that forget what is done with.
-    pub(super) fn olvida_hechas(&self) -> Vec<Cambio> {
-        let Some(id_sesion) = self.id_sesion else { return Vec::new() };
-        self.hechas().drain(..).map(|seq| Cambio::Completa { id_sesion, seq }).collect()
+    /// A change that nobody waits for.
+    pub(super) fn anota(&self, cambio: Cambio) {
+        self.anotados().push(cambio);
     }
 
-    /// Takes back what [`Self::olvida_hechas`] gave: there was no room for it.
-    pub(super) fn devuelve_hechas(&self, cambios: Vec<Cambio>) {
-        let seq = |c| match c {
-            Cambio::Completa { seq, .. } => Some(seq),
-            _ => None,
-        };
-        self.hechas().extend(cambios.into_iter().filter_map(seq));
+    /// The changes that nobody waits for, to be committed now.
+    pub(super) fn toma_anotados(&self) -> Vec<Cambio> {
+        std::mem::take(&mut *self.anotados())
+    }
+
+    /// Takes back what [`Self::toma_anotados`] gave: there was no room for it.
+    pub(super) fn devuelve_anotados(&self, mut cambios: Vec<Cambio>) {
+        let mut anotados = self.anotados();
+        cambios.append(&mut anotados);
+        *anotados = cambios;
     }
 
     /// What waits and came by a shared subscription: another's, once this session is over.

@@ -259,15 +259,21 @@ impl Sessions {
         (vencidas, testamentos)
     }
 
-    /// The changes that forget what sessions without a connection are done with.
-    pub(super) fn olvida_hechas(&self) -> Vec<Cambio> {
+    /// What the store is to learn of sessions without a connection.
+    pub(super) fn toma_anotados(&self) -> Vec<Cambio> {
         let sin_nadie = |s: &Arc<Sesion>| !s.vida().conectada;
-        self.todas().iter().filter(|s| sin_nadie(s)).flat_map(|s| s.olvida_hechas()).collect()
+        self.todas().iter().filter(|s| sin_nadie(s)).flat_map(|s| s.toma_anotados()).collect()
     }
 
     /// All sessions, now.
     pub(super) fn todas(&self) -> Vec<Arc<Sesion>> {
         self.mapa().values().cloned().collect()
+    }
+
+    /// The sessions of a device.
+    pub(super) fn de_dispositivo(&self, id_sensor: i64) -> Vec<Arc<Sesion>> {
+        let principal = format!("d:{id_sensor}");
+        self.mapa().values().filter(|s| s.clave.principal == principal).cloned().collect()
     }
 
     /// How many sessions there are.

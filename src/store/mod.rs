@@ -7,6 +7,7 @@
 
 pub mod alertas;
 pub mod asignaciones;
+pub mod comandos;
 pub mod empresas;
 mod error;
 pub mod identidades;

@@ -6,6 +6,7 @@ mod architecture;
 mod broker;
 mod clients;
 mod clock;
+mod comandos;
 mod crash;
 mod cut_off;
 mod demo;

@@ -10,6 +10,7 @@ use crate::domain::SensorRef;
 use crate::identity::Principal;
 use crate::ingest::{Mensaje, NoTomado};
 use crate::mqtt::acl::{self, Publicar};
+use crate::mqtt::comandos;
 use crate::mqtt::protocol::{Cierre, Entrante, Pedido, Razon};
 use crate::mqtt::publicacion::{Publicacion, Qos};
 use crate::mqtt::session::{self, Entrega};
@@ -100,6 +101,11 @@ impl Conexion {
                 let (reparto, cabe) = self.b.reparto(publicacion);
                 let razon = if cabe { Razon::Exito } else { Razon::Cuota };
                 let mut cambios = reparto.cambios();
+                if let Principal::Dispositivo(sensor) = &self.principal {
+                    // All that a device may have routed: `respuestas`.
+                    let ahora = self.b.parts.clock.now();
+                    cambios.extend(comandos::respuesta(sensor, &reparto.publicacion.payload, ahora));
+                }
                 if let (Qos::Dos, Some(pid), Some(id_sesion), Razon::Exito) =
                     (qos, pid, self.sesion.id_sesion, razon)
                 {

@@ -146,6 +146,7 @@ impl Conexion {
         W: AsyncWrite + Unpin,
     {
         let mut turno = self.sesion.turno.subscribe();
+        self.pide_lo_suyo();
         loop {
             if let Err(fin) = self.avanza(&turno).await {
                 return fin;

@@ -6,6 +6,7 @@ use metrics::counter;
 use super::acks::{self, Espera, Frente, Lectura, Que, Respuesta};
 use super::{Conexion, Fin, SALIDA};
 use crate::domain::Timestamp;
+use crate::identity::Principal;
 use crate::ingest::{NoTomado, Resultado};
 use crate::mqtt::acl;
 use crate::mqtt::broker::Compartido;
@@ -59,6 +60,7 @@ impl Conexion {
             Que::Suscrito { pid, resultados, retenidos } => {
                 self.protocol.suback(pid, &resultados, &mut self.salida);
                 self.retenidos.extend(retenidos);
+                self.pide_lo_suyo();
             }
             Que::Desuscrito { pid, habia } => self.protocol.unsuback(pid, &habia, &mut self.salida),
             Que::Libera { pid } => self.protocol.pubrel(pid, &mut self.salida),
@@ -109,7 +111,7 @@ impl Conexion {
             if p.vencida(ahora)
                 || !acl::entrega(&self.principal, &p.topic, p.sensor, &self.b.parts.directorio)
             {
-                self.sesion.hecha(entrega.seq);
+                self.renuncia(&entrega);
                 continue;
             }
             let pid = match (entrega.qos, entrega.seq) {
@@ -126,6 +128,9 @@ impl Conexion {
             match (self.protocol.publish(&envio, &mut self.salida), pid) {
                 (Envio::Enviado, pid) => {
                     counter!("alertrace_mqtt_publish_sent_total").increment(1);
+                    if pid.is_none() {
+                        self.anota(&entrega);
+                    }
                     if let Some(pid) = pid {
                         self.estado.en_vuelo.push_back(EnVuelo { pid, entrega, liberado: false });
                         self.reenvio = self.estado.en_vuelo.len();
@@ -133,9 +138,16 @@ impl Conexion {
                 }
                 (Envio::NoCabe, _) => {
                     counter!("alertrace_mqtt_messages_dropped_total", "reason" => "too_large").increment(1);
-                    self.sesion.hecha(entrega.seq);
+                    self.renuncia(&entrega);
                 }
             }
+        }
+    }
+
+    /// A device that hears what people ask of it is given what waits.
+    pub(super) fn pide_lo_suyo(&self) {
+        if let Principal::Dispositivo(sensor) = &self.principal {
+            self.b.parts.pedidos.marca(sensor.id_sensor);
         }
     }
 
@@ -144,25 +156,43 @@ impl Conexion {
         let Some(i) = self.estado.en_vuelo.iter().position(|v| v.pid == pid) else { return };
         if let Some(vuelo) = self.estado.en_vuelo.remove(i) {
             self.sesion.hecha(vuelo.entrega.seq);
+            self.anota(&vuelo.entrega);
         }
         if i < self.reenvio {
             self.reenvio -= 1;
         }
     }
 
+    /// A delivery is given up.
+    fn renuncia(&self, entrega: &Entrega) {
+        self.sesion.hecha(entrega.seq);
+        if let Some(id_comando) = entrega.publicacion.comando {
+            self.b.en_curso.quita(id_comando);
+        }
+    }
+
+    /// A device has what it was sent: its people can see that.
+    fn anota(&self, entrega: &Entrega) {
+        if let Principal::Dispositivo(sensor) = &self.principal
+            && let Some(cambio) = self.b.entregada(sensor, &entrega.publicacion)
+        {
+            self.sesion.anota(cambio);
+        }
+    }
+
     /// Has the store forget what is done with; one request at a time, so that it gathers while the
     /// store is slow. It is bounded by what the store holds for the session.
     pub(super) fn limpia(&mut self) {
-        if self.limpiando.is_some() || self.sesion.id_sesion.is_none() {
+        if self.limpiando.is_some() {
             return;
         }
-        let cambios = self.sesion.olvida_hechas();
+        let cambios = self.sesion.toma_anotados();
         if cambios.is_empty() {
             return;
         }
         match self.b.parts.ingest.try_guardar(cambios) {
             Ok(respuesta) => self.limpiando = Some(respuesta),
-            Err(NoTomado::Lleno(cambios)) => self.sesion.devuelve_hechas(cambios),
+            Err(NoTomado::Lleno(cambios)) => self.sesion.devuelve_anotados(cambios),
             Err(NoTomado::Cerrado) => {}
         }
     }

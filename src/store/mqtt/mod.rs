@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::{Error, Result, Tx, on, row};
+use super::{Error, Result, Tx, comandos, on, row};
 use crate::domain::Timestamp;
 
 /// A message as it is kept.
@@ -171,6 +171,24 @@ pub enum Cambio {
     Retiene(Box<Retenido>),
     /// Nothing is retained on a topic any more.
     Olvida(String),
+    /// A device answered a command.
+    Responde(Box<comandos::Respuesta>),
+    /// A device acknowledged a command.
+    Enviado {
+        /// Which.
+        id_comando: i64,
+        /// When.
+        cuando: Timestamp,
+    },
+    /// A device acknowledged a configuration.
+    Configurado {
+        /// Who.
+        id_sensor: i64,
+        /// Which.
+        configuracion: String,
+        /// When.
+        cuando: Timestamp,
+    },
 }
 
 /// The changes of a batch that come in numbers, by kind.
@@ -204,6 +222,11 @@ pub async fn apply(tx: &mut Tx, cambios: impl IntoIterator<Item = &Cambio>) -> R
             }
             Cambio::Olvida(topic) => {
                 muchos.retenidos.insert(topic, None);
+            }
+            Cambio::Responde(r) => comandos::answered(tx, r).await?,
+            Cambio::Enviado { id_comando, cuando } => comandos::sent(tx, *id_comando, *cuando).await?,
+            Cambio::Configurado { id_sensor, configuracion, cuando } => {
+                comandos::config_sent(tx, *id_sensor, configuracion, *cuando).await?;
             }
             de_sesion => of_session(tx, de_sesion).await?,
         }
