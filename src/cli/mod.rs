@@ -45,6 +45,7 @@ enum Command {
 #[must_use]
 pub fn run() -> ExitCode {
     let args = Args::parse();
+    crate::tls::install_provider();
     let config = match config::load(&Sources::from_process(args.config.clone())) {
         Ok(config) => config,
         Err(e) => {

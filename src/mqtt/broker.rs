@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::acl::{self, Publicar};
+use super::listener::Puerta;
 use super::publicacion::{Publicacion, Qos};
 use super::retained::Retained;
 use super::router::{Parado, Router};
@@ -38,6 +39,8 @@ pub struct Settings {
     pub max_connections_per_address: usize,
     /// Time for a connection to say who it is.
     pub connect_deadline: Duration,
+    /// Networks whose PROXY protocol header is believed, and then asked for; `None` = none is read.
+    pub proxy_from: Option<Vec<ipnet::IpNet>>,
     /// Bytes of one packet.
     pub max_packet: u32,
     /// Unacknowledged messages of one session.
@@ -92,6 +95,7 @@ pub(super) struct Compartido {
     pub(super) retained: Retained,
     pub(super) sessions: Sessions,
     pub(super) conexiones: TaskTracker,
+    pub(super) puerta: Puerta,
     /// Cancelled when the server stops: sessions finish what they have and close.
     pub(super) apaga: CancellationToken,
     numero: AtomicU64,
@@ -111,8 +115,18 @@ impl Broker {
         let retained = Retained::new(s.max_retained);
         let sessions = Sessions::new(max_sesiones, s.max_queued);
         let conexiones = TaskTracker::new();
+        let puerta = Puerta::new(s.max_connections, s.max_connections_per_address);
         let numero = AtomicU64::new(1);
-        Ok(Self(Arc::new(Compartido { parts, router, retained, sessions, conexiones, apaga, numero })))
+        Ok(Self(Arc::new(Compartido {
+            parts,
+            router,
+            retained,
+            sessions,
+            conexiones,
+            puerta,
+            apaga,
+            numero,
+        })))
     }
 
     /// The broker's own work, until the server stops: events of the site go to their topics, wills
