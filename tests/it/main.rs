@@ -12,3 +12,4 @@ mod refusals;
 mod shutdown;
 mod store;
 mod support;
+mod tls;
