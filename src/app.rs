@@ -10,14 +10,15 @@ use tokio::sync::watch;
 
 use crate::config::{self, Config};
 use crate::domain::Clock;
-use crate::identity::Directorio;
 use crate::identity::cuentas::{self, Cuentas};
+use crate::identity::{Directorio, Revocado};
 use crate::ingest::decode::Limites;
 use crate::ingest::{self, Ingest};
 use crate::lifecycle::{self, Tasks, Tokens};
 use crate::realtime::{Hub, Pedidos, Presencia, Rutas};
 use crate::store::{self, Store};
-use crate::{api, mqtt};
+use crate::tls::Certs;
+use crate::{api, mqtt, tls};
 
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -28,10 +29,13 @@ pub enum Error {
     /// The secret that signs tokens.
     #[error(transparent)]
     Secret(#[from] config::secrets::Error),
+    /// The certificates.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     /// An address that cannot be had.
     #[error("cannot listen on {address} for {what}")]
     Listen {
-        /// `http.listen` or `mqtt.listen`.
+        /// `http.listen`, `mqtt.listen` or `mqtt.tls_listen`.
         what: &'static str,
         /// As configured.
         address: SocketAddr,
@@ -52,6 +56,10 @@ pub struct Running {
     pub http: SocketAddr,
     /// Where plain MQTT is served.
     pub mqtt: Option<SocketAddr>,
+    /// Where MQTT over TLS is served.
+    pub mqtts: Option<SocketAddr>,
+    /// What TLS is served with, where it is.
+    pub certs: Option<Certs>,
     /// For whoever started it: the demo makes its empresa with these.
     pub cuentas: Cuentas,
     /// See `cuentas`.
@@ -82,12 +90,12 @@ pub async fn start(
     }
     let secret = config::secrets::jwt_secret(config)?;
     let http_listener = bind("http.listen", config.http.listen).await?;
-    let mqtt_listener = match config.mqtt.listen {
-        Some(address) => Some(bind("mqtt.listen", address).await?),
-        None => None,
-    };
+    let mqtt_listener = bind_if("mqtt.listen", config.mqtt.listen).await?;
+    let tls_listener = bind_if("mqtt.tls_listen", config.mqtt.tls_listen).await?;
 
     let store = Store::open_sqlite(&config.sqlite_path(), store_options(config)).await?;
+    // With the database's lock in hand: two processes must not make the same files.
+    let certs = config.needs_certificates().then(|| Certs::open(config, clock.clone())).transpose()?;
     let directorio = Arc::new(Directorio::load(&store).await?);
     let cuentas = Cuentas::new(store.clone(), clock.clone(), secret.expose(), account_settings(config));
     let (hub, pedidos, presencia) = (Hub::default(), Pedidos::default(), Arc::new(Presencia::default()));
@@ -116,23 +124,21 @@ pub async fn start(
     let broker = mqtt::Broker::start(parts, tokens.parar.clone(), tokens.muerto.clone()).await?;
     let (rutas, llegadas) = Rutas::new();
     tasks.spawn("the broker", broker.clone().run(llegadas));
-    let mut mqtt_address = None;
-    if let Some(listener) = mqtt_listener {
-        mqtt_address = Some(listener.local_addr()?);
-        let serve = broker.clone().serve_tcp(listener);
+    let address = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
+    let (mqtt_address, tls_address) = (address(&mqtt_listener)?, address(&tls_listener)?);
+    if mqtt_listener.is_some() || tls_listener.is_some() {
+        let tls = tls_listener.zip(certs.as_ref().map(Certs::mqtt));
+        let serve = broker.clone().serve(mqtt_listener, tls);
         tasks.spawn("the MQTT listener", async move {
             if let Err(e) = serve.await {
                 tracing::error!(error = %e, "the MQTT listener failed");
             }
         });
     }
+    if let Some(certs) = &certs {
+        tasks.spawn("the certificates", watch_certs(certs, &directorio, &tokens));
+    }
 
-    let (ready, broker_ready) = watch::channel(true);
-    let muerto = tokens.muerto.clone();
-    tokio::spawn(async move {
-        muerto.cancelled().await;
-        ready.send_replace(false);
-    });
     let state = api::State::new(api::Parts {
         store: store.clone(),
         ingest,
@@ -143,19 +149,27 @@ pub async fn start(
         presencia,
         clock,
         cuentas: cuentas.clone(),
-        broker_ready,
+        broker_ready: until_dead(&tokens),
         metrics: metrics.clone(),
         settings: api_settings(config),
     });
     let http_address = http_listener.local_addr()?;
-    let serve = api::serve(http_listener, state, tokens.parar.clone());
+    let https = certs.as_ref().filter(|_| config.http.tls).map(Certs::http);
+    let serve = api::serve(http_listener, https, state, tokens.parar.clone());
     tasks.spawn("the HTTP server", serve);
     tasks.spawn("the metrics", upkeep(metrics, tokens.parar.clone()));
 
-    tracing::info!(http = %http_address, mqtt = mqtt_address.map(tracing::field::display), "ready");
+    tracing::info!(
+        http = %http_address,
+        mqtt = mqtt_address.map(tracing::field::display),
+        mqtts = tls_address.map(tracing::field::display),
+        "ready"
+    );
     Ok(Running {
         http: http_address,
         mqtt: mqtt_address,
+        mqtts: tls_address,
+        certs,
         cuentas,
         store,
         directorio,
@@ -213,8 +227,41 @@ impl Running {
     }
 }
 
+/// Follows the certificates; a device whose certificate is revoked is cut off.
+fn watch_certs(
+    certs: &Certs,
+    directorio: &Arc<Directorio>,
+    tokens: &Tokens,
+) -> impl Future<Output = ()> + Send + use<> {
+    let directorio = directorio.clone();
+    let revoked = move |device_id: &str| {
+        if let Some(sensor) = directorio.sensor(device_id) {
+            directorio.revoca(Revocado::Dispositivo(sensor.id_sensor));
+        }
+    };
+    certs.clone().watch(revoked, tokens.parar.clone())
+}
+
+/// True until the router dies.
+fn until_dead(tokens: &Tokens) -> watch::Receiver<bool> {
+    let (ready, hear) = watch::channel(true);
+    let muerto = tokens.muerto.clone();
+    tokio::spawn(async move {
+        muerto.cancelled().await;
+        ready.send_replace(false);
+    });
+    hear
+}
+
 async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|source| Error::Listen { what, address, source })
+}
+
+async fn bind_if(what: &'static str, address: Option<SocketAddr>) -> Result<Option<TcpListener>, Error> {
+    match address {
+        Some(address) => bind(what, address).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// Folds samples together now and then, so that they do not pile up between two scrapes.
@@ -281,6 +328,7 @@ fn mqtt_settings(config: &Config) -> mqtt::Settings {
         max_connections: m.max_connections,
         max_connections_per_address: m.max_connections_per_address,
         connect_deadline: Duration::from_secs(m.connect_deadline_s),
+        proxy_from: m.proxy_from.clone(),
         max_packet: m.max_packet_bytes,
         receive_maximum: m.receive_maximum,
         max_session_expiry: m.max_session_expiry_s,

@@ -10,7 +10,7 @@
 //! | 4 | `api`, `mqtt` |
 //! | 3 | `ingest` |
 //! | 2 | `alertas`, `realtime`, `identity` |
-//! | 1 | `store` |
+//! | 1 | `store`, `tls` |
 //! | 0 | `domain`, `config`, `telemetry` |
 
 pub mod alertas;
@@ -26,3 +26,4 @@ pub mod mqtt;
 pub mod realtime;
 pub mod store;
 pub mod telemetry;
+pub mod tls;

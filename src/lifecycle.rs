@@ -89,6 +89,21 @@ pub fn asked_to_stop() -> std::io::Result<impl Future<Output = ()> + Send> {
     })
 }
 
+/// Hears SIGHUP from now on: `then` runs each time, for as long as what is answered is awaited.
+///
+/// # Errors
+/// When the signal cannot be heard.
+pub fn on_hangup(then: impl Fn() + Send) -> std::io::Result<impl Future<Output = ()> + Send> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        while hangup.recv().await.is_some() {
+            then();
+        }
+        std::future::pending::<()>().await;
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

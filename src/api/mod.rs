@@ -42,6 +42,7 @@ use crate::ingest::Ingest;
 use crate::ingest::decode::Limites;
 use crate::realtime::{Hub, Pedidos, Presencia, Rutas};
 use crate::store::Store;
+use crate::tls::Acceptor;
 
 /// The settings of the API, as the configuration has them.
 #[derive(Debug, Clone)]
@@ -198,10 +199,10 @@ fn trim_slash(mut request: Request) -> Request {
     request
 }
 
-/// Serves until `shutdown` is cancelled: then nothing new is accepted, requests under way finish (as
+/// Serves, over TLS where there is an acceptor, until `shutdown` is cancelled: then nothing new is accepted, requests under way finish (as
 /// far as [`Settings::grace`] lets them), WebSockets close (1001), and the last of them has gone when
 /// this returns.
-pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) {
+pub async fn serve(listener: TcpListener, tls: Option<Acceptor>, state: State, shutdown: CancellationToken) {
     let inner = state.0.clone();
     let stop = inner.stop.clone();
     let grace = inner.parts.settings.grace;
@@ -209,7 +210,7 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
         shutdown.cancelled().await;
         stop.cancel();
     };
-    listener::run(listener, router(state), grace, stopping).await;
+    listener::run(listener, tls, router(state), grace, stopping).await;
     // An upgraded connection is no request any more: nobody else waits for it. Each holds a permit.
     let all = u32::try_from(inner.parts.settings.max_sockets).unwrap_or(u32::MAX);
     let _ = inner.sockets.acquire_many(all).await;

@@ -1,6 +1,7 @@
 //! `alertrace demo`: everything, in a temporary directory, with an empresa and simulated sensors.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -37,6 +38,9 @@ const SENSORES: [(&str, &str, &str, Caracter); 6] = [
 pub(super) async fn run(args: &Args, mut config: Config) -> anyhow::Result<()> {
     let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
     dir.path().clone_into(&mut config.data_dir);
+    config.tls.dir = dir.path().join("certs");
+    // The lines to paste say http.
+    config.http.tls = false;
     config.database.url = None;
     // The demo talks in text on a terminal; what the server logs would drown it.
     if std::env::var_os("LOG_LEVEL").is_none() && std::env::var_os("ALERTRACE__LOG__LEVEL").is_none() {
@@ -66,6 +70,9 @@ pub(super) async fn run(args: &Args, mut config: Config) -> anyhow::Result<()> {
         simulated.spawn(devices::run(device, mqtt.ip().to_string(), mqtt.port()));
     }
     print_welcome(running.http, mqtt, &password, &token);
+    if let Some(mqtts) = running.mqtts {
+        print_tls(mqtts, &config.tls.dir.join("ca.pem"), &token);
+    }
     let stop = async {
         match args.seconds {
             Some(seconds) => tokio::time::sleep(std::time::Duration::from_secs(seconds)).await,
@@ -86,6 +93,13 @@ async fn free_ports(config: &mut Config) {
     }
     free(&mut config.http.listen).await;
     if let Some(address) = &mut config.mqtt.listen {
+        free(address).await;
+    }
+    if let Some(address) = &mut config.mqtt.tls_listen {
+        // The default is every address; a demo is for this machine.
+        if address.ip().is_unspecified() {
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
         free(address).await;
     }
 }
@@ -164,6 +178,16 @@ Sign in, then see it, and the alert that it raised:
 
 Hear everything as it happens:
   mosquitto_sub -h {ip} -p {port} -V 5 -u jwt -P \"$TOKEN\" -t 'sensores/+/data' -t 'alertas/#' -v
+"
+    );
+}
+
+fn print_tls(mqtts: SocketAddr, ca: &Path, token: &str) {
+    let (port, ca) = (mqtts.port(), ca.display());
+    println!(
+        "The same over TLS ({mqtts}), checked by the demo's own authority:
+  mosquitto_pub --cafile {ca} -h localhost -p {port} -V 5 -q 1 -i demo-mano -u demo-mano -P {token} \\
+    -t sensores/demo-mano/data -m '{{\"temperatura\": 22.5}}'
 "
     );
 }

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 = clean stop, 2 = bad configuration or usage, 1 = anything else.
 
+mod cert;
 mod demo;
 mod devices;
 mod load;
@@ -37,6 +38,8 @@ enum Command {
     Simulate(load::Args),
     /// Accounts without HTTP.
     User(user::Args),
+    /// The site's certificates: the server's, and those of devices.
+    Cert(cert::Args),
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -45,6 +48,7 @@ enum Command {
 #[must_use]
 pub fn run() -> ExitCode {
     let args = Args::parse();
+    crate::tls::install_provider();
     let config = match config::load(&Sources::from_process(args.config.clone())) {
         Ok(config) => config,
         Err(e) => {
@@ -54,6 +58,7 @@ pub fn run() -> ExitCode {
     };
     let result = match args.command {
         Command::Openapi => openapi::run(),
+        Command::Cert(args) => cert::run(&args, &config),
         command => match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
             Ok(runtime) => runtime.block_on(dispatch(command, config)),
             Err(e) => Err(e.into()),
@@ -74,6 +79,7 @@ async fn dispatch(command: Command, config: Config) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(&args, config).await,
         Command::Simulate(args) => load::run(&args).await,
         Command::User(args) => user::run(&args, &config).await,
+        Command::Cert(args) => cert::run(&args, &config),
         Command::Openapi => openapi::run(),
     }
 }

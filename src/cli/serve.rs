@@ -17,5 +17,15 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<()> {
         started = app::start(config, Arc::new(SystemClock), metrics) => started?,
         () = &mut stop => return Ok(()),
     };
-    running.run(stop).await.context("the server ended")
+    let certs = running.certs.clone();
+    let reload = move || {
+        if let Some(certs) = &certs {
+            certs.reload();
+        }
+    };
+    let reloading = lifecycle::on_hangup(reload).context("signals cannot be heard")?;
+    tokio::select! {
+        ended = running.run(stop) => ended.context("the server ended"),
+        () = reloading => Ok(()),
+    }
 }

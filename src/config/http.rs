@@ -16,7 +16,7 @@ pub(super) const BUILT_IN_ORIGINS: [&str; 3] =
 pub struct Http {
     /// Address and port.
     pub listen: SocketAddr,
-    /// Whether the port speaks HTTPS itself. Always false in this version.
+    /// Whether the port speaks HTTPS and WSS itself, with the certificate of `[tls]`.
     pub tls: bool,
     /// Whether a proxy in front speaks TLS and sets X-Forwarded-For, to be believed.
     pub behind_proxy: bool,
@@ -34,7 +34,7 @@ pub struct Http {
 
 impl Http {
     pub(super) fn read(r: &mut Reader) -> Self {
-        let http = Self {
+        Self {
             listen: listen(r),
             tls: r.boolean("http.tls"),
             behind_proxy: r.boolean("http.behind_proxy"),
@@ -43,15 +43,7 @@ impl Http {
             timeout_s: r.integer("http.timeout_s", 1..=3600),
             max_sockets: r.integer("http.max_sockets", 1..=1_000_000),
             socket_queue: r.integer("http.socket_queue", 1..=65_536),
-        };
-        if http.tls {
-            r.refuse(
-                "http.tls",
-                "HTTPS on the HTTP port does not exist yet; put a proxy that speaks TLS in front and set \
-                 http.behind_proxy = true",
-            );
         }
-        http
     }
 
     /// Whether a browser page of `origin` (the header's value) may call with credentials.

@@ -19,6 +19,7 @@ pub mod secrets;
 mod sections;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,9 +29,10 @@ pub use error::{Error, Problem};
 pub use http::Http;
 pub use identity::{Identity, Registration};
 pub use layers::Place;
-pub use mqtt::Mqtt;
+pub use mqtt::{ClientCerts, Mqtt};
 pub use origin::OriginPattern;
-pub use sections::{Ingest, Log, LogFormat, Shutdown, Store, Tls};
+pub use sections::{Ingest, Log, LogFormat, Shutdown, Store};
+pub use tls::Tls;
 
 use reader::Reader;
 
@@ -136,12 +138,18 @@ impl Config {
         let mut warnings = Vec::new();
         if !self.http.listen.ip().is_loopback() && !self.http.tls && !self.http.behind_proxy {
             warnings.push(format!(
-                "http.listen is {}: passwords and tokens cross the network in clear; put a proxy that speaks TLS in front \
-                 and set http.behind_proxy = true, or listen on 127.0.0.1",
+                "http.listen is {}: passwords and tokens cross the network in clear; set http.tls = true, or put a proxy \
+                 that speaks TLS in front and set http.behind_proxy = true, or listen on 127.0.0.1",
                 self.http.listen
             ));
         }
         warnings
+    }
+
+    /// Whether anything that is served needs the certificates of `[tls]`.
+    #[must_use]
+    pub fn needs_certificates(&self) -> bool {
+        self.http.tls || self.mqtt.tls_listen.is_some()
     }
 
     /// The SQLite database's file: the path of `database.url`, or `alertrace.db` in `data_dir`.

@@ -2,17 +2,34 @@
 //!
 //! `open` gives up who-is-who, so it is refused anywhere but on loopback.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
 
 use super::reader::Reader;
+
+/// What is asked of a client of the TLS listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCerts {
+    /// No certificate is asked for.
+    Off,
+    /// A certificate may be shown; one that is shown has to be good.
+    Optional,
+    /// Nobody comes in without one.
+    Required,
+}
 
 /// `[mqtt]`
 #[derive(Debug, Clone)]
 pub struct Mqtt {
     /// Plain listener; `None` = off.
     pub listen: Option<SocketAddr>,
-    /// TLS listener; always `None` in this version.
+    /// TLS listener; `None` = off.
     pub tls_listen: Option<SocketAddr>,
+    /// Certificates of clients, on the TLS listener.
+    pub client_certs: ClientCerts,
+    /// Who may send a PROXY protocol header, which every connection then has to begin with; `None` = no header is read.
+    pub proxy_from: Option<Vec<IpNet>>,
     /// Anonymous clients and any topic, on loopback only.
     pub open: bool,
     /// Devices that never had a token may connect without one.
@@ -53,6 +70,8 @@ impl Mqtt {
         let mqtt = Self {
             listen: r.address("mqtt.listen"),
             tls_listen: r.address("mqtt.tls_listen"),
+            client_certs: client_certs(r),
+            proxy_from: proxy_from(r),
             open: r.boolean("mqtt.open"),
             legacy: r.boolean("mqtt.legacy"),
             max_connections: r.integer("mqtt.max_connections", 1..=10_000_000),
@@ -70,10 +89,10 @@ impl Mqtt {
             max_filters: r.integer("mqtt.max_filters", 1..=10_000_000),
             max_retained: r.integer("mqtt.max_retained", 1..=100_000_000),
         };
-        if mqtt.tls_listen.is_some() {
+        if mqtt.open && mqtt.proxy_from.is_some() {
             r.refuse(
-                "mqtt.tls_listen",
-                "MQTT over TLS does not exist yet; leave it empty, and put a TLS terminator in front of mqtt.listen",
+                "mqtt.open",
+                "true lets anybody in who comes from this machine, and behind a proxy (mqtt.proxy_protocol) everybody does",
             );
         }
         if mqtt.open && mqtt.listen.is_some_and(|listen| !listen.ip().is_loopback()) {
@@ -84,4 +103,24 @@ impl Mqtt {
         }
         mqtt
     }
+}
+
+fn client_certs(r: &mut Reader) -> ClientCerts {
+    let choices =
+        [("optional", ClientCerts::Optional), ("required", ClientCerts::Required), ("off", ClientCerts::Off)];
+    r.choice("mqtt.client_certs", &choices).unwrap_or(ClientCerts::Required)
+}
+
+fn proxy_from(r: &mut Reader) -> Option<Vec<IpNet>> {
+    let mut networks = Vec::new();
+    for text in r.list("mqtt.proxy_from") {
+        match text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+            Ok(network) => networks.push(network),
+            Err(_) => r.refuse(
+                "mqtt.proxy_from",
+                &format!("{text:?} is neither an IP address nor a network such as 10.0.0.0/8"),
+            ),
+        }
+    }
+    r.boolean("mqtt.proxy_protocol").then_some(networks)
 }

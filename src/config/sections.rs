@@ -1,8 +1,6 @@
-//! The small sections: `[ingest]`, `[store]`, `[tls]`, `[log]`, `[shutdown]`.
+//! The small sections: `[ingest]`, `[store]`, `[log]`, `[shutdown]`.
 //!
 //! Each struct has the section's keys as fields, with the units in the names.
-
-use std::path::PathBuf;
 
 use tracing_subscriber::EnvFilter;
 
@@ -53,19 +51,6 @@ impl Store {
             readers: r.integer("store.readers", 1..=64),
             busy_timeout_ms: r.integer("store.busy_timeout_ms", 1..=600_000),
         }
-    }
-}
-
-/// `[tls]`
-#[derive(Debug, Clone)]
-pub struct Tls {
-    /// Directory of `ca.pem`, `server.pem` and `server.key`.
-    pub dir: PathBuf,
-}
-
-impl Tls {
-    pub(super) fn read(r: &mut Reader) -> Self {
-        Self { dir: r.path("tls.dir") }
     }
 }
 

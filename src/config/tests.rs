@@ -35,12 +35,13 @@ fn defaults_are_those_of_the_contract() {
     let config = load(&Sources::default()).unwrap();
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:8000");
     assert_eq!(config.mqtt.listen.unwrap().to_string(), "127.0.0.1:1883");
-    assert_eq!(config.mqtt.tls_listen, None);
+    assert_eq!(config.mqtt.tls_listen.unwrap().to_string(), "0.0.0.0:8883");
+    assert_eq!((config.mqtt.client_certs, &config.mqtt.proxy_from), (ClientCerts::Optional, &None));
     assert_eq!(config.sqlite_path(), Path::new("data/alertrace.db"));
     assert_eq!(config.tls.dir, Path::new("certs"));
     assert_eq!(config.identity.registration, Registration::First);
     assert_eq!(config.log.format, LogFormat::Text);
-    assert!(!config.http.tls && !config.mqtt.open && !config.mqtt.legacy);
+    assert!(!config.http.tls && !config.mqtt.open && !config.mqtt.legacy && config.tls.names.is_empty());
     assert!(config.warnings().is_empty());
 }
 
@@ -197,8 +198,6 @@ fn what_is_not_built_is_an_error_that_says_so() {
         ("SUPABASE_KEY", "k", "environment variable SUPABASE_KEY: "),
         ("SUPABASE_SERVICE_ROLE_KEY", "k", "environment variable SUPABASE_SERVICE_ROLE_KEY: "),
         ("MQTT_BROKER", "h", "reading from an external broker does not exist yet"),
-        ("ALERTRACE__MQTT__TLS_LISTEN", "0.0.0.0:8883", "MQTT over TLS does not exist yet"),
-        ("ALERTRACE__HTTP__TLS", "true", "HTTPS on the HTTP port does not exist yet"),
     ] {
         let message = refused(&env(&[(name, value)]), 1);
         assert!(message.contains(reason), "{name}: {message}");
@@ -263,6 +262,35 @@ fn an_open_broker_stays_on_loopback() {
 fn http_in_clear_off_loopback_is_a_warning() {
     let listen = ("ALERTRACE__HTTP__LISTEN", "0.0.0.0:8000");
     assert_eq!(load(&env(&[listen])).unwrap().warnings().len(), 1);
-    assert!(load(&env(&[listen, ("ALERTRACE__HTTP__BEHIND_PROXY", "true")])).unwrap().warnings().is_empty());
+    for name in ["ALERTRACE__HTTP__BEHIND_PROXY", "ALERTRACE__HTTP__TLS"] {
+        assert!(load(&env(&[listen, (name, "true")])).unwrap().warnings().is_empty());
+    }
     refused(&env(&[("ALERTRACE__HTTP__LISTEN", "")]), 1);
+}
+
+#[test]
+fn certificates_are_needed_where_something_speaks_tls() {
+    assert!(load(&Sources::default()).unwrap().needs_certificates(), "mqtt.tls_listen");
+    let off = ("ALERTRACE__MQTT__TLS_LISTEN", "");
+    assert!(!load(&env(&[off])).unwrap().needs_certificates());
+    assert!(load(&env(&[off, ("ALERTRACE__HTTP__TLS", "true")])).unwrap().needs_certificates());
+    let config = load(&env(&[("ALERTRACE__TLS__NAMES", "A.example,10.0.0.7, a.example")])).unwrap();
+    assert_eq!(config.tls.names, ["a.example", "10.0.0.7"]);
+    let message = refused(&env(&[("ALERTRACE__TLS__NAMES", "https://a.example")]), 1);
+    assert!(message.contains("ALERTRACE__TLS__NAMES") && message.contains("without https://"), "{message}");
+    refused(&env(&[("ALERTRACE__MQTT__CLIENT_CERTS", "yes")]), 1);
+}
+
+#[test]
+fn a_proxy_is_believed_from_its_networks_and_opens_nothing() {
+    let on = ("ALERTRACE__MQTT__PROXY_PROTOCOL", "true");
+    let networks = |pairs: &[(&str, &str)]| {
+        let networks = load(&env(pairs)).unwrap().mqtt.proxy_from.unwrap();
+        networks.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(networks(&[on]), ["127.0.0.0/8", "::1/128"]);
+    let from = "ALERTRACE__MQTT__PROXY_FROM";
+    assert_eq!(networks(&[on, (from, "10.0.0.7,fd00::/8")]), ["10.0.0.7/32", "fd00::/8"]);
+    assert!(refused(&env(&[on, (from, "proxy.example")]), 1).contains("10.0.0.0/8"));
+    assert!(refused(&env(&[on, ("ALERTRACE__MQTT__OPEN", "true")]), 1).contains("mqtt.proxy_protocol"));
 }

@@ -1,7 +1,8 @@
 //! Devices: how a token is made, kept and checked.
 //!
 //! A token is 32 random bytes, shown once, stored as its SHA-256: with 256 bits of entropy a slow
-//! hash would protect nothing, and would let a flood of sign-ins eat the machine.
+//! hash would protect nothing, and would let a flood of sign-ins eat the machine. A certificate that
+//! the site's authority signed stands in for a token, as long as the device has one in force.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -68,4 +69,16 @@ pub async fn entra(store: &Store, device_id: &str, token: &[u8]) -> store::Resul
         }
         _ => Entrada::Rechazado,
     })
+}
+
+/// Whether a device may sign in with a certificate of its name, which the caller has checked. It may
+/// not once it is retired, or its credential was taken away: that ends its certificates too.
+///
+/// # Errors
+/// Those of the store.
+pub async fn entra_con_certificado(store: &Store, device_id: &str) -> store::Result<Option<SensorRef>> {
+    let mut tx = store.read().await?;
+    let credencial = store::sensores::credential(&mut tx, device_id).await?;
+    tx.commit().await?;
+    Ok(credencial.filter(|c| c.activo && (c.hash.is_some() || !c.emitida)).map(|c| c.quien))
 }

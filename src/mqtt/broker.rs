@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::acl::{self, Publicar};
 use super::comandos::EnCurso;
 use super::index::Destino;
+use super::listener::Puerta;
 use super::publicacion::{Publicacion, Qos};
 use super::retained::Retained;
 use super::router::{Parado, Router};
@@ -45,6 +46,8 @@ pub struct Settings {
     pub max_connections_per_address: usize,
     /// Time for a connection to say who it is.
     pub connect_deadline: Duration,
+    /// Networks whose PROXY protocol header is believed, and then asked for; `None` = none is read.
+    pub proxy_from: Option<Vec<ipnet::IpNet>>,
     /// Bytes of one packet.
     pub max_packet: u32,
     /// Unacknowledged messages of one session.
@@ -101,6 +104,7 @@ pub(super) struct Compartido {
     pub(super) retained: Retained,
     pub(super) sessions: Sessions,
     pub(super) conexiones: TaskTracker,
+    pub(super) puerta: Puerta,
     /// Cancelled when the server stops: sessions finish what they have and close.
     pub(super) apaga: CancellationToken,
     numero: AtomicU64,
@@ -150,12 +154,14 @@ impl Broker {
         tx.commit().await?;
         let olvidar = sessions.restaura(&parts.store, &parts.directorio, s.open, ahora).await?;
         let creidos = creidos(&retained, &parts.directorio, &plazos, ahora);
+        let puerta = Puerta::new(s.max_connections, s.max_connections_per_address);
         let broker = Self(Arc::new(Compartido {
             parts,
             router,
             retained,
             sessions,
             conexiones: TaskTracker::new(),
+            puerta,
             apaga,
             numero: AtomicU64::new(1),
             estados: Mutex::default(),

@@ -5,7 +5,7 @@
 //! then it is given again to the next connection. The configuration is a retained message.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -22,35 +22,57 @@ use crate::store::{self};
 /// Commands given to a device at a time.
 const MAX: i64 = 100;
 
-/// Commands that a session was given and has not acknowledged, by command.
+/// Commands that a session was given, by command, until the store knows what became of them.
 #[derive(Default)]
-pub(super) struct EnCurso(Mutex<HashMap<i64, Arc<Sesion>>>);
+pub(super) struct EnCurso(Mutex<HashMap<i64, Dado>>);
+
+struct Dado {
+    sesion: Arc<Sesion>,
+    id_sensor: i64,
+    /// The device has it; the store is about to know.
+    acusado: bool,
+}
 
 impl EnCurso {
     /// Notes that `sesion` is given a command; `false` when it, or another that is not over, has it.
-    fn da(&self, id_comando: i64, sesion: &Arc<Sesion>) -> bool {
-        let mut mapa = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if mapa.get(&id_comando).is_some_and(|s| !s.vida().terminada) {
+    fn da(&self, id_comando: i64, id_sensor: i64, sesion: &Arc<Sesion>) -> bool {
+        let mut mapa = self.mapa();
+        if mapa.get(&id_comando).is_some_and(|d| d.acusado || !d.sesion.vida().terminada) {
             return false;
         }
-        mapa.insert(id_comando, sesion.clone());
+        mapa.insert(id_comando, Dado { sesion: sesion.clone(), id_sensor, acusado: false });
         true
     }
 
+    fn acusa(&self, id_comando: i64) {
+        if let Some(dado) = self.mapa().get_mut(&id_comando) {
+            dado.acusado = true;
+        }
+    }
+
     pub(super) fn quita(&self, id_comando: i64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id_comando);
+        self.mapa().remove(&id_comando);
     }
 
     /// The connection of `sesion` is over: what it was given and is not in flight is to be given again.
     pub(super) fn suelta(&self, sesion: &Arc<Sesion>, estado: &EstadoSesion) {
         let en_vuelo = |id| estado.en_vuelo.iter().any(|v| v.entrega.publicacion.comando == Some(id));
-        let mut mapa = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        mapa.retain(|id, s| !Arc::ptr_eq(s, sesion) || en_vuelo(*id));
+        self.mapa().retain(|id, d| d.acusado || !Arc::ptr_eq(&d.sesion, sesion) || en_vuelo(*id));
+    }
+
+    /// Forgets what the store knows of a sensor's commands: those that do not wait any more.
+    fn olvida(&self, id_sensor: i64, pendientes: &[Comando]) {
+        let espera = |id| pendientes.iter().any(|c| c.id_comando == id);
+        self.mapa().retain(|id, d| d.id_sensor != id_sensor || !d.acusado || espera(*id));
     }
 
     /// Forgets those whose session is over.
     fn limpia(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, s| !s.vida().terminada);
+        self.mapa().retain(|_, d| d.acusado || !d.sesion.vida().terminada);
+    }
+
+    fn mapa(&self) -> MutexGuard<'_, HashMap<i64, Dado>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,6 +131,7 @@ impl Compartido {
         let pendientes = comandos::pending(&mut tx, id_sensor, ahora, MAX).await?;
         let configuracion = comandos::config(&mut tx, id_sensor).await?;
         tx.commit().await?;
+        self.en_curso.olvida(id_sensor, &pendientes);
         let Some(sensor) = self.parts.directorio.sensor_por_id(id_sensor) else { return Ok(()) };
         if let Some(c) = configuracion {
             let topic = format!("sensores/{}/config", sensor.device_id);
@@ -119,7 +142,7 @@ impl Compartido {
         let topic = format!("sensores/{}/comandos", sensor.device_id);
         for comando in pendientes {
             let Some((sesion, qos)) = self.oyente(id_sensor, &topic) else { return Ok(()) };
-            if self.en_curso.da(comando.id_comando, &sesion) {
+            if self.en_curso.da(comando.id_comando, id_sensor, &sesion) {
                 sesion.deja(entrega(&topic, &comando, qos));
             }
         }
@@ -140,7 +163,7 @@ impl Compartido {
     pub(super) fn entregada(&self, sensor: &SensorRef, publicacion: &Publicacion) -> Option<Cambio> {
         let ahora = self.parts.clock.now();
         if let Some(id_comando) = publicacion.comando {
-            self.en_curso.quita(id_comando);
+            self.en_curso.acusa(id_comando);
             return Some(Cambio::Enviado { id_comando, cuando: ahora });
         }
         let topic = publicacion.topic.strip_prefix("sensores/")?;

@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use metrics::counter;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 use super::acl::{self, Publicar};
 use super::broker::{Broker, Compartido};
@@ -26,6 +27,7 @@ use crate::domain::{Conexion as Presencia, Timestamp};
 use crate::identity::dispositivo::{self, Entrada};
 use crate::identity::{Principal, cuentas};
 use crate::store::mqtt::Cambio;
+use crate::tls::Peer;
 
 /// How long a client may take to read why its connection ends.
 const DESPEDIDA: Duration = Duration::from_secs(1);
@@ -33,13 +35,16 @@ const DESPEDIDA: Duration = Duration::from_secs(1);
 const MAX_CONNECT: usize = 256 << 10;
 
 /// Where a connection comes from.
-#[derive(Debug, Clone, Copy)]
 pub(super) struct Origen {
     pub(super) ip: IpAddr,
     /// A plain listener that is bound to loopback: `mqtt.open` and `mqtt.legacy` hold here only.
     pub(super) local: bool,
     /// A plain listener.
     pub(super) plano: bool,
+    /// The client's, which the handshake has checked.
+    pub(super) certificado: Option<Peer>,
+    /// When it has to have sent its CONNECT.
+    pub(super) hasta: Instant,
 }
 
 /// Serves one connection to its end.
@@ -49,8 +54,7 @@ where
 {
     let b = broker.0;
     let (mut lee, mut escribe) = tokio::io::split(stream);
-    let plazo = b.parts.settings.connect_deadline;
-    let entra = tokio::time::timeout(plazo, entra(&b, &mut lee, origen));
+    let entra = tokio::time::timeout_at(origen.hasta, entra(&b, &mut lee, &origen));
     let (inicio, testamento) = match entra.await {
         Ok(Ok(inicio)) => inicio,
         Ok(Err(Negada { motivo, respuesta })) => {
@@ -196,7 +200,7 @@ impl Negada {
 type Testamento = Option<(Publicacion, u32)>;
 
 /// Reads the CONNECT, signs the client in and opens its session.
-async fn entra<R>(b: &Arc<Compartido>, lee: &mut R, origen: Origen) -> Result<(Inicio, Testamento), Negada>
+async fn entra<R>(b: &Arc<Compartido>, lee: &mut R, origen: &Origen) -> Result<(Inicio, Testamento), Negada>
 where
     R: AsyncRead + Unpin,
 {
@@ -208,7 +212,11 @@ where
             Primero::Ajeno => return Err(Negada::callada("the first packet is not a CONNECT")),
             Primero::Incompleto => {}
         }
-        if lee.read_buf(&mut entrada).await.map_or(true, |n| n == 0) {
+        let leido = tokio::select! {
+            leido = lee.read_buf(&mut entrada) => leido,
+            () = b.apaga.cancelled() => return Err(Negada::callada("the server stops")),
+        };
+        if leido.map_or(true, |n| n == 0) {
             return Err(Negada::callada("closed before its CONNECT"));
         }
     };
@@ -286,10 +294,19 @@ where
 async fn firma(
     b: &Compartido,
     connect: &Connect,
-    origen: Origen,
+    origen: &Origen,
 ) -> Result<(Principal, Option<Timestamp>), (String, Rechazo)> {
     let no_disponible = |e: &dyn std::fmt::Display| (format!("cannot check: {e}"), Rechazo::NoDisponible);
     let clave = connect.clave.as_deref().unwrap_or_default();
+    if let Some(certificado) = &origen.certificado {
+        if certificado.is_revoked() {
+            let motivo = format!("certificate {} is revoked", certificado.serial);
+            return Err((motivo, Rechazo::ClaveIncorrecta));
+        }
+        if clave.is_empty() {
+            return por_certificado(b, connect, certificado).await;
+        }
+    }
     match connect.usuario.as_deref() {
         None if b.parts.settings.open && origen.local => Ok((Principal::Anonimo, None)),
         None => Err(("no user name".into(), Rechazo::NoAutorizado)),
@@ -310,6 +327,33 @@ async fn firma(
             Ok(_) => Err((format!("device {device_id:?}: unknown or wrong token"), Rechazo::ClaveIncorrecta)),
             Err(e) => Err(no_disponible(&e)),
         },
+    }
+}
+
+/// The device that the certificate names, for as long as the certificate is good.
+async fn por_certificado(
+    b: &Compartido,
+    connect: &Connect,
+    certificado: &Peer,
+) -> Result<(Principal, Option<Timestamp>), (String, Rechazo)> {
+    let Peer { common_name, serial, not_after, .. } = certificado;
+    let nombre = common_name.as_deref().unwrap_or_default();
+    if connect.usuario.as_deref().is_some_and(|usuario| usuario != nombre) {
+        let motivo = format!("certificate {serial} is of {nombre:?}, and the username is another");
+        return Err((motivo, Rechazo::ClaveIncorrecta));
+    }
+    // A resumed TLS session is not checked for this again.
+    if *not_after <= b.parts.clock.now() {
+        return Err((format!("certificate {serial} expired on {not_after}"), Rechazo::ClaveIncorrecta));
+    }
+    match dispositivo::entra_con_certificado(&b.parts.store, nombre).await {
+        Ok(Some(sensor)) => Ok((Principal::Dispositivo(sensor), Some(*not_after))),
+        Ok(None) => {
+            let motivo =
+                format!("certificate {serial}: {nombre:?} is no device whose credential is in force");
+            Err((motivo, Rechazo::ClaveIncorrecta))
+        }
+        Err(e) => Err((format!("cannot check: {e}"), Rechazo::NoDisponible)),
     }
 }
 

@@ -1,5 +1,6 @@
-//! The way in over TCP. A permit is taken before a connection is accepted, so a flood waits in the
-//! kernel's backlog and not in memory; signing in happens outside the accept loop.
+//! The ways in over TCP and TLS. A permit is taken before a connection is accepted, so a flood waits
+//! in the kernel's backlog and not in memory; what a proxy says, the TLS handshake and the CONNECT
+//! have one deadline together, and happen outside the accept loop.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -7,14 +8,39 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::counter;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
-use super::broker::Broker;
+use super::broker::{Broker, Compartido};
 use super::handshake::{self, Origen};
+use super::proxy;
+use crate::tls::Acceptor;
 
 /// After an accept that failed for want of a file descriptor.
 const RESPIRO: Duration = Duration::from_millis(100);
+
+/// How many may be inside, over all listeners.
+pub(super) struct Puerta {
+    plazas: Arc<Semaphore>,
+    por_direccion: PorDireccion,
+    max_por_direccion: usize,
+}
+
+impl Puerta {
+    pub(super) fn new(max: usize, max_por_direccion: usize) -> Self {
+        Self {
+            plazas: Arc::new(Semaphore::new(max)),
+            por_direccion: PorDireccion::default(),
+            max_por_direccion,
+        }
+    }
+
+    /// A place for one more from `ip`, until what is answered is dropped.
+    fn entra(&self, ip: IpAddr) -> Option<Plaza> {
+        self.por_direccion.entra(ip, self.max_por_direccion)
+    }
+}
 
 /// Connections at a time from each address.
 #[derive(Clone, Default)]
@@ -51,51 +77,126 @@ impl Drop for Plaza {
     }
 }
 
+/// What a connection speaks.
+enum Via {
+    /// MQTT in clear; `local` when the listener is bound to loopback.
+    Plana {
+        local: bool,
+    },
+    Tls(Acceptor),
+}
+
 impl Broker {
-    /// Serves plain MQTT on `listener` until the server stops.
+    /// Serves MQTT in clear on `plain`, and over TLS on `tls`, until the server stops. One loop for
+    /// both: the place that waits for the next connection is neither's.
     ///
     /// # Errors
-    /// When the listener's own address cannot be read.
-    pub async fn serve_tcp(self, listener: TcpListener) -> std::io::Result<()> {
-        let local = listener.local_addr()?.ip().is_loopback();
-        let settings = &self.0.parts.settings;
-        let plazas = Arc::new(Semaphore::new(settings.max_connections));
-        let por_direccion = PorDireccion::default();
+    /// When a listener's own address cannot be read.
+    pub async fn serve(
+        self,
+        plain: Option<TcpListener>,
+        tls: Option<(TcpListener, Acceptor)>,
+    ) -> std::io::Result<()> {
+        let local = match &plain {
+            Some(plain) => plain.local_addr()?.ip().is_loopback(),
+            None => false,
+        };
+        let (tls, acceptor) = tls.unzip();
         loop {
-            let Ok(permiso) = plazas.clone().acquire_owned().await else { return Ok(()) };
-            let aceptada = tokio::select! {
+            let Ok(permiso) = self.0.puerta.plazas.clone().acquire_owned().await else { return Ok(()) };
+            let (aceptada, por_tls) = tokio::select! {
                 () = self.0.apaga.cancelled() => return Ok(()),
-                aceptada = listener.accept() => aceptada,
+                aceptada = acepta(plain.as_ref()) => (aceptada, None),
+                aceptada = acepta(tls.as_ref()) => (aceptada, acceptor.clone()),
             };
-            let (stream, SocketAddrIp(ip)) = match aceptada {
-                Ok((stream, peer)) => (stream, peer.into()),
+            let (stream, peer) = match aceptada {
+                Ok(aceptada) => aceptada,
                 Err(e) => {
                     tracing::warn!(error = %e, "a connection could not be accepted");
                     tokio::time::sleep(RESPIRO).await;
                     continue;
                 }
             };
-            let Some(plaza) = por_direccion.entra(ip, settings.max_connections_per_address) else {
-                counter!("alertrace_mqtt_connections_refused_total").increment(1);
-                continue;
-            };
             // An acknowledgement is a few bytes that somebody waits for.
             let _ = stream.set_nodelay(true);
-            counter!("alertrace_mqtt_connections_total").increment(1);
-            let broker = self.clone();
+            let (broker, via) = (self.clone(), por_tls.map_or(Via::Plana { local }, Via::Tls));
             self.0.conexiones.spawn(async move {
-                handshake::sirve(broker, stream, Origen { ip, local, plano: true }).await;
-                drop((permiso, plaza));
+                recibe(broker, stream, peer, via).await;
+                drop(permiso);
             });
         }
     }
 }
 
-/// The address of a peer, an IPv4 one as itself and not mapped into IPv6.
-struct SocketAddrIp(IpAddr);
-
-impl From<SocketAddr> for SocketAddrIp {
-    fn from(peer: SocketAddr) -> Self {
-        Self(peer.ip().to_canonical())
+/// The next connection of a listener; never, without one.
+async fn acepta(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
     }
+}
+
+/// One connection, from the accept to its end.
+async fn recibe(broker: Broker, mut stream: TcpStream, peer: SocketAddr, via: Via) {
+    let b = broker.0.clone();
+    let hasta = Instant::now() + b.parts.settings.connect_deadline;
+    // Nothing that is read before the CONNECT needs finishing when the server stops.
+    let antes = async {
+        let ip = cliente(&b, &mut stream, peer).await?;
+        // A full address is refused before the handshake, which is what costs.
+        let plaza = b.puerta.entra(ip).ok_or("too many connections from its address")?;
+        Ok::<_, String>((ip, plaza))
+    };
+    let (ip, plaza) = match en_plazo(&b, hasta, antes).await {
+        Ok(entrada) => entrada,
+        Err(motivo) => return niega(peer.ip(), &motivo),
+    };
+    counter!("alertrace_mqtt_connections_total").increment(1);
+    match via {
+        Via::Plana { local } => {
+            let origen = Origen { ip, local, plano: true, certificado: None, hasta };
+            handshake::sirve(broker, stream, origen).await;
+        }
+        Via::Tls(acceptor) => {
+            let saludo = async { acceptor.accept(stream).await.map_err(|e| format!("TLS: {e}")) };
+            match en_plazo(&b, hasta, saludo).await {
+                Ok((stream, certificado)) => {
+                    let origen = Origen { ip, local: false, plano: false, certificado, hasta };
+                    handshake::sirve(broker, stream, origen).await;
+                }
+                Err(motivo) => niega(ip, &motivo),
+            }
+        }
+    }
+    drop(plaza);
+}
+
+/// What `que` comes to, unless the deadline or the server's end is first.
+async fn en_plazo<T>(
+    b: &Compartido,
+    hasta: Instant,
+    que: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    tokio::select! {
+        () = b.apaga.cancelled() => Err("the server stops".into()),
+        hecho = timeout_at(hasta, que) => {
+            hecho.unwrap_or_else(|_| Err("it did not say who it is in time".into()))
+        }
+    }
+}
+
+/// The client's address: that of the connection, or what the proxy in front says.
+async fn cliente(b: &Compartido, stream: &mut TcpStream, peer: SocketAddr) -> Result<IpAddr, String> {
+    let ip = peer.ip().to_canonical();
+    let Some(proxies) = &b.parts.settings.proxy_from else { return Ok(ip) };
+    if !proxies.iter().any(|red| red.contains(&ip)) {
+        return Err("it is not one of mqtt.proxy_from".into());
+    }
+    let dicha = proxy::lee(stream).await.map_err(|e| format!("mqtt.proxy_protocol: {e}"))?;
+    Ok(dicha.unwrap_or(ip))
+}
+
+fn niega(ip: IpAddr, motivo: &str) {
+    counter!("alertrace_mqtt_connections_refused_total").increment(1);
+    tracing::info!(%ip, motivo, "a connection was refused");
 }

@@ -1,6 +1,6 @@
 //! The MQTT broker: 3.1.1 and 5.0 on one port.
 //!
-//! `listener` accepts; `handshake` signs in and opens a session of the registry (`sessions`,
+//! `listener` accepts, over TCP and TLS (`proxy` reads what a proxy in front says); `handshake` signs in and opens a session of the registry (`sessions`,
 //! `session`); `connection` serves it; `acl` decides; `broker` holds what all share. The wire is
 //! `protocol`'s (mqtt-protocol-core), the fan-out `router`'s (rumqttd). A sensor's readings go to
 //! `ingest` before anything else and are acknowledged after their commit.
@@ -16,6 +16,7 @@ mod listener;
 mod mailbox;
 mod opening;
 mod protocol;
+mod proxy;
 mod publicacion;
 mod retained;
 mod router;

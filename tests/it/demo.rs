@@ -13,6 +13,7 @@ async fn the_demo_prints_a_login_that_works_and_sensors_that_send() {
         .args(["demo", "--seconds", "60"])
         .env("ALERTRACE__HTTP__LISTEN", "127.0.0.1:0")
         .env("ALERTRACE__MQTT__LISTEN", "127.0.0.1:0")
+        .env("ALERTRACE__MQTT__TLS_LISTEN", "127.0.0.1:0")
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()

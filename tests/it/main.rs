@@ -15,3 +15,4 @@ mod sessions;
 mod shutdown;
 mod store;
 mod support;
+mod tls;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use reqwest::{Client as Http, Method, Response};
+use reqwest::{Certificate, Client as Http, Method, Response};
 use serde_json::{Value, json};
 
 const BIN: &str = env!("CARGO_BIN_EXE_alertrace");
@@ -29,11 +29,15 @@ pub struct Server {
     envs: Vec<(OsString, OsString)>,
     pub http: String,
     pub mqtt: String,
+    /// MQTT over TLS; empty when it is off.
+    pub mqtts: String,
     client: Http,
+    https: bool,
     pub token: String,
 }
 
-fn command(dir: &Path) -> Command {
+/// The binary with the environment of a server that lives in `dir`.
+pub fn command(dir: &Path) -> Command {
     let mut command = Command::new(BIN);
     configure(&mut command, dir);
     command
@@ -46,13 +50,15 @@ fn configure(command: &mut Command, dir: &Path) {
         .env("ALERTRACE__DATA_DIR", dir.join("data"))
         .env("ALERTRACE__HTTP__LISTEN", "127.0.0.1:0")
         .env("ALERTRACE__MQTT__LISTEN", "127.0.0.1:0")
+        .env("ALERTRACE__MQTT__TLS_LISTEN", "127.0.0.1:0")
         .env("ALERTRACE__IDENTITY__REGISTRATION", "open")
         .env("ALERTRACE__LOG__FORMAT", "json")
         .current_dir(dir);
 }
 
-/// Starts the server through `command`; answers the child and where it listens.
-fn launch(mut command: Command) -> (Child, String, String) {
+/// Starts the server through `command`; answers the child and where it listens: HTTP, MQTT, MQTT
+/// over TLS.
+fn launch(mut command: Command) -> (Child, [String; 3]) {
     let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the binary starts");
     let stderr = BufReader::new(child.stderr.take().expect("piped"));
     let (say, hear) = std::sync::mpsc::channel();
@@ -63,12 +69,11 @@ fn launch(mut command: Command) -> (Child, String, String) {
             let Ok(line) = serde_json::from_str::<Value>(&line) else { continue };
             if line["message"] == "ready" {
                 let address = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
-                let _ = say.send((address("http"), address("mqtt")));
+                let _ = say.send(["http", "mqtt", "mqtts"].map(address));
             }
         }
     });
-    let (http, mqtt) = hear.recv_timeout(Duration::from_secs(60)).expect("the server gets ready");
-    (child, http, mqtt)
+    (child, hear.recv_timeout(Duration::from_secs(60)).expect("the server gets ready"))
 }
 
 impl Server {
@@ -92,8 +97,17 @@ impl Server {
         serve.arg("serve");
         let pair = |(key, value): (&OsStr, Option<&OsStr>)| Some((key.to_owned(), value?.to_owned()));
         let envs = serve.get_envs().filter_map(pair).collect();
-        let (child, http, mqtt) = launch(serve);
-        let mut server = Self { child, dir, envs, http, mqtt, client: Http::new(), token: String::new() };
+        let https = serve
+            .get_envs()
+            .any(|(key, value)| key == "ALERTRACE__HTTP__TLS" && value == Some("true".as_ref()));
+        let (child, [http, mqtt, mqtts]) = launch(serve);
+        let mut client = Http::builder();
+        if https {
+            let ca = std::fs::read(dir.path().join("certs/ca.pem")).expect("the site's authority");
+            client = client.tls_certs_only([Certificate::from_pem(&ca).expect("a certificate")]);
+        }
+        let client = client.build().expect("a client");
+        let mut server = Self { child, dir, envs, http, mqtt, mqtts, client, https, token: String::new() };
         server.token = server.sign_in(EMAIL).await;
         server
     }
@@ -119,7 +133,7 @@ impl Server {
         self.child.wait().expect("it ends");
         let mut serve = command(self.dir.path());
         serve.arg("serve").envs(self.envs.iter().cloned());
-        (self.child, self.http, self.mqtt) = launch(serve);
+        (self.child, [self.http, self.mqtt, self.mqtts]) = launch(serve);
     }
 
     /// Starts it again, and returns as soon as it has taken the data directory.
@@ -151,6 +165,24 @@ impl Server {
         }
     }
 
+    /// The site's authority, for clients.
+    pub fn ca(&self) -> PathBuf {
+        self.dir.path().join("certs/ca.pem")
+    }
+
+    /// Runs a command of the binary beside the server; answers its output, which must be a success.
+    pub fn run(&self, args: &[&str]) -> String {
+        let output = command(self.dir.path()).args(args).output().expect("the binary starts");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {error}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// The server's working directory.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
     }
@@ -164,7 +196,9 @@ impl Server {
     }
 
     pub async fn request(&self, method: Method, path: &str, token: &str, body: Option<Value>) -> Response {
-        let mut request = self.client.request(method, format!("http://{}{path}", self.http));
+        let mut request = self
+            .client
+            .request(method, format!("{}://{}{path}", if self.https { "https" } else { "http" }, self.http));
         if !token.is_empty() {
             request = request.bearer_auth(token);
         }
