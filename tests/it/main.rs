@@ -8,6 +8,7 @@ mod clients;
 mod crash;
 mod cut_off;
 mod demo;
+mod mqtt;
 mod refusals;
 mod shutdown;
 mod store;
