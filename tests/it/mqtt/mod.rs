@@ -5,12 +5,24 @@
 //! numbering it is: the two specifications number differently. `docs/mqtt-conformance.md` lists all
 //! statements and names these tests; `scripts/check-conformance` keeps the two in step.
 
+mod acks;
+mod aliases;
 mod auth;
 mod connack;
 mod connect;
 mod disconnect;
+mod flow_control;
 mod malformed;
 mod ping;
+mod properties;
+mod publish;
+mod retained;
+mod sessions;
+mod shared;
+mod subscribe;
+mod topics;
+mod unsubscribe;
+mod will;
 mod wire;
 
 use crate::support::Server;
