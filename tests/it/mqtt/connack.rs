@@ -3,7 +3,7 @@
 use super::wire::{
     ASSIGNED_CLIENT_ID, AUTH_DATA, AUTH_METHOD, BOTH, Connect, MAXIMUM_PACKET_SIZE, MAXIMUM_QOS, Peer,
     Publish, RECEIVE_MAXIMUM, REQUEST_RESPONSE_INFO, RESPONSE_INFO, RETAIN_AVAILABLE, SERVER_KEEP_ALIVE,
-    SERVER_REFERENCE, SESSION_EXPIRY, SHARED_AVAILABLE, TOPIC_ALIAS_MAXIMUM, number,
+    SERVER_REFERENCE, SESSION_EXPIRY, SHARED_AVAILABLE, TOPIC_ALIAS_MAXIMUM, Verdicts, number,
 };
 use super::{broker, broker_with};
 
@@ -93,4 +93,17 @@ async fn a_packet_larger_than_announced_ends_the_connection() {
         peer.try_send(&size(2_001 - overhead).bytes(version)).await;
         peer.ends_with(0x95, "a packet that is too large").await;
     }
+}
+
+#[tokio::test]
+async fn a_client_that_cannot_take_a_connack_is_not_served_without_one() {
+    let server = broker().await;
+    let mut verdicts = Verdicts::default();
+    for size in [1, 4] {
+        let connect = Connect::new(5, "tiny").with(number(MAXIMUM_PACKET_SIZE, size));
+        // [5.0 MQTT-3.1.2-24] [5.0 MQTT-3.2.0-1]: neither the CONNACK nor, without it, anything else.
+        let what = format!("a Maximum Packet Size of {size}");
+        verdicts.answers(&server, 5, &connect.bytes(), &["closed"], &what).await;
+    }
+    verdicts.close();
 }

@@ -44,7 +44,7 @@ async fn a_silent_client_is_dropped_after_one_and_a_half_keep_alives_as_if_the_n
         // [3.1.1 MQTT-3.1.2-24] [5.0 MQTT-3.1.2-22] [5.0 MQTT-3.2.2-22]
         peer.ends_with(0x8d, "a client that says nothing").await;
         let after = start.elapsed();
-        assert!((1_400..2_300).contains(&after.as_millis()), "{after:?}");
+        assert!((1_400..3_000).contains(&after.as_millis()), "{after:?}");
         // [3.1.1 MQTT-3.1.2-8] [5.0 MQTT-3.1.2-8]
         assert_eq!(heir.hear().await.body(), "silent");
     }

@@ -230,3 +230,55 @@ async fn values_that_a_property_cannot_have_end_the_connection() {
     }
     verdicts.close();
 }
+
+#[tokio::test]
+async fn what_a_client_may_say_besides_is_accepted_in_every_form() {
+    let server = broker().await;
+    let words = [string(REASON_STRING, "why"), user("k", "v"), user("k", "v")].concat();
+    let users = [user("k", "v"), user("", "")].concat();
+    let mut connect = Connect::new(5, "wordy");
+    for property in [
+        number(SESSION_EXPIRY, 10),
+        number(RECEIVE_MAXIMUM, 10),
+        number(MAXIMUM_PACKET_SIZE, 1_000),
+        number(TOPIC_ALIAS_MAXIMUM, 0),
+        number(REQUEST_RESPONSE_INFO, 1),
+        number(REQUEST_PROBLEM_INFO, 1),
+        users.clone(),
+    ] {
+        connect = connect.with(property);
+    }
+    let mut peer = Peer::enter(&server, &connect).await;
+    assert_eq!(peer.subscribe_with(&users, "f", 2).await, 2);
+    let mut publisher = Peer::clean(&server, 5, "publisher").await;
+    let block = [vec![u8::try_from(words.len()).expect("short")], words.clone()].concat();
+    // Without a reason, with one, with a Property Length of 0, and with properties (sections 3.4.2 to 3.7.2).
+    for tail in [vec![], vec![0], vec![0, 0], [vec![0], block.clone()].concat()] {
+        let answer = |kind: u8, pid: u16| {
+            let flags = if kind == PUBREL { 2 } else { 0 };
+            packet(kind << 4 | flags, &[pid.to_be_bytes().to_vec(), tail.clone()].concat())
+        };
+        publisher.publish("f", "one", 1).await;
+        let one = peer.hear().await;
+        peer.send(&answer(PUBACK, one.pid)).await;
+        publisher.send(&Publish::new("f", "two").qos(2, 7).bytes(5)).await;
+        publisher.expect(PUBREC).await;
+        publisher.send(&answer(PUBREL, 7)).await;
+        assert_eq!(publisher.expect(PUBCOMP).await.reason, 0);
+        let two = peer.hear().await;
+        peer.send(&answer(PUBREC, two.pid)).await;
+        assert_eq!(peer.expect(PUBREL).await.pid, two.pid);
+        peer.send(&answer(PUBCOMP, two.pid)).await;
+        peer.quiet().await;
+    }
+    let body = [vec![0, 9, u8::try_from(users.len()).expect("short")], users, vec![0, 1, b'f']].concat();
+    peer.send(&packet(0xa2, &body)).await;
+    assert_eq!(peer.expect(UNSUBACK).await.codes, [0]);
+    // DISCONNECT in its three short forms.
+    peer.leave().await;
+    for form in [&[0xe0, 1, 0][..], &[0xe0, 2, 0, 0]] {
+        let mut peer = Peer::clean(&server, 5, "brief").await;
+        peer.send(form).await;
+        assert_eq!(peer.recv().await, None);
+    }
+}

@@ -28,6 +28,7 @@ async fn a_message_arrives_with_the_lower_of_the_two_qos() {
                     assert_eq!(got.payload, format!("{sent}").as_bytes());
                 }
                 // [5.0 MQTT-2.2.2-1]: nothing to say, and that in one byte; the reader would stumble else.
+                // [3.1.1 MQTT-7.0.0-2]: nor anything that only this broker knows.
                 assert_eq!(got.properties, []);
             }
         }

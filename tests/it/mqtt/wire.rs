@@ -835,8 +835,8 @@ impl Peer {
 pub struct Verdicts(Vec<String>);
 
 impl Verdicts {
-    /// A CONNECT that does not conform is not let in: 3.1.1 closes without a word
-    /// [3.1.1 MQTT-3.1.4-1], 5.0 says why first.
+    /// A CONNECT that does not conform is not let in: 3.1.1 closes without a word (section 3.1.4), 5.0
+    /// says why first.
     pub async fn refuses(&mut self, server: &Server, version: u8, connect: &[u8], reason: u8, what: &str) {
         let expected = if version == 5 { format!("CONNACK {reason:#04x}, closed") } else { "closed".into() };
         self.answers(server, version, connect, &[&expected], what).await;
