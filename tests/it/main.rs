@@ -10,6 +10,7 @@ mod comandos;
 mod crash;
 mod cut_off;
 mod demo;
+mod mqtt;
 mod refusals;
 mod sessions;
 mod shutdown;

@@ -1,0 +1,204 @@
+//! The will (sections 3.1.2.5 and 3.1.3.2): when it is sent, when not, and what of it arrives.
+
+use std::time::{Duration, Instant};
+
+use super::broker;
+use super::wire::{
+    BOTH, CONTENT_TYPE, CORRELATION_DATA, Connect, MESSAGE_EXPIRY, PAYLOAD_FORMAT, Peer, Publish,
+    RESPONSE_TOPIC, RETAIN_AS_PUBLISHED, SESSION_EXPIRY, Value, WILL_DELAY, Will, binary, disconnect, number,
+    string, user,
+};
+
+#[tokio::test]
+async fn a_will_is_sent_when_its_owner_is_lost_with_its_qos_and_retain() {
+    let server = broker().await;
+    for version in BOTH {
+        let mut heir = Peer::clean(&server, version, "heir").await;
+        assert_eq!(heir.subscribe("w/#", 2).await, 2);
+        let mut cleaner = Peer::clean(&server, version, "cleaner").await;
+        for qos in 0..=2 {
+            for retain in [false, true] {
+                let topic = format!("w/{qos}/{retain}");
+                let will = Will::new(&topic, "lost").qos(qos);
+                let will = if retain { will.retained() } else { will };
+                Peer::enter(&server, &Connect::new(version, "owner").will(will)).await.lose().await;
+                // [3.1.1 MQTT-3.1.2-8] [5.0 MQTT-3.1.2-7] [5.0 MQTT-3.1.2-8] [3.1.1 MQTT-3.1.2-9]
+                // [3.1.1 MQTT-3.1.2-14] [5.0 MQTT-3.1.2-12]
+                let got = heir.take().await;
+                assert_eq!((got.said(), got.qos(), got.retain()), ((topic.as_str(), "lost"), qos, false));
+                let mut late = Peer::clean(&server, version, "late").await;
+                assert_eq!(late.subscribe(&topic, 2).await, 2);
+                if retain {
+                    // [3.1.1 MQTT-3.1.2-17] [5.0 MQTT-3.1.2-15]
+                    assert!(late.take().await.retain());
+                    cleaner.say(&Publish::new(&topic, "").retained()).await;
+                    heir.take().await;
+                } else {
+                    // [3.1.1 MQTT-3.1.2-16] [5.0 MQTT-3.1.2-14]
+                    late.quiet().await;
+                }
+            }
+        }
+        // A will may be empty.
+        Peer::enter(&server, &Connect::new(version, "owner").will(Will::new("w", ""))).await.lose().await;
+        assert_eq!(heir.take().await.said(), ("w", ""));
+    }
+}
+
+#[tokio::test]
+async fn a_will_is_sent_when_the_server_ends_the_connection() {
+    let server = broker().await;
+    for version in BOTH {
+        let mut heir = Peer::clean(&server, version, "heir").await;
+        assert_eq!(heir.subscribe("w", 0).await, 0);
+        let mut owner = Peer::enter(&server, &Connect::new(version, "o").will(Will::new("w", "x"))).await;
+        owner.send(&Publish::new("a/#", "wrong").bytes(version)).await;
+        // [3.1.1 MQTT-3.1.2-8] [5.0 MQTT-3.1.2-8]
+        assert_eq!(heir.take().await.body(), "x");
+    }
+}
+
+#[tokio::test]
+async fn a_will_is_sent_once_and_none_without_one() {
+    let server = broker().await;
+    for version in BOTH {
+        let mut heir = Peer::clean(&server, version, "heir").await;
+        assert_eq!(heir.subscribe("w/#", 0).await, 0);
+        let owner = Connect::new(version, "owner").kept();
+        Peer::enter(&server, &owner.clone().will(Will::new("w/a", "once"))).await.lose().await;
+        assert_eq!(heir.take().await.body(), "once");
+        // [3.1.1 MQTT-3.1.2-10] [5.0 MQTT-3.1.2-10] [3.1.1 MQTT-3.1.2-12] [3.1.1 MQTT-3.1.2-11]: the session is the
+        // same, the will is over.
+        Peer::enter(&server, &owner).await.lose().await;
+        // Another connection's takes its place.
+        Peer::enter(&server, &owner.clone().will(Will::new("w/b", "another"))).await.lose().await;
+        assert_eq!(heir.take().await.said(), ("w/b", "another"));
+        heir.quiet().await;
+        Peer::clean(&server, version, "owner").await.leave().await;
+    }
+}
+
+#[tokio::test]
+async fn a_take_over_sends_the_will_of_the_connection_that_goes() {
+    let server = broker().await;
+    for version in BOTH {
+        let mut heir = Peer::clean(&server, version, "heir").await;
+        assert_eq!(heir.subscribe("w/#", 0).await, 0);
+        // [3.1.1 MQTT-3.1.2-8] [5.0 MQTT-3.1.2-8]: its connection closes without a DISCONNECT of its own.
+        for clean in [true, false] {
+            let base = Connect::new(version, "owner");
+            let base = if clean { base } else { base.kept() };
+            let topic = format!("w/{clean}");
+            let _first = Peer::enter(&server, &base.clone().will(Will::new(&topic, "gone"))).await;
+            let second = Peer::enter(&server, &base).await;
+            assert_eq!(heir.take().await.said(), (topic.as_str(), "gone"));
+            second.leave().await;
+        }
+        Peer::clean(&server, version, "owner").await.leave().await;
+    }
+}
+
+#[tokio::test]
+async fn a_will_with_a_delay_waits_for_it_unless_its_owner_comes_back() {
+    let server = broker().await;
+    let mut heir = Peer::clean(&server, 5, "heir").await;
+    assert_eq!(heir.subscribe("w/#", 0).await, 0);
+    let owner = |id: &str, delay| {
+        let will = Will::new(&format!("w/{id}"), "x").with(number(WILL_DELAY, delay));
+        Connect::new(5, id).kept().will(will)
+    };
+    Peer::enter(&server, &owner("returns", 1)).await.lose().await;
+    // [5.0 MQTT-3.1.3-9]: this connection is before the delay has passed, and leaves properly.
+    Peer::enter(&server, &Connect::new(5, "returns").kept()).await.leave().await;
+    // So does who takes over without waiting for the loss.
+    let mut first = Peer::enter(&server, &owner("taken", 1)).await;
+    let second = Peer::enter(&server, &Connect::new(5, "taken").kept()).await;
+    first.ends_with(0x8e, "taken over").await;
+    second.leave().await;
+    let start = Instant::now();
+    Peer::enter(&server, &owner("late", 1)).await.lose().await;
+    // [5.0 MQTT-3.1.2-8]
+    assert_eq!(heir.take().await.topic, "w/late");
+    assert!(start.elapsed() >= Duration::from_millis(950), "{:?}", start.elapsed());
+    heir.quiet().await;
+}
+
+#[tokio::test]
+async fn a_will_with_a_delay_is_sent_when_the_session_ends_first() {
+    let server = broker().await;
+    let mut heir = Peer::clean(&server, 5, "heir").await;
+    assert_eq!(heir.subscribe("w/#", 0).await, 0);
+    let owner = |id: &str, expiry| {
+        let will = Will::new(&format!("w/{id}"), "x").with(number(WILL_DELAY, 600));
+        Connect::new(5, id).with(number(SESSION_EXPIRY, expiry)).will(will)
+    };
+    // [5.0 MQTT-3.1.2-8]: with the connection,
+    Peer::enter(&server, &owner("at once", 0)).await.lose().await;
+    assert_eq!(heir.take().await.topic, "w/at once");
+    // by a DISCONNECT that says so and asks for the will,
+    let mut peer = Peer::enter(&server, &owner("asked", 600)).await;
+    peer.send(&disconnect(4, &number(SESSION_EXPIRY, 0))).await;
+    assert_eq!(heir.take().await.topic, "w/asked");
+    // by a clean start in its place, over an open connection or not,
+    let open = Peer::enter(&server, &owner("open", 600)).await;
+    let mut next = Peer::clean(&server, 5, "open").await;
+    assert_eq!(heir.take().await.topic, "w/open");
+    drop(open);
+    next.quiet().await;
+    Peer::enter(&server, &owner("closed", 600)).await.lose().await;
+    Peer::clean(&server, 5, "closed").await.quiet().await;
+    assert_eq!(heir.take().await.topic, "w/closed");
+    // and when its time is over.
+    Peer::enter(&server, &owner("expired", 1)).await.lose().await;
+    assert_eq!(heir.take().await.topic, "w/expired");
+}
+
+#[tokio::test]
+async fn the_properties_of_a_will_arrive() {
+    let server = broker().await;
+    let mut heir = Peer::clean(&server, 5, "heir").await;
+    assert_eq!(heir.subscribe("w", RETAIN_AS_PUBLISHED | 1).await, 1);
+    let users = [("b", "1"), ("a", "2"), ("b", "1"), ("", "")];
+    let mut will = Will::new("w", "{}").qos(1).retained();
+    for property in [
+        number(PAYLOAD_FORMAT, 1),
+        number(MESSAGE_EXPIRY, 30),
+        string(CONTENT_TYPE, "application/json"),
+        string(RESPONSE_TOPIC, "answers/here"),
+        binary(CORRELATION_DATA, &[0, 255, 7]),
+    ] {
+        will = will.with(property);
+    }
+    for (name, value) in users {
+        will = will.with(user(name, value));
+    }
+    Peer::enter(&server, &Connect::new(5, "owner").will(will)).await.lose().await;
+    let got = heir.take().await;
+    assert_eq!((got.said(), got.qos(), got.retain()), (("w", "{}"), 1, true));
+    assert_eq!(got.number(PAYLOAD_FORMAT), Some(1));
+    // Counted from when it is sent.
+    assert!(got.number(MESSAGE_EXPIRY).is_some_and(|left| (29..=30).contains(&left)));
+    assert_eq!(got.string(CONTENT_TYPE), Some("application/json"));
+    assert_eq!(got.string(RESPONSE_TOPIC), Some("answers/here"));
+    assert_eq!(got.value(CORRELATION_DATA), Some(&Value::Binary(vec![0, 255, 7])));
+    // [5.0 MQTT-3.1.3-10]
+    assert_eq!(got.users(), users);
+    assert_eq!(got.value(WILL_DELAY), None);
+}
+
+#[tokio::test]
+async fn a_will_that_may_not_be_published_is_refused() {
+    let server = broker().await;
+    for version in BOTH {
+        for topic in ["a/+", "#", "", "sensores/x/data"] {
+            let connect = Connect::new(version, "owner").will(Will::new(topic, "x"));
+            let mut peer = Peer::dial(&server, version).await;
+            peer.send(&connect.bytes()).await;
+            // [3.1.1 MQTT-3.3.2-2] [5.0 MQTT-3.3.2-2]: a will is a message to be; refused with or without a word.
+            if let Some(connack) = peer.recv().await {
+                assert_ne!(connack.reason, 0, "{topic}");
+                assert_eq!(peer.recv().await, None, "{topic}");
+            }
+        }
+    }
+}
