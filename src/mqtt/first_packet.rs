@@ -4,6 +4,10 @@
 //! means "none", MQTT 5.0 section 3.1.2.11.5): a 0 becomes a 1 before the library reads it, and the
 //! caller is told that there are to be no aliases all the same.
 
+use bytes::{BufMut as _, BytesMut};
+
+use super::strict::Connect;
+
 /// What the first bytes of a connection are.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Primero {
@@ -88,7 +92,7 @@ fn alias_cero(connect: &[u8]) -> Option<usize> {
 
 /// A Variable Byte Integer and its length; `None` when there is more to come, an error when it is
 /// longer than four bytes [MQTT-1.5.5-1].
-fn varint(bytes: &[u8]) -> Result<Option<(usize, usize)>, ()> {
+pub(super) fn varint(bytes: &[u8]) -> Result<Option<(usize, usize)>, ()> {
     let mut valor = 0;
     for i in 0..4 {
         let Some(b) = bytes.get(i) else { return Ok(None) };
@@ -98,6 +102,29 @@ fn varint(bytes: &[u8]) -> Result<Option<(usize, usize)>, ()> {
         }
     }
     Err(())
+}
+
+/// Takes a password without a user name out of a whole CONNECT, which the library does not take with
+/// it (MQTT 5.0 section 3.1.2.9 does); answers the password.
+pub(super) fn saca_clave(connect: &mut BytesMut, leido: &Connect) -> Option<Vec<u8>> {
+    let (desde, hasta) = leido.clave_sola?;
+    let clave = connect.get(desde + 2..hasta)?.to_vec();
+    let (_, usados) = varint(connect.get(1..)?).ok()??;
+    let mut cuerpo = connect.split_off(1 + usados);
+    cuerpo[leido.flags - 1 - usados] &= !0x40;
+    cuerpo.truncate(desde - 1 - usados);
+    let mut longitud = cuerpo.len();
+    connect.truncate(1);
+    loop {
+        let b = u8::try_from(longitud % 128).unwrap_or_default();
+        longitud /= 128;
+        connect.put_u8(if longitud > 0 { b | 0x80 } else { b });
+        if longitud == 0 {
+            break;
+        }
+    }
+    connect.unsplit(cuerpo);
+    Some(clave)
 }
 
 #[cfg(test)]
@@ -129,6 +156,17 @@ mod tests {
             assert!(!sin_alias_cero(&mut copia));
             assert_eq!(copia, igual);
         }
+    }
+
+    #[test]
+    fn a_password_alone_is_taken_out_and_what_is_left_is_a_connect() {
+        let mut con_clave = BytesMut::from(&connect(&[0x21, 0, 5])[..]);
+        con_clave[9] |= 0x40;
+        con_clave.extend([0, 2, b'p', b'w']);
+        con_clave[1] += 4;
+        let leido = super::super::strict::examina_connect(&con_clave).unwrap();
+        assert_eq!(saca_clave(&mut con_clave, &leido).unwrap(), b"pw");
+        assert_eq!(con_clave, connect(&[0x21, 0, 5]));
     }
 
     #[test]

@@ -19,9 +19,10 @@ use super::broker::{Broker, Compartido};
 use super::connection::{Conexion, Fin, Inicio};
 use super::first_packet::{self, Primero};
 use super::opening::{self, Suya};
-use super::protocol::{Bienvenida, Connect, Entrante, Protocol, Rechazo};
+use super::protocol::{Bienvenida, Connect, Entrante, Protocol, Pubrec, Rechazo};
 use super::publicacion::Publicacion;
 use super::session::{Estado, Sesion};
+use super::strict::{self, Defecto};
 use super::topic;
 use crate::domain::{Conexion as Presencia, Timestamp};
 use crate::identity::dispositivo::{self, Entrada};
@@ -86,7 +87,9 @@ where
         Fin::Cortada(super::protocol::Cierre::Interno)
     });
     match &fin {
-        Fin::Violacion(que) => tracing::info!(ip = %origen.ip, client_id, que, "a client broke the protocol"),
+        Fin::Violacion(v) => {
+            tracing::info!(ip = %origen.ip, client_id, que = v.que, "a client broke the protocol");
+        }
         fin => tracing::debug!(ip = %origen.ip, client_id, ?fin, "disconnected"),
     }
     let ultimas = AssertUnwindSafe(async { conexion.despide(&fin) }).catch_unwind().await.unwrap_or_default();
@@ -95,20 +98,23 @@ where
     let principal = conexion.principal.clone();
     // The session is free for whoever comes next; what follows concerns this connection alone.
     let (inmediato, cuenta) = deja(&b, conexion, testamento);
-    despide(&mut lee, &mut escribe, ultimas).await;
-    resto.termina().await;
-    if let Some(will) = inmediato {
-        b.testamento(&principal, will).await;
-    }
-    if let Some(sensor) = &sensor
-        && !matches!(fin, Fin::Apagado)
-    {
-        b.presencia(sensor, numero, Presencia::Offline);
-    }
-    match cuenta {
-        Cuenta::Sigue(cambios) => drop(b.guarda(cambios).await),
-        Cuenta::Termina(sesion, estado) => b.entierra(&sesion, *estado).await,
-    }
+    let despues = async {
+        resto.termina().await;
+        if let Some(will) = inmediato {
+            b.testamento(&principal, will).await;
+        }
+        if let Some(sensor) = &sensor
+            && !matches!(fin, Fin::Apagado)
+        {
+            b.presencia(sensor, numero, Presencia::Offline);
+        }
+        match cuenta {
+            Cuenta::Sigue(cambios) => drop(b.guarda(cambios).await),
+            Cuenta::Termina(sesion, estado) => b.entierra(&sesion, *estado).await,
+        }
+    };
+    // Nobody waits for the client to have read why.
+    tokio::join!(despide(&mut lee, &mut escribe, ultimas), despues);
 }
 
 /// A will is sent unless its owner took leave without it [MQTT-3.1.2-8] [MQTT-3.14.4-3], or the
@@ -190,6 +196,19 @@ impl Negada {
         Self { motivo: motivo.to_owned(), respuesta: BytesMut::new() }
     }
 
+    /// A CONNECT that is none. 3.1.1 is told nothing but that its level is not spoken.
+    fn ilegible(connect: &[u8], defecto: Defecto) -> Self {
+        let cinco = |codigo| vec![0x20, 3, 0, codigo, 0];
+        let respuesta = match defecto {
+            Defecto::Malformado if strict::parece_cinco(connect) => cinco(0x81),
+            Defecto::Protocolo if strict::parece_cinco(connect) => cinco(0x82),
+            // [3.1.1 MQTT-3.1.2-2], in the form that any version reads.
+            Defecto::Version(nivel) if nivel > 0 => vec![0x20, 2, 0, 1],
+            _ => Vec::new(),
+        };
+        Self { motivo: format!("malformed CONNECT: {defecto:?}"), respuesta: BytesMut::from(&respuesta[..]) }
+    }
+
     fn dicha(motivo: impl Into<String>, rechazo: Rechazo, protocol: &mut Protocol) -> Self {
         let mut respuesta = BytesMut::new();
         protocol.rechaza(rechazo, &mut respuesta);
@@ -221,17 +240,21 @@ where
         }
     };
     let mut primero = entrada.split_to(largo);
+    let leido = strict::examina_connect(&primero).map_err(|defecto| Negada::ilegible(&primero, defecto))?;
     let sin_alias = first_packet::sin_alias_cero(&mut primero);
+    let clave_sola = first_packet::saca_clave(&mut primero, &leido);
     let mut protocol = Protocol::new(s.max_packet, s.receive_maximum, !sin_alias);
     let mut salida = BytesMut::new();
-    let recibido = protocol.recv(&primero, |_| false, b.parts.clock.now(), &mut salida);
-    let connect = match (recibido.paquete, recibido.error) {
+    let ahora = b.parts.clock.now();
+    let recibido = protocol.recv(&primero, |_| false, |_| Pubrec::Ajeno, ahora, &mut salida);
+    let mut connect = match (recibido.paquete, recibido.violacion) {
         (Some(Entrante::Connect(connect)), None) => *connect,
-        (_, error) => {
-            let motivo = format!("malformed CONNECT: {}", error.unwrap_or_default());
-            return Err(Negada { motivo, respuesta: salida });
+        (_, violacion) => {
+            let que = violacion.map(|v| v.que).unwrap_or_default();
+            return Err(Negada { motivo: format!("malformed CONNECT: {que}"), respuesta: salida });
         }
     };
+    connect.clave = connect.clave.or(clave_sola);
     if connect.metodo {
         // [MQTT-4.12.0-1]
         return Err(Negada::dicha("enhanced authentication", Rechazo::MetodoInvalido, &mut protocol));
@@ -254,7 +277,7 @@ where
     let expiry = connect.expiry.min(s.max_session_expiry);
     // Soon enough that the client is still told.
     let plazo = s.connect_deadline * 3 / 4;
-    let abre = opening::abre(b, &principal, &client_id, connect.clean, expiry);
+    let abre = opening::abre(b, &principal, &client_id, connect.clean, expiry, ahora);
     let Ok(Some(Suya { sesion, estado, generacion, presente })) = tokio::time::timeout(plazo, abre).await
     else {
         return Err(Negada::dicha("no session can be had now", Rechazo::NoDisponible, &mut protocol));
@@ -272,7 +295,11 @@ where
         expiry: (connect.cinco && expiry != connect.expiry).then_some(expiry),
         keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
     };
-    protocol.connack(&bienvenida, &mut salida);
+    if !protocol.connack(&bienvenida, &mut salida) {
+        // [MQTT-3.2.0-1]: nobody is served without one.
+        vuelve_a_cerrar(b, &sesion, expiry);
+        return Err(Negada::callada("it does not take a packet as large as CONNACK"));
+    }
     let b = b.clone();
     let inicio = Inicio {
         b,
@@ -288,6 +315,15 @@ where
         expiry,
     };
     Ok((inicio, testamento))
+}
+
+/// A session that was opened and is not served after all: it waits, or ends with the next sweep.
+fn vuelve_a_cerrar(b: &Compartido, sesion: &Sesion, expiry: u32) {
+    let mut vida = sesion.vida();
+    vida.conectada = false;
+    vida.expira = Some(b.parts.clock.now().plus(Duration::from_secs(u64::from(expiry))));
+    drop(vida);
+    sesion.duerme();
 }
 
 /// Who the client is (contract section 1, sign-in), and until when.

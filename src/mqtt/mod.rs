@@ -22,6 +22,7 @@ mod retained;
 mod router;
 mod session;
 mod sessions;
+mod strict;
 mod topic;
 
 pub use broker::{Broker, Error, Parts, Settings};

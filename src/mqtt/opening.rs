@@ -47,15 +47,22 @@ pub(super) async fn abre(
     client_id: &str,
     clean: bool,
     expiry: u32,
+    ahora: Timestamp,
 ) -> Option<Suya> {
     let clave = Clave::new(principal, client_id);
-    let abierta = b.sessions.abre(clave, principal, clean, expiry > 0).await.ok()?;
+    let abierta = b.sessions.abre(clave, principal, clean, expiry > 0, ahora).await.ok()?;
     let Abierta { sesion, mut estado, generacion, presente, iba_a_expirar, reemplazadas } = abierta;
     let mut provisional = Provisional { sesion: sesion.clone(), iba_a_expirar, hecha: false };
-    for (vieja, suyo) in reemplazadas {
+    for (vieja, will) in reemplazadas {
         let yo = b.clone();
         // To its end, even if this client does not wait for it.
-        b.conexiones.spawn(async move { yo.entierra(&vieja, suyo).await }).await.ok()?;
+        let fin = async move {
+            if let Some(will) = will {
+                yo.testamento(&vieja.sesion.principal(), will).await;
+            }
+            yo.entierra(&vieja.sesion, vieja.estado).await;
+        };
+        b.conexiones.spawn(fin).await.ok()?;
     }
     if let Some(id_sesion) = sesion.id_sesion {
         let Clave { principal, client_id } = sesion.clave.clone();

@@ -17,7 +17,9 @@ use mqtt_protocol_core::mqtt::result_code::{
 };
 use mqtt_protocol_core::mqtt::{Version, role};
 
+use super::first_packet;
 use super::publicacion::{Publicacion, Qos};
+use super::strict::{self, Defecto};
 use crate::domain::Timestamp;
 
 /// Properties of MQTT 5 that are passed on unchanged.
@@ -141,6 +143,10 @@ pub(super) enum Cierre {
     Caducada,
     /// More unacknowledged messages than Receive Maximum allows.
     VentanaExcedida,
+    /// A packet that cannot be read.
+    Malformado,
+    /// A packet larger than is taken.
+    PaqueteGrande,
 }
 
 /// The answer to a CONNECT that is not let in.
@@ -178,10 +184,34 @@ pub(super) struct Recibido {
     /// Bytes that were used.
     pub(super) usados: usize,
     pub(super) paquete: Option<Entrante>,
-    /// The client broke the protocol; what there is to say of it has been appended.
-    pub(super) error: Option<String>,
-    /// The connection is over.
-    pub(super) fin: bool,
+    /// The client broke the protocol, or what it sent cannot be taken: the connection is over.
+    pub(super) violacion: Option<Violacion>,
+}
+
+/// How a client broke the protocol.
+#[derive(Debug)]
+pub(super) struct Violacion {
+    /// For the log.
+    pub(super) que: String,
+    /// What MQTT 5 says of it; `None` when that has been appended already.
+    pub(super) cierre: Option<Cierre>,
+}
+
+impl Violacion {
+    fn nuestra(que: impl Into<String>, cierre: Cierre) -> Self {
+        Self { que: que.into(), cierre: Some(cierre) }
+    }
+}
+
+/// How a PUBREC of the client stands to what it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pubrec {
+    /// It was waited for.
+    Esperado,
+    /// It came before.
+    Repetido,
+    /// Nothing with its packet id is in flight.
+    Ajeno,
 }
 
 /// Topic aliases that a client may use towards us.
@@ -201,6 +231,10 @@ pub(super) struct Protocol {
     alias: bool,
     /// Bytes of a packet that the client takes.
     max_envio: usize,
+    /// Bytes of a packet that we take.
+    max_packet: u32,
+    /// Topic aliases that the client has given a topic.
+    alias_dados: [bool; ALIAS_MAXIMO as usize + 1],
 }
 
 impl Protocol {
@@ -213,29 +247,55 @@ impl Protocol {
         let mut conn = mqtt::Connection::with_options(Version::Undetermined, options);
         conn.set_auto_pub_response(false);
         conn.set_auto_ping_response(true);
-        Self { conn, cinco: false, razones: true, receive_maximum, alias, max_envio: usize::MAX }
+        Self {
+            conn,
+            cinco: false,
+            razones: true,
+            receive_maximum,
+            alias,
+            max_envio: usize::MAX,
+            max_packet,
+            alias_dados: [false; ALIAS_MAXIMO as usize + 1],
+        }
     }
 
-    /// Takes bytes up to the end of one packet. `sin_confirmar` says whether an incoming packet id
-    /// waits for its commit: then a repeated QoS 2 PUBLISH is not answered yet.
+    /// Takes one packet, once it is there whole. `sin_confirmar` says whether an incoming packet id
+    /// waits for its commit: then a repeated QoS 2 PUBLISH is not answered yet. `pubrec` says how a
+    /// PUBREC with this packet id stands.
     pub(super) fn recv(
         &mut self,
         bytes: &[u8],
         sin_confirmar: impl Fn(u16) -> bool,
+        pubrec: impl Fn(u16) -> Pubrec,
         ahora: Timestamp,
         out: &mut BytesMut,
     ) -> Recibido {
-        let mut cursor = Cursor::new(bytes);
-        let eventos = self.conn.recv(&mut cursor);
-        let mut recibido = Recibido {
-            usados: usize::try_from(cursor.position()).unwrap_or(bytes.len()),
-            ..Recibido::default()
+        let packet = match self.entero(bytes) {
+            Ok(Some(packet)) => packet,
+            Ok(None) => return Recibido::default(),
+            Err(violacion) => return Recibido { violacion: Some(violacion), ..Recibido::default() },
         };
-        for evento in eventos {
+        let mut recibido = Recibido { usados: packet.len(), ..Recibido::default() };
+        if let Err(violacion) = self.examina(packet) {
+            recibido.violacion = Some(violacion);
+            return recibido;
+        }
+        if let [0x50, _, alto, bajo, ..] = *packet {
+            let pid = u16::from_be_bytes([alto, bajo]);
+            let como = pubrec(pid);
+            if como != Pubrec::Esperado {
+                // The library takes it for a violation; it may be left over from another connection.
+                self.pubrel_suelto(pid, como, out);
+                return recibido;
+            }
+        }
+        let escrito = out.len();
+        let mut error = None;
+        for evento in self.conn.recv(&mut Cursor::new(packet)) {
             match evento {
                 Event::NotifyPacketReceived(packet) => match self.entrante(packet, ahora) {
                     Ok(entrante) => recibido.paquete = Some(entrante),
-                    Err(que) => recibido.error = Some(que.to_owned()),
+                    Err(que) => recibido.violacion = Some(Violacion::nuestra(que, Cierre::Protocolo)),
                 },
                 Event::RequestSendPacket { packet, .. } => {
                     let callado = match &packet {
@@ -247,16 +307,63 @@ impl Protocol {
                         out.put_slice(&packet.to_continuous_buffer());
                     }
                 }
-                Event::RequestClose => recibido.fin = true,
-                // Some violations come without `RequestClose`: every error ends the connection.
-                Event::NotifyError(e) => {
-                    recibido.fin = true;
-                    recibido.error = Some(format!("{e:?}"));
-                }
+                // Some violations come without this: every error ends the connection.
+                Event::RequestClose => drop(error.get_or_insert(MqttError::ProtocolError)),
+                Event::NotifyError(e) => error = Some(e),
                 _ => {}
             }
         }
+        if let Some(e) = error {
+            let cierre = match e {
+                MqttError::MalformedPacket => Cierre::Malformado,
+                _ => Cierre::Protocolo,
+            };
+            let cierre = (out.len() == escrito).then_some(cierre);
+            recibido.violacion = Some(Violacion { que: format!("{e:?}"), cierre });
+        }
         recibido
+    }
+
+    /// The packet that `bytes` begin with, if it is there to its end.
+    fn entero<'a>(&self, bytes: &'a [u8]) -> Result<Option<&'a [u8]>, Violacion> {
+        let Some((_, resto)) = bytes.split_first() else { return Ok(None) };
+        let malformado = || Violacion::nuestra("a length of more than four bytes", Cierre::Malformado);
+        let Some((longitud, usados)) = first_packet::varint(resto).map_err(|()| malformado())? else {
+            return Ok(None);
+        };
+        let total = 1 + usados + longitud;
+        if total > self.max_packet as usize {
+            let que = format!("a packet of {total} bytes");
+            return Err(Violacion::nuestra(que, Cierre::PaqueteGrande));
+        }
+        Ok(bytes.get(..total))
+    }
+
+    /// What the library would let pass.
+    fn examina(&mut self, packet: &[u8]) -> Result<(), Violacion> {
+        let visto = strict::examina(packet, self.cinco).map_err(|defecto| {
+            let cierre = if defecto == Defecto::Malformado { Cierre::Malformado } else { Cierre::Protocolo };
+            Violacion::nuestra(format!("{defecto:?}: packet type {}", packet[0] >> 4), cierre)
+        })?;
+        let Some(alias) = visto else { return Ok(()) };
+        match self.alias_dados.get_mut(usize::from(alias.numero)) {
+            Some(dado) if alias.con_topic => *dado = true,
+            // Section 3.3.2.3.4: an alias that was given no topic is a protocol error.
+            Some(false) => return Err(Violacion::nuestra("an alias without a topic", Cierre::Protocolo)),
+            // Beyond the maximum: the library's to refuse.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// PUBREL for a PUBREC that is not in the library's books.
+    fn pubrel_suelto(&self, pid: u16, como: Pubrec, out: &mut BytesMut) {
+        let [alto, bajo] = pid.to_be_bytes();
+        match como {
+            // Packet Identifier not found.
+            Pubrec::Ajeno if self.cinco => out.put_slice(&[0x62, 3, alto, bajo, 0x92]),
+            _ => out.put_slice(&[0x62, 2, alto, bajo]),
+        }
     }
 
     fn entrante(&mut self, packet: Packet, ahora: Timestamp) -> Result<Entrante, &'static str> {
@@ -333,7 +440,8 @@ impl Protocol {
             Packet::V3_1_1Pingreq(_) | Packet::V5_0Pingreq(_) => Entrante::Pingreq,
             Packet::V3_1_1Disconnect(_) => Entrante::Disconnect { testamento: false, expiry: None },
             Packet::V5_0Disconnect(p) => Entrante::Disconnect {
-                testamento: p.reason_code() == Some(DisconnectReasonCode::DisconnectWithWillMessage),
+                // Anything but a normal end sends the will [MQTT-3.1.2-8].
+                testamento: p.reason_code().is_some_and(|r| r != DisconnectReasonCode::NormalDisconnection),
                 expiry: p.props().as_ref().and_then(|ps| {
                     ps.iter().find_map(|p| match p {
                         Property::SessionExpiryInterval(v) => Some(v.val()),
@@ -346,20 +454,20 @@ impl Protocol {
         })
     }
 
-    /// Answers a CONNECT that is let in.
-    pub(super) fn connack(&mut self, bienvenida: &Bienvenida, out: &mut BytesMut) {
+    /// Answers a CONNECT that is let in. `false` when the client does not take so large a packet.
+    pub(super) fn connack(&mut self, bienvenida: &Bienvenida, out: &mut BytesMut) -> bool {
         if !self.cinco {
             let packet = v3_1_1::Connack::builder()
                 .session_present(bienvenida.sesion_presente)
                 .return_code(ConnectReturnCode::Accepted)
                 .build();
-            self.send(packet.map(Into::into), out);
-            return;
+            return self.send(packet.map(Into::into), out);
         }
         let mut props: Vec<Property> = Vec::new();
         let mut add = |p: Result<Property, MqttError>| props.extend(p);
         add(packet::TopicAliasMaximum::new(ALIAS_MAXIMO).map(Into::into));
         add(packet::ReceiveMaximum::new(self.receive_maximum).map(Into::into));
+        add(packet::MaximumPacketSize::new(self.max_packet).map(Into::into));
         if let Some(id) = &bienvenida.client_id_asignado {
             add(packet::AssignedClientIdentifier::new(id.as_str()).map(Into::into));
         }
@@ -374,7 +482,7 @@ impl Protocol {
             .reason_code(ConnectReasonCode::Success)
             .props(props)
             .build();
-        self.send(packet.map(Into::into), out);
+        self.send(packet.map(Into::into), out)
     }
 
     /// Answers a CONNECT that is not let in; the connection is to be closed.
@@ -417,13 +525,17 @@ impl Protocol {
             Razon::TopicInvalido => PubackReasonCode::TopicNameInvalid,
             Razon::Cuota => PubackReasonCode::QuotaExceeded,
         };
-        let mut builder = v5_0::Puback::builder().packet_id(pid);
-        if let Some(props) = self.detalle(detalle) {
-            builder = builder.reason_code(code).props(props);
-        } else if razon != Razon::Exito {
-            builder = builder.reason_code(code);
+        let builder = || {
+            let builder = v5_0::Puback::builder().packet_id(pid);
+            if razon == Razon::Exito { builder } else { builder.reason_code(code) }
+        };
+        if let Some(props) = self.detalle(detalle)
+            && self.send(builder().reason_code(code).props(props).build().map(Into::into), out)
+        {
+            return;
         }
-        self.send(builder.build().map(Into::into), out);
+        // Without the words, where they make it larger than the client takes [MQTT-3.4.2-2] [MQTT-3.5.2-2].
+        self.send(builder().build().map(Into::into), out);
     }
 
     /// Answers a QoS 2 message that is dealt with.
@@ -441,13 +553,17 @@ impl Protocol {
             Razon::TopicInvalido => PubrecReasonCode::TopicNameInvalid,
             Razon::Cuota => PubrecReasonCode::QuotaExceeded,
         };
-        let mut builder = v5_0::Pubrec::builder().packet_id(pid);
-        if let Some(props) = self.detalle(detalle) {
-            builder = builder.reason_code(code).props(props);
-        } else if razon != Razon::Exito {
-            builder = builder.reason_code(code);
+        let builder = || {
+            let builder = v5_0::Pubrec::builder().packet_id(pid);
+            if razon == Razon::Exito { builder } else { builder.reason_code(code) }
+        };
+        if let Some(props) = self.detalle(detalle)
+            && self.send(builder().reason_code(code).props(props).build().map(Into::into), out)
+        {
+            return;
         }
-        self.send(builder.build().map(Into::into), out);
+        // Without the words, where they make it larger than the client takes [MQTT-3.4.2-2] [MQTT-3.5.2-2].
+        self.send(builder().build().map(Into::into), out);
     }
 
     /// Completes a QoS 2 message. `conocido`: its PUBLISH was received.
@@ -528,6 +644,8 @@ impl Protocol {
             Cierre::Relevada => DisconnectReasonCode::SessionTakenOver,
             Cierre::TopicInvalido => DisconnectReasonCode::TopicNameInvalid,
             Cierre::Interno => DisconnectReasonCode::UnspecifiedError,
+            Cierre::Malformado => DisconnectReasonCode::MalformedPacket,
+            Cierre::PaqueteGrande => DisconnectReasonCode::PacketTooLarge,
             Cierre::VentanaExcedida => DisconnectReasonCode::ReceiveMaximumExceeded,
             Cierre::Caducada => DisconnectReasonCode::MaximumConnectTime,
         };

@@ -44,8 +44,8 @@ pub(super) struct Abierta {
     pub(super) presente: bool,
     /// When it would have ended without this connection.
     pub(super) iba_a_expirar: Option<Timestamp>,
-    /// Sessions that ended to make place for this one.
-    pub(super) reemplazadas: Vec<(Arc<Sesion>, Estado)>,
+    /// Sessions that ended to make place for this one, with the will that waited for that.
+    pub(super) reemplazadas: Vec<(Vencida, Option<Publicacion>)>,
 }
 
 /// A session and the lock on what is its connection's.
@@ -139,6 +139,7 @@ impl Sessions {
         principal: &Principal,
         clean: bool,
         queda: bool,
+        ahora: Timestamp,
     ) -> Result<Abierta, SinSitio> {
         let generacion = self.siguiente.fetch_add(1, Ordering::Relaxed);
         let mut reemplazadas = Vec::new();
@@ -162,9 +163,12 @@ impl Sessions {
             if sesion.vida().terminada {
                 continue;
             }
-            if clean {
+            // One that has expired is over, whether the sweep has come by or not [MQTT-4.1.0-2].
+            if clean || sesion.vida().expira.is_some_and(|e| e <= ahora) {
+                let will = sesion.vida().testamento.take().map(|(_, will)| will);
                 self.quita(&sesion);
-                reemplazadas.push((sesion, std::mem::take(&mut *estado)));
+                let estado = std::mem::take(&mut *estado);
+                reemplazadas.push((Vencida { sesion, estado }, will));
                 continue;
             }
             let iba_a_expirar = {

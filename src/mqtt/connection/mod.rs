@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use self::acks::{Acuse, Atascado, Frente, Que};
 use super::broker::Compartido;
-use super::protocol::{Cierre, Protocol};
+use super::protocol::{Cierre, Protocol, Pubrec, Violacion};
 use super::session::{Entrega, Estado, Sesion, Turno};
 use crate::domain::Timestamp;
 use crate::identity::Principal;
@@ -49,8 +49,8 @@ pub(super) enum Fin {
     Adios { testamento: bool },
     /// The network connection is gone.
     Perdida,
-    /// The client broke the protocol; the library has said what there is to say.
-    Violacion(String),
+    /// The client broke the protocol.
+    Violacion(Violacion),
     /// We end it.
     Cortada(Cierre),
     /// The server stops.
@@ -250,18 +250,26 @@ impl Conexion {
 
     async fn lee_paquetes(&mut self) -> Result<(), Fin> {
         while !self.entrada.is_empty() && !self.detenida() && !self.apagando {
-            let (acuses, ahora) = (&self.acuses, self.b.parts.clock.now());
+            let (acuses, en_vuelo) = (&self.acuses, &self.estado.en_vuelo);
             let sin_confirmar = |pid| acuses.iter().any(|a| a.que.de_mensaje() == Some(pid));
-            let r = self.protocol.recv(&self.entrada, sin_confirmar, ahora, &mut self.salida);
+            let pubrec = |pid| match en_vuelo.iter().find(|v| v.pid == pid) {
+                Some(vuelo) if vuelo.liberado => Pubrec::Repetido,
+                Some(_) => Pubrec::Esperado,
+                None => Pubrec::Ajeno,
+            };
+            let ahora = self.b.parts.clock.now();
+            let r = self.protocol.recv(&self.entrada, sin_confirmar, pubrec, ahora, &mut self.salida);
             self.entrada.advance(r.usados);
+            if let Some(violacion) = r.violacion {
+                return Err(Fin::Violacion(violacion));
+            }
             if let Some(paquete) = r.paquete {
                 self.paquete(paquete).await?;
+                // What can be answered is answered in its place, before what follows.
+                self.acusa().await?;
             }
-            if let Some(error) = r.error {
-                return Err(if r.fin { Fin::Violacion(error) } else { Fin::Cortada(Cierre::Protocolo) });
-            }
-            if r.fin {
-                return Err(Fin::Violacion("the connection is over".into()));
+            if r.usados == 0 {
+                break;
             }
         }
         Ok(())
@@ -285,7 +293,9 @@ impl Conexion {
     /// Says why the connection ends, and takes back what it wrote for that.
     pub(super) fn despide(&mut self, fin: &Fin) -> BytesMut {
         match fin {
-            Fin::Cortada(cierre) => self.protocol.disconnect(*cierre, &mut self.salida),
+            Fin::Cortada(cierre) | Fin::Violacion(Violacion { cierre: Some(cierre), .. }) => {
+                self.protocol.disconnect(*cierre, &mut self.salida);
+            }
             Fin::Apagado => self.protocol.disconnect(Cierre::Apagado, &mut self.salida),
             _ => {}
         }
