@@ -139,7 +139,10 @@ pub async fn start(
         tasks.spawn("the certificates", watch_certs(certs, &directorio, &tokens));
     }
 
+    let door = broker.clone();
+    let gate: api::Gate = Arc::new(move |stream, ip| Box::pin(door.clone().serve_stream(stream, ip)));
     let state = api::State::new(api::Parts {
+        mqtt: gate,
         store: store.clone(),
         ingest,
         directorio: directorio.clone(),
@@ -351,6 +354,9 @@ fn api_settings(config: &Config) -> api::Settings {
         timeout: Duration::from_secs(h.timeout_s),
         // The other half is for what follows: sessions, the writer, the store.
         grace: Duration::from_secs(config.shutdown.deadline_s) / 2,
+        connections_per_address: h.max_connections_per_address,
+        behind_proxy: h.behind_proxy,
+        mqtt_packet: config.mqtt.max_packet_bytes as usize,
         max_sockets: h.max_sockets,
         socket_queue: h.socket_queue,
         limites: limites(config),

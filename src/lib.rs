@@ -11,7 +11,7 @@
 //! | 3 | `ingest` |
 //! | 2 | `alertas`, `realtime`, `identity` |
 //! | 1 | `store`, `tls` |
-//! | 0 | `domain`, `config`, `telemetry` |
+//! | 0 | `domain`, `config`, `limits`, `telemetry` |
 
 pub mod alertas;
 pub mod api;
@@ -22,6 +22,7 @@ pub mod domain;
 pub mod identity;
 pub mod ingest;
 pub mod lifecycle;
+pub mod limits;
 pub mod mqtt;
 pub mod realtime;
 pub mod store;

@@ -102,7 +102,7 @@ fn token(headers: &HeaderMap, upgrade: &WebSocketUpgrade) -> Option<String> {
     Some(token.to_owned())
 }
 
-fn not_a_websocket() -> Problem {
+pub(super) fn not_a_websocket() -> Problem {
     Problem::new(
         StatusCode::UPGRADE_REQUIRED,
         "websocket_required",

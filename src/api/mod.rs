@@ -14,6 +14,7 @@ mod lecturas;
 mod listener;
 mod live;
 mod middleware;
+mod mqtt;
 pub mod problem;
 mod salud;
 mod sensores;
@@ -23,6 +24,8 @@ mod validate;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use mqtt::{ByteStream, Gate};
 
 use axum::Router;
 use axum::extract::Request;
@@ -55,6 +58,12 @@ pub struct Settings {
     pub timeout: Duration,
     /// Time for requests under way when the server stops.
     pub grace: Duration,
+    /// Connections at a time from one address.
+    pub connections_per_address: usize,
+    /// X-Forwarded-For is believed.
+    pub behind_proxy: bool,
+    /// Bytes of an MQTT packet, and so of a WebSocket's frame.
+    pub mqtt_packet: usize,
     /// WebSockets at a time.
     pub max_sockets: usize,
     /// Events that wait for one WebSocket.
@@ -79,6 +88,8 @@ pub struct Parts {
     pub pedidos: Pedidos,
     /// Who is connected.
     pub presencia: Arc<Presencia>,
+    /// The broker, for MQTT over WebSocket.
+    pub mqtt: Gate,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Accounts.
@@ -168,6 +179,7 @@ pub fn router(state: State) -> Router {
     let routes = routes
         // The older path of the front end.
         .route("/sensores/live", axum::routing::get(live::live))
+        .route("/mqtt", axum::routing::get(mqtt::upgrade))
         .merge(docs::ui(&openapi))
         .fallback(|| async { problem::Problem::not_found() });
     let routes = middleware::around(routes, &state).with_state(state);
@@ -199,18 +211,20 @@ fn trim_slash(mut request: Request) -> Request {
     request
 }
 
-/// Serves, over TLS where there is an acceptor, until `shutdown` is cancelled: then nothing new is accepted, requests under way finish (as
-/// far as [`Settings::grace`] lets them), WebSockets close (1001), and the last of them has gone when
-/// this returns.
+/// Serves, over TLS where there is an acceptor, until `shutdown` is cancelled: then nothing new is
+/// accepted, requests under way finish (as far as [`Settings::grace`] lets them), WebSockets close
+/// (1001), and the last of them has gone when this returns.
 pub async fn serve(listener: TcpListener, tls: Option<Acceptor>, state: State, shutdown: CancellationToken) {
     let inner = state.0.clone();
     let stop = inner.stop.clone();
-    let grace = inner.parts.settings.grace;
     let stopping = async move {
         shutdown.cancelled().await;
         stop.cancel();
     };
-    listener::run(listener, tls, router(state), grace, stopping).await;
+    let settings = &inner.parts.settings;
+    let per_address = (!settings.behind_proxy).then_some(settings.connections_per_address);
+    let limits = listener::Limits { grace: settings.grace, per_address };
+    listener::run(listener, tls, router(state), limits, stopping).await;
     // An upgraded connection is no request any more: nobody else waits for it. Each holds a permit.
     let all = u32::try_from(inner.parts.settings.max_sockets).unwrap_or(u32::MAX);
     let _ = inner.sockets.acquire_many(all).await;

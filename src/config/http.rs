@@ -26,6 +26,8 @@ pub struct Http {
     pub body_limit_bytes: usize,
     /// Seconds until an unanswered request is given up.
     pub timeout_s: u64,
+    /// Connections at once from one address, unless a proxy is in front.
+    pub max_connections_per_address: usize,
     /// WebSockets open at once.
     pub max_sockets: usize,
     /// Events waiting for one WebSocket.
@@ -41,6 +43,7 @@ impl Http {
             allowed_origins: origins(r),
             body_limit_bytes: r.integer("http.body_limit_bytes", 1024..=1_073_741_824),
             timeout_s: r.integer("http.timeout_s", 1..=3600),
+            max_connections_per_address: r.integer("http.max_connections_per_address", 1..=1_000_000),
             max_sockets: r.integer("http.max_sockets", 1..=1_000_000),
             socket_queue: r.integer("http.socket_queue", 1..=65_536),
         }

@@ -2,12 +2,12 @@
 //! in the kernel's backlog and not in memory; what a proxy says, the TLS handshake and the CONNECT
 //! have one deadline together, and happen outside the accept loop.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::broker::{Broker, Compartido};
 use super::handshake::{self, Origen};
 use super::proxy;
+use crate::limits::{ByAddress, Place};
 use crate::tls::Acceptor;
 
 /// After an accept that failed for want of a file descriptor.
@@ -23,57 +24,17 @@ const RESPIRO: Duration = Duration::from_millis(100);
 /// How many may be inside, over all listeners.
 pub(super) struct Puerta {
     plazas: Arc<Semaphore>,
-    por_direccion: PorDireccion,
-    max_por_direccion: usize,
+    por_direccion: ByAddress,
 }
 
 impl Puerta {
     pub(super) fn new(max: usize, max_por_direccion: usize) -> Self {
-        Self {
-            plazas: Arc::new(Semaphore::new(max)),
-            por_direccion: PorDireccion::default(),
-            max_por_direccion,
-        }
+        Self { plazas: Arc::new(Semaphore::new(max)), por_direccion: ByAddress::new(max_por_direccion) }
     }
 
     /// A place for one more from `ip`, until what is answered is dropped.
-    fn entra(&self, ip: IpAddr) -> Option<Plaza> {
-        self.por_direccion.entra(ip, self.max_por_direccion)
-    }
-}
-
-/// Connections at a time from each address.
-#[derive(Clone, Default)]
-struct PorDireccion(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-impl PorDireccion {
-    /// A place for one more from `ip`, unless it has `max`.
-    fn entra(&self, ip: IpAddr, max: usize) -> Option<Plaza> {
-        let mut mapa = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let cuantas = mapa.entry(ip).or_default();
-        if *cuantas >= max {
-            return None;
-        }
-        *cuantas += 1;
-        Some(Plaza { mapa: self.clone(), ip })
-    }
-}
-
-/// One place of an address, given back when dropped.
-struct Plaza {
-    mapa: PorDireccion,
-    ip: IpAddr,
-}
-
-impl Drop for Plaza {
-    fn drop(&mut self) {
-        let mut mapa = self.mapa.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cuantas) = mapa.get_mut(&self.ip) {
-            *cuantas -= 1;
-            if *cuantas == 0 {
-                mapa.remove(&self.ip);
-            }
-        }
+    fn entra(&self, ip: IpAddr) -> Option<Place> {
+        self.por_direccion.enter(ip)
     }
 }
 
@@ -125,6 +86,29 @@ impl Broker {
                 drop(permiso);
             });
         }
+    }
+}
+
+impl Broker {
+    /// Serves one client of another way in (a WebSocket) to its end, if there is a place for it.
+    pub async fn serve_stream<S>(self, stream: S, ip: IpAddr)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let b = self.0.clone();
+        let servida = async {
+            let Ok(_permiso) = b.puerta.plazas.clone().try_acquire_owned() else {
+                return niega(ip, "there are too many connections");
+            };
+            let Some(_plaza) = b.puerta.entra(ip) else {
+                return niega(ip, "too many connections from its address");
+            };
+            counter!("alertrace_mqtt_connections_total").increment(1);
+            let hasta = Instant::now() + b.parts.settings.connect_deadline;
+            let origen = Origen { ip, local: false, plano: false, certificado: None, hasta };
+            handshake::sirve(self, stream, origen).await;
+        };
+        b.conexiones.track_future(servida).await;
     }
 }
 

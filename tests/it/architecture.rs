@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-const FLOORS: [(&str, u8); 18] = [
+const FLOORS: [(&str, u8); 19] = [
     ("main", 6),
     ("cli", 6),
     ("app", 5),
@@ -17,6 +17,7 @@ const FLOORS: [(&str, u8); 18] = [
     ("tls", 1),
     ("domain", 0),
     ("config", 0),
+    ("limits", 0),
     ("telemetry", 0),
     ("lib", 6),
     ("alertrace", 6),

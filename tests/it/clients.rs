@@ -116,7 +116,7 @@ async fn paho_mqtt_publishes_in_both_versions_at_every_qos() {
         let mut python = Command::new("python3");
         python.env("PYTHONPATH", client_dir().join("python"));
         python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/paho_publish.py"));
-        python.args([host, port, version, qos, "paho", &device.token, &value.to_string()]);
+        python.args([host, port, version, qos, "paho", &device.token, &value.to_string(), "mqtt", ""]);
         run(python, "paho-mqtt").await;
     })
     .await;
@@ -141,4 +141,161 @@ async fn mqtt_from_npm_publishes_in_both_versions_at_every_qos() {
         run(node, "mqtt (npm)").await;
     })
     .await;
+}
+
+/// A server that speaks HTTPS and WSS besides MQTT over TCP and TLS, or HTTP and WS; and its ways in.
+async fn with_ways(https: bool) -> (Server, Vec<(&'static str, String)>) {
+    let server = Server::start_with(|mut command| {
+        command.env("ALERTRACE__HTTP__TLS", https.to_string());
+        command
+    })
+    .await;
+    let web = if https { ("wss", server.http.clone()) } else { ("ws", server.http.clone()) };
+    let tls = ("mqtts", server.mqtts.clone());
+    let ways = if https { vec![web] } else { vec![tls, web] };
+    (server, ways)
+}
+
+#[tokio::test]
+async fn every_client_publishes_over_tls_and_websocket_in_both_versions() {
+    for https in [false, true] {
+        let (server, ways) = with_ways(https).await;
+        let ca = server.ca().display().to_string();
+        let mut value = 20.0;
+        for (way, address) in ways {
+            let (_, port) = host_port(&address);
+            for version in ["4", "5"] {
+                // The certificate's names are checked: it is for localhost too.
+                value += 0.5;
+                let device = server.device(&format!("paho-{way}-{version}")).await;
+                let mut python = Command::new("python3");
+                python.env("PYTHONPATH", client_dir().join("python"));
+                python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/paho_publish.py"));
+                python.args(["localhost", port, version, "1", &device.id, &device.token]);
+                python.args([&value.to_string(), way, &ca]);
+                run(python, &format!("paho-mqtt over {way}")).await;
+                reads_back(&server, &device, value).await;
+
+                value += 0.5;
+                let device = server.device(&format!("npm-{way}-{version}")).await;
+                let path = if way == "mqtts" { "" } else { "/mqtt" };
+                let url = format!("{way}://localhost:{port}{path}");
+                let mut node = Command::new("node");
+                node.env("NODE_PATH", client_dir().join("node_modules"));
+                node.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/npm_publish.cjs"));
+                node.args([&url, version, "1", &device.id, &device.token, &value.to_string(), &ca]);
+                run(node, &format!("mqtt (npm) over {way}")).await;
+                reads_back(&server, &device, value).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn rumqttc_publishes_over_tcp_tls_and_websocket_in_both_versions() {
+    use rumqttc::{TlsConfiguration, Transport, v5};
+    // The library finds its provider by the process's default.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let server = Server::start().await;
+    let ca = std::fs::read(server.ca()).expect("the site's authority");
+    let tls = || Transport::Tls(TlsConfiguration::Simple { ca: ca.clone(), alpn: None, client_auth: None });
+    let mut value = 20.0;
+    for way in ["mqtt", "mqtts", "ws"] {
+        let (_, port) = host_port(match way {
+            "mqtt" => &server.mqtt,
+            "mqtts" => &server.mqtts,
+            _ => &server.http,
+        });
+        let port: u16 = port.parse().expect("a port");
+        // Over WebSocket the library takes a URL for the host.
+        let host = if way == "ws" { format!("ws://localhost:{port}/mqtt") } else { "localhost".to_owned() };
+        let transport = || match way {
+            "mqtt" => Transport::Tcp,
+            "mqtts" => tls(),
+            _ => Transport::Ws,
+        };
+        value += 0.5;
+        let device = server.device(&format!("rumqttc-{way}-4")).await;
+        let mut options = rumqttc::MqttOptions::new(&device.id, &host, port);
+        options.set_credentials(&device.id, &device.token).set_transport(transport());
+        let (client, mut events) = rumqttc::AsyncClient::new(options, 10);
+        let (topic, payload) =
+            (format!("sensores/{}/data", device.id), format!("{{\"temperatura\":{value}}}"));
+        client.publish(&topic, rumqttc::QoS::AtLeastOnce, false, payload).await.expect("a queue");
+        let acknowledged = async {
+            loop {
+                if let rumqttc::Event::Incoming(rumqttc::Packet::PubAck(_)) =
+                    events.poll().await.expect("a connection")
+                {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), acknowledged).await.expect("a PUBACK in time");
+        reads_back(&server, &device, value).await;
+
+        value += 0.5;
+        let device = server.device(&format!("rumqttc-{way}-5")).await;
+        let mut options = v5::MqttOptions::new(&device.id, &host, port);
+        options.set_credentials(&device.id, &device.token).set_transport(transport());
+        let (client, mut events) = v5::AsyncClient::new(options, 10);
+        let (topic, payload) =
+            (format!("sensores/{}/data", device.id), format!("{{\"temperatura\":{value}}}"));
+        client.publish(&topic, v5::mqttbytes::QoS::AtLeastOnce, false, payload).await.expect("a queue");
+        let acknowledged = async {
+            loop {
+                if let v5::Event::Incoming(v5::mqttbytes::v5::Packet::PubAck(_)) =
+                    events.poll().await.expect("a connection")
+                {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), acknowledged).await.expect("a PUBACK in time");
+        reads_back(&server, &device, value).await;
+    }
+}
+
+#[tokio::test]
+async fn a_page_in_a_browser_hears_and_publishes_in_both_versions() {
+    let server = Server::start().await;
+    let library = client_dir().join("node_modules/mqtt/dist/mqtt.min.js");
+    for version in ["4", "5"] {
+        let device = server.device(&format!("pagina-{version}")).await;
+        let other = server.device(&format!("otro-{version}")).await;
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let page = include_str!("../clients/page.html")
+            .replace("MQTT_JS", library.to_str().expect("UTF-8"))
+            .replace("URL", &format!("ws://{}/mqtt", server.http))
+            .replace("DEVICE", &device.id)
+            .replace("TOKEN", &device.token)
+            .replace("JWT", &server.token)
+            .replace("VERSION", version);
+        std::fs::write(dir.path().join("page.html"), page).expect("a page");
+        let profile = format!("--user-data-dir={}", dir.path().join("profile").display());
+        let mut chromium = Command::new("chromium")
+            .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", &profile])
+            .arg(format!("file://{}", dir.path().join("page.html").display()))
+            .args(["--remote-debugging-port=0"])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("chromium runs");
+        // Until the page has subscribed, what is published is not for it: publish until it answers.
+        let mut client = crate::support::Client::device(&server.mqtt, 5, &other).await;
+        let mut answered = false;
+        for pid in 1..=300 {
+            let payload = "{\"temperatura\":21.5}";
+            assert_eq!(client.publish(&format!("sensores/{}/data", other.id), pid, payload).await, 0);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let sensor = server.get(&format!("/api/v1/sensores/{}", device.id_sensor)).await;
+            answered = sensor["temperatura"].as_f64() == Some(33.5);
+            if answered {
+                break;
+            }
+        }
+        assert!(answered, "version {version}: the page never answered");
+        chromium.kill().await.expect("it ends");
+    }
 }

@@ -34,6 +34,15 @@ const RETENIDO: usize = 4 << 20;
 /// A client that takes nothing for this long is gone.
 const SIN_ESCRIBIR: Duration = Duration::from_secs(60);
 
+/// Writes what there is, or else has it sent off; answers how many bytes it wrote, `None` when the
+/// connection is gone. Safe to drop half-way.
+async fn manda<W: AsyncWrite + Unpin>(escribe: &mut W, salida: &mut BytesMut) -> Option<usize> {
+    if salida.is_empty() {
+        return escribe.flush().await.ok().map(|()| 0);
+    }
+    escribe.write_buf(salida).await.ok().filter(|n| *n > 0)
+}
+
 /// What came of the last request to forget.
 async fn limpio(limpiando: &mut Option<oneshot::Receiver<store::Result<()>>>) -> Option<store::Result<()>> {
     match limpiando {
@@ -80,6 +89,8 @@ pub(super) struct Conexion {
     keep_alive: Option<Duration>,
     oida: Instant,
     escrita: Instant,
+    /// Written, and perhaps still in the hands of TLS or of a WebSocket.
+    por_vaciar: bool,
     caduca: Option<Timestamp>,
     /// What DISCONNECT may have set [MQTT-3.14.2-2].
     pub(super) expiry: u32,
@@ -133,6 +144,7 @@ impl Conexion {
             keep_alive: (i.keep_alive > 0).then(|| Duration::from_millis(u64::from(i.keep_alive) * 1_500)),
             oida: ahora,
             escrita: ahora,
+            por_vaciar: false,
             caduca: i.caduca,
             expiry: i.expiry,
             apagando: false,
@@ -163,9 +175,13 @@ impl Conexion {
                     Ok(n) if n > 0 => self.oida = Instant::now(),
                     _ => return Fin::Perdida,
                 },
-                escrito = escribe.write_buf(&mut self.salida), if !self.salida.is_empty() => match escrito {
-                    Ok(n) if n > 0 => self.escrita = Instant::now(),
-                    _ => return Fin::Perdida,
+                escrito = manda(escribe, &mut self.salida), if self.por_escribir() => match escrito {
+                    Some(n) => {
+                        // Written, it may still be in the hands of TLS or of a WebSocket.
+                        self.por_vaciar = n > 0;
+                        self.escrita = Instant::now();
+                    }
+                    None => return Fin::Perdida,
                 },
                 () = acks::frente(&mut self.acuses) => {}
                 tomado = acks::tomado(&mut self.atascado), if self.atascado.is_some() => self.desatasca(tomado),
@@ -196,12 +212,12 @@ impl Conexion {
         if let Some(cierre) = corte {
             return Err(Fin::Cortada(cierre));
         }
-        let escrito = self.salida.len();
+        let habia = self.por_escribir();
         self.lee_paquetes().await?;
         self.acusa().await?;
         self.entrega();
         self.limpia();
-        if escrito == 0 {
+        if !habia {
             // Nothing was waiting to be written until now: the patience starts here.
             self.escrita = Instant::now();
         }
@@ -225,7 +241,7 @@ impl Conexion {
         if let Some(keep_alive) = self.keep_alive.filter(|_| puede_leer) {
             plazo = plazo.min(self.oida + keep_alive);
         }
-        if !self.salida.is_empty() {
+        if self.por_escribir() {
             plazo = plazo.min(self.escrita + SIN_ESCRIBIR);
         }
         if let Some(caduca) = self.caduca {
@@ -239,7 +255,7 @@ impl Conexion {
         if puede_leer && self.keep_alive.is_some_and(|k| ahora >= self.oida + k) {
             return Some(Fin::Cortada(Cierre::KeepAlive));
         }
-        if !self.salida.is_empty() && ahora >= self.escrita + SIN_ESCRIBIR {
+        if self.por_escribir() && ahora >= self.escrita + SIN_ESCRIBIR {
             return Some(Fin::Perdida);
         }
         if self.caduca.is_some_and(|c| c <= self.b.parts.clock.now()) {
@@ -278,6 +294,11 @@ impl Conexion {
     /// The connection's number, as the store has it.
     pub(super) fn numero(&self) -> i64 {
         i64::try_from(self.generacion).unwrap_or(i64::MAX)
+    }
+
+    /// Whether something is on its way to the client.
+    fn por_escribir(&self) -> bool {
+        self.por_vaciar || !self.salida.is_empty()
     }
 
     fn max_en_vuelo(&self) -> usize {
