@@ -15,7 +15,7 @@ use crate::identity::{Directorio, Revocado};
 use crate::ingest::decode::Limites;
 use crate::ingest::{self, Ingest};
 use crate::lifecycle::{self, Tasks, Tokens};
-use crate::realtime::{Hub, Pedidos, Presencia, Rutas};
+use crate::realtime::{Clientes, Hub, Pedidos, Presencia, Rutas};
 use crate::store::{self, Store};
 use crate::tls::Certs;
 use crate::{api, mqtt, tls};
@@ -100,6 +100,8 @@ pub async fn start(
     let cuentas = Cuentas::new(store.clone(), clock.clone(), secret.expose(), account_settings(config));
     let (hub, pedidos, presencia) = (Hub::default(), Pedidos::default(), Arc::new(Presencia::default()));
 
+    let clientes = Arc::new(Clientes::default());
+
     let (ingest, work) = Ingest::start(
         store.clone(),
         hub.clone(),
@@ -117,6 +119,7 @@ pub async fn start(
         ingest: ingest.clone(),
         hub: hub.clone(),
         pedidos: pedidos.clone(),
+        clientes: clientes.clone(),
         presencia: presencia.clone(),
         clock: clock.clone(),
         settings: mqtt_settings(config),
@@ -149,6 +152,7 @@ pub async fn start(
         hub,
         rutas,
         pedidos,
+        clientes,
         presencia,
         clock,
         cuentas: cuentas.clone(),
@@ -337,6 +341,9 @@ fn mqtt_settings(config: &Config) -> mqtt::Settings {
         max_session_expiry: m.max_session_expiry_s,
         max_queued: m.max_queued_messages,
         max_keep_alive: m.max_keep_alive_s,
+        max_messages_per_s: m.max_messages_per_s,
+        max_bytes_per_s: m.max_bytes_per_s,
+        sys_interval: Duration::from_secs(m.sys_interval_s),
         max_topic_levels: m.max_topic_levels,
         max_topic_bytes: m.max_topic_bytes,
         max_subscriptions: m.max_subscriptions,

@@ -5,6 +5,7 @@
 
 mod alertas;
 mod auth;
+mod clientes;
 mod comandos;
 mod dashboard;
 mod docs;
@@ -43,7 +44,7 @@ use crate::identity::Directorio;
 use crate::identity::cuentas::Cuentas;
 use crate::ingest::Ingest;
 use crate::ingest::decode::Limites;
-use crate::realtime::{Hub, Pedidos, Presencia, Rutas};
+use crate::realtime::{Clientes, Hub, Pedidos, Presencia, Rutas};
 use crate::store::Store;
 use crate::tls::Acceptor;
 
@@ -86,6 +87,8 @@ pub struct Parts {
     pub rutas: Rutas,
     /// What people ask of devices.
     pub pedidos: Pedidos,
+    /// Who is connected by MQTT.
+    pub clientes: Arc<Clientes>,
     /// Who is connected.
     pub presencia: Arc<Presencia>,
     /// The broker, for MQTT over WebSocket.
@@ -144,6 +147,8 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(sensores::credentials))
         .routes(routes!(comandos::list, comandos::create))
         .routes(routes!(comandos::config, comandos::set_config))
+        .routes(routes!(clientes::list))
+        .routes(routes!(clientes::disconnect))
         .routes(routes!(lecturas::ingest))
         .routes(routes!(lecturas::list))
         .routes(routes!(lecturas::rejections))

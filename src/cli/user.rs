@@ -20,7 +20,8 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make an empresa and its administrator. The server must not be running.
+    /// Make an account: an empresa and its administrator, or the installation's operador. The server
+    /// must not be running.
     Create {
         /// E-mail that signs in.
         #[arg(long)]
@@ -29,8 +30,11 @@ enum Command {
         #[arg(long, required = true)]
         password_stdin: bool,
         /// RUC of the new empresa, 11 digits.
-        #[arg(long, value_name = "RUC")]
-        empresa: String,
+        #[arg(long, value_name = "RUC", required_unless_present = "operador", conflicts_with = "operador")]
+        empresa: Option<String>,
+        /// Make the account that runs the installation: it sees every connection, and no empresa's data.
+        #[arg(long)]
+        operador: bool,
         /// Name of the new empresa (default: its RUC).
         #[arg(long, value_name = "NAME")]
         razon_social: Option<String>,
@@ -47,10 +51,12 @@ enum Command {
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<()> {
     let Command::Create { email, empresa, razon_social, nombre, apellido, .. } = &args.command;
     telemetry::init(&config.log)?;
-    anyhow::ensure!(
-        empresa.len() == 11 && empresa.bytes().all(|b| b.is_ascii_digit()),
-        "--empresa takes a RUC: 11 digits, got {empresa:?}"
-    );
+    if let Some(ruc) = empresa {
+        anyhow::ensure!(
+            ruc.len() == 11 && ruc.bytes().all(|b| b.is_ascii_digit()),
+            "--empresa takes a RUC: 11 digits, got {ruc:?}"
+        );
+    }
     anyhow::ensure!(email.contains('@'), "--email takes an e-mail address, got {email:?}");
     let mut password = String::new();
     std::io::stdin().read_to_string(&mut password).context("cannot read the password from standard input")?;
@@ -59,19 +65,26 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<()> {
     let store = Store::open_sqlite(&config.sqlite_path(), app::store_options(config)).await?;
     let clock = Arc::new(SystemClock);
     let cuentas = Cuentas::new(store.clone(), clock, secret.expose(), app::account_settings(config));
-    let nueva = NuevaEmpresa {
-        email: email.clone(),
-        password,
-        nombre: nombre.clone(),
-        apellido: apellido.clone(),
-        dni: None,
-        telefono: None,
-        ruc: empresa.clone(),
-        razon_social: razon_social.clone().unwrap_or_else(|| empresa.clone()),
-        empresa_email: None,
+    let made = match empresa {
+        Some(ruc) => {
+            let nueva = NuevaEmpresa {
+                email: email.clone(),
+                password,
+                nombre: nombre.clone(),
+                apellido: apellido.clone(),
+                dni: None,
+                telefono: None,
+                ruc: ruc.clone(),
+                razon_social: razon_social.clone().unwrap_or_else(|| ruc.clone()),
+                empresa_email: None,
+            };
+            cuentas.create_admin(nueva).await?
+        }
+        None => cuentas.create_operador(email, &password, nombre, apellido).await?,
     };
-    let made = cuentas.create_admin(nueva).await?;
     store.close().await;
-    println!("{} administers {empresa} (user_id {})", made.email, made.user_id);
+    let what =
+        empresa.as_ref().map_or_else(|| "runs the installation".into(), |ruc| format!("administers {ruc}"));
+    println!("{} {what} (user_id {})", made.email, made.user_id);
     Ok(())
 }

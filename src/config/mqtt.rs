@@ -50,6 +50,12 @@ pub struct Mqtt {
     pub max_queued_messages: usize,
     /// Longest keep-alive, in seconds; 0 = the client's own.
     pub max_keep_alive_s: u16,
+    /// PUBLISH packets a second of one client; 0 = no limit.
+    pub max_messages_per_s: u64,
+    /// Bytes a second of one client; 0 = no limit.
+    pub max_bytes_per_s: u64,
+    /// Seconds between two rounds of `$SYS`.
+    pub sys_interval_s: u64,
     /// Levels in a topic or filter.
     pub max_topic_levels: usize,
     /// Bytes in a topic or filter.
@@ -83,6 +89,9 @@ impl Mqtt {
             max_queued_messages: r.integer("mqtt.max_queued_messages", 0..=10_000_000),
             max_keep_alive_s: r.integer("mqtt.max_keep_alive_s", 0..=i64::from(u16::MAX)),
             // `sensores/{device_id}/data` and the others have three levels; a device_id has up to some dozen bytes.
+            max_messages_per_s: r.integer("mqtt.max_messages_per_s", 0..=10_000_000),
+            max_bytes_per_s: r.integer("mqtt.max_bytes_per_s", 0..=10_000_000_000),
+            sys_interval_s: r.integer("mqtt.sys_interval_s", 1..=86_400),
             max_topic_levels: r.integer("mqtt.max_topic_levels", 3..=1000),
             max_topic_bytes: r.integer("mqtt.max_topic_bytes", 64..=i64::from(u16::MAX)),
             max_subscriptions: r.integer("mqtt.max_subscriptions", 1..=1_000_000),

@@ -106,6 +106,17 @@ impl fmt::Debug for NuevoTrabajador {
     }
 }
 
+/// An account that belongs to no empresa.
+struct Persona<'a> {
+    email: &'a str,
+    password: &'a str,
+    nombre: &'a str,
+    apellido: &'a str,
+    dni: Option<&'a str>,
+    telefono: Option<&'a str>,
+    rol: Rol,
+}
+
 /// An account that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registrado {
@@ -307,8 +318,36 @@ impl Cuentas {
             // No code has been issued yet, so none is good.
             return Err(Error::InvitacionInvalida);
         }
-        let email = normaliza(&nuevo.email);
-        let hash = self.hash(&nuevo.password).await?;
+        let persona = Persona {
+            email: &nuevo.email,
+            password: &nuevo.password,
+            nombre: &nuevo.nombre,
+            apellido: &nuevo.apellido,
+            dni: nuevo.dni.as_deref(),
+            telefono: nuevo.telefono.as_deref(),
+            rol: Rol::Worker,
+        };
+        self.sin_empresa(persona).await
+    }
+
+    /// Makes the account that runs the installation: for the command line alone.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left behind.
+    pub async fn create_operador(
+        &self,
+        email: &str,
+        password: &str,
+        nombre: &str,
+        apellido: &str,
+    ) -> Result<Registrado, Error> {
+        let rol = Rol::Operador;
+        self.sin_empresa(Persona { email, password, nombre, apellido, dni: None, telefono: None, rol }).await
+    }
+
+    async fn sin_empresa(&self, nueva: Persona<'_>) -> Result<Registrado, Error> {
+        let email = normaliza(nueva.email);
+        let hash = self.hash(nueva.password).await?;
         let ahora = self.0.clock.now();
         let user_id = uuid::Uuid::now_v7().to_string();
         let mut tx = self.0.store.write().await?;
@@ -316,16 +355,16 @@ impl Cuentas {
         let persona = trabajadores::Nuevo {
             user_id: &user_id,
             id_empresa: None,
-            nombre: &nuevo.nombre,
-            apellido: &nuevo.apellido,
-            dni: nuevo.dni.as_deref(),
+            nombre: nueva.nombre,
+            apellido: nueva.apellido,
+            dni: nueva.dni,
             email: &email,
-            telefono: nuevo.telefono.as_deref(),
-            rol: Rol::Worker,
+            telefono: nueva.telefono,
+            rol: nueva.rol,
         };
         trabajadores::create(&mut tx, &persona, ahora).await?;
         tx.commit().await?;
-        Ok(Registrado { user_id, email, rol: Rol::Worker })
+        Ok(Registrado { user_id, email, rol: nueva.rol })
     }
 
     async fn hash(&self, clave: &str) -> Result<String, Error> {

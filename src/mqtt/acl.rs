@@ -3,7 +3,7 @@
 //! A subscription with a wildcard is granted where it could match something that the subscriber may
 //! see, and every delivery is checked again ([`entrega`]), so that a permission that ends, ends.
 
-use crate::domain::SensorRef;
+use crate::domain::{Rol, SensorRef};
 use crate::identity::{Directorio, Principal};
 
 /// The leaves under `sensores/{device_id}/` that people may hear.
@@ -53,6 +53,8 @@ pub(super) fn suscribe(quien: &Principal, filtro: &str, directorio: &Directorio)
             }
             _ => false,
         },
+        // The installation's figures, and no empresa's data.
+        Principal::Usuario(usuario) if usuario.rol == Rol::Operador => niveles[0] == "$SYS",
         Principal::Usuario(usuario) => match niveles[..] {
             ["sensores" | "alertas", "#"] | ["sensores", "+", "#"] | ["alertas", "+"] => true,
             ["alertas", id] => usuario.id_empresa.is_some_and(|e| e.to_string() == id),
@@ -73,6 +75,7 @@ pub(super) fn entrega(quien: &Principal, topic: &str, sensor: Option<i64>, direc
     match quien {
         Principal::Dispositivo(propio) => hoja(topic)
             .is_some_and(|(id, h)| id == propio.device_id.as_str() && PARA_EL_DISPOSITIVO.contains(&h)),
+        Principal::Usuario(usuario) if usuario.rol == Rol::Operador => topic.starts_with("$SYS/"),
         Principal::Usuario(usuario) => match topic.split_once('/') {
             Some(("sensores", _)) => hoja(topic).is_some_and(|(id, h)| {
                 PARA_USUARIOS.contains(&h)

@@ -21,12 +21,13 @@ use super::retained::Retained;
 use super::router::{Parado, Router};
 use super::session::{Entrega, Estado, Sesion};
 use super::sessions::Sessions;
+use super::throttle::Intentos;
 use crate::domain::{Clock, Conexion, Rechazo, SensorRef, Timestamp};
 use crate::identity::cuentas::Cuentas;
 use crate::identity::{Directorio, Principal};
 use crate::ingest::decode::{self, Limites};
 use crate::ingest::{Ingest, Mensaje};
-use crate::realtime::{Evento, Hub, Llegadas, Pedidos, Presencia, Que};
+use crate::realtime::{Clientes, Evento, Hub, Llegadas, Pedidos, Presencia, Que};
 use crate::store::mqtt::Cambio;
 use crate::store::{self, Store};
 
@@ -58,6 +59,12 @@ pub struct Settings {
     pub max_queued: usize,
     /// Seconds; 0 = as the client wishes.
     pub max_keep_alive: u16,
+    /// PUBLISH packets a second of one client; 0 = no limit.
+    pub max_messages_per_s: u64,
+    /// Bytes a second of one client; 0 = no limit.
+    pub max_bytes_per_s: u64,
+    /// Seconds between two rounds of `$SYS`.
+    pub sys_interval: Duration,
     /// Levels of a topic.
     pub max_topic_levels: usize,
     /// Bytes of a topic.
@@ -86,6 +93,8 @@ pub struct Parts {
     pub hub: Hub,
     /// What people ask of devices.
     pub pedidos: Pedidos,
+    /// Who is connected by what, and who is not let in.
+    pub clientes: Arc<Clientes>,
     /// Who is connected.
     pub presencia: Arc<Presencia>,
     /// The time.
@@ -105,6 +114,7 @@ pub(super) struct Compartido {
     pub(super) sessions: Sessions,
     pub(super) conexiones: TaskTracker,
     pub(super) puerta: Puerta,
+    pub(super) intentos: Intentos,
     /// Cancelled when the server stops: sessions finish what they have and close.
     pub(super) apaga: CancellationToken,
     numero: AtomicU64,
@@ -162,6 +172,7 @@ impl Broker {
             sessions,
             conexiones: TaskTracker::new(),
             puerta,
+            intentos: Intentos::default(),
             apaga,
             numero: AtomicU64::new(1),
             estados: Mutex::default(),
@@ -185,6 +196,7 @@ impl Broker {
             tokio::join!(
                 b.rutea_llegadas(llegadas),
                 b.atiende_pedidos(),
+                b.cuenta_de_si(),
                 b.anuncia_eventos(),
                 b.anuncia_estados(),
                 b.revoca_conexiones(),

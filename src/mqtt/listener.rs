@@ -105,7 +105,8 @@ impl Broker {
             };
             counter!("alertrace_mqtt_connections_total").increment(1);
             let hasta = Instant::now() + b.parts.settings.connect_deadline;
-            let origen = Origen { ip, local: false, plano: false, certificado: None, hasta };
+            let origen =
+                Origen { ip, via: "websocket", local: false, plano: false, certificado: None, hasta };
             handshake::sirve(self, stream, origen).await;
         };
         b.conexiones.track_future(servida).await;
@@ -138,14 +139,14 @@ async fn recibe(broker: Broker, mut stream: TcpStream, peer: SocketAddr, via: Vi
     counter!("alertrace_mqtt_connections_total").increment(1);
     match via {
         Via::Plana { local } => {
-            let origen = Origen { ip, local, plano: true, certificado: None, hasta };
+            let origen = Origen { ip, via: "tcp", local, plano: true, certificado: None, hasta };
             handshake::sirve(broker, stream, origen).await;
         }
         Via::Tls(acceptor) => {
             let saludo = async { acceptor.accept(stream).await.map_err(|e| format!("TLS: {e}")) };
             match en_plazo(&b, hasta, saludo).await {
                 Ok((stream, certificado)) => {
-                    let origen = Origen { ip, local: false, plano: false, certificado, hasta };
+                    let origen = Origen { ip, via: "tls", local: false, plano: false, certificado, hasta };
                     handshake::sirve(broker, stream, origen).await;
                 }
                 Err(motivo) => niega(ip, &motivo),

@@ -6,6 +6,7 @@
 //! `ingest` before anything else and are acknowledged after their commit.
 
 mod acl;
+mod admission;
 mod broker;
 mod comandos;
 mod connection;
@@ -23,6 +24,8 @@ mod router;
 mod session;
 mod sessions;
 mod strict;
+mod sys;
+mod throttle;
 mod topic;
 
 pub use broker::{Broker, Error, Parts, Settings};

@@ -147,6 +147,33 @@ pub(super) enum Cierre {
     Malformado,
     /// A packet larger than is taken.
     PaqueteGrande,
+    /// It sends faster than it may, and does not slow down.
+    DemasiadoRapido,
+    /// An administrator ends it.
+    Administrativo,
+}
+
+impl Cierre {
+    /// For whoever wonders why a client is gone.
+    pub(super) const fn motivo(self) -> &'static str {
+        match self {
+            Self::Protocolo => "it said what it must not say then",
+            Self::NoAutorizado => "its credential was replaced or revoked",
+            Self::Apagado => "the server stopped",
+            Self::KeepAlive => "it said nothing for one and a half of its keep-alives",
+            Self::Relevada => "the same client connected again",
+            Self::TopicInvalido => "it published to a topic with a wildcard",
+            Self::Interno => "something failed inside the server, which its log has",
+            Self::Caducada => "the token that it signed in with has expired",
+            Self::VentanaExcedida => "it had more unacknowledged messages than Receive Maximum allows",
+            Self::Malformado => "a packet that cannot be read",
+            Self::PaqueteGrande => "a packet larger than mqtt.max_packet_bytes",
+            Self::DemasiadoRapido => {
+                "it sent faster than mqtt.max_messages_per_s or max_bytes_per_s for a minute"
+            }
+            Self::Administrativo => "an administrator disconnected it",
+        }
+    }
 }
 
 /// The answer to a CONNECT that is not let in.
@@ -156,6 +183,8 @@ pub(super) enum Rechazo {
     NoAutorizado,
     IdentificadorInvalido,
     NoDisponible,
+    /// Too many sign-ins have failed.
+    Demasiadas,
     MetodoInvalido,
     TestamentoInvalido,
 }
@@ -493,6 +522,7 @@ impl Protocol {
                 Rechazo::NoAutorizado => ConnectReasonCode::NotAuthorized,
                 Rechazo::IdentificadorInvalido => ConnectReasonCode::ClientIdentifierNotValid,
                 Rechazo::NoDisponible => ConnectReasonCode::ServerUnavailable,
+                Rechazo::Demasiadas => ConnectReasonCode::ConnectionRateExceeded,
                 Rechazo::MetodoInvalido => ConnectReasonCode::BadAuthenticationMethod,
                 Rechazo::TestamentoInvalido => ConnectReasonCode::TopicNameInvalid,
             };
@@ -502,7 +532,7 @@ impl Protocol {
             let code = match rechazo {
                 Rechazo::ClaveIncorrecta => ConnectReturnCode::BadUserNameOrPassword,
                 Rechazo::IdentificadorInvalido => ConnectReturnCode::IdentifierRejected,
-                Rechazo::NoDisponible => ConnectReturnCode::ServerUnavailable,
+                Rechazo::NoDisponible | Rechazo::Demasiadas => ConnectReturnCode::ServerUnavailable,
                 _ => ConnectReturnCode::NotAuthorized,
             };
             let packet = v3_1_1::Connack::builder().session_present(false).return_code(code).build();
@@ -646,6 +676,8 @@ impl Protocol {
             Cierre::Interno => DisconnectReasonCode::UnspecifiedError,
             Cierre::Malformado => DisconnectReasonCode::MalformedPacket,
             Cierre::PaqueteGrande => DisconnectReasonCode::PacketTooLarge,
+            Cierre::DemasiadoRapido => DisconnectReasonCode::MessageRateTooHigh,
+            Cierre::Administrativo => DisconnectReasonCode::AdministrativeAction,
             Cierre::VentanaExcedida => DisconnectReasonCode::ReceiveMaximumExceeded,
             Cierre::Caducada => DisconnectReasonCode::MaximumConnectTime,
         };

@@ -93,6 +93,11 @@ impl Retained {
         cambios
     }
 
+    /// How many there are.
+    pub(super) fn cuantos(&self) -> usize {
+        self.mapa.read().unwrap_or_else(PoisonError::into_inner).0.len()
+    }
+
     /// The topics of retained messages that `quiere`, with their payload.
     pub(super) fn busca(&self, quiere: impl Fn(&Publicacion) -> bool) -> Vec<Arc<Publicacion>> {
         let guarda = self.mapa.read().unwrap_or_else(PoisonError::into_inner);

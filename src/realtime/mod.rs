@@ -4,6 +4,7 @@
 //! a bounded window; one that falls behind learns how many it missed and starts again from a
 //! snapshot. Who may see an event is decided by each listener with `identity::Directorio`.
 
+pub mod clientes;
 mod pedidos;
 mod presencia;
 mod rutas;
@@ -16,6 +17,7 @@ use tokio::sync::broadcast;
 
 use crate::domain::{Accion, Alerta, Conexion, SensorRef, Timestamp, Valores};
 
+pub use clientes::Clientes;
 pub use pedidos::Pedidos;
 pub use presencia::Presencia;
 pub use rutas::{Llegadas, Rutas};

@@ -11,6 +11,7 @@ mod crash;
 mod cut_off;
 mod demo;
 mod mqtt;
+mod mqtt_clientes;
 mod refusals;
 mod sessions;
 mod shutdown;

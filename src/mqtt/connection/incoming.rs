@@ -70,6 +70,8 @@ impl Conexion {
         dup: bool,
     ) -> Result<(), Fin> {
         counter!("alertrace_mqtt_publish_received_total").increment(1);
+        self.freno.mensaje();
+        self.suma(|c| &c.recibidos, 1);
         if !topic::nombre_valido(&publicacion.topic) {
             return Err(Fin::Cortada(Cierre::TopicInvalido));
         }

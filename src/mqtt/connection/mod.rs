@@ -10,7 +10,9 @@ mod incoming;
 mod outgoing;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
@@ -22,8 +24,10 @@ use self::acks::{Acuse, Atascado, Frente, Que};
 use super::broker::Compartido;
 use super::protocol::{Cierre, Protocol, Pubrec, Violacion};
 use super::session::{Entrega, Estado, Sesion, Turno};
+use super::throttle::Freno;
 use crate::domain::Timestamp;
 use crate::identity::Principal;
+use crate::realtime::clientes::{self, Cliente, Cuentas};
 use crate::store;
 
 /// Bytes waiting to be written beyond which nothing more is delivered, and beyond which nothing
@@ -66,12 +70,28 @@ pub(super) enum Fin {
     Apagado,
 }
 
+/// For whoever wonders why a client is gone.
+impl fmt::Display for Fin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Adios { testamento: false } => f.write_str("it took leave"),
+            Self::Adios { testamento: true } => f.write_str("it left, and wanted its will sent"),
+            Self::Perdida => f.write_str("the network connection was lost"),
+            Self::Violacion(v) => write!(f, "it broke the protocol: {}", v.que),
+            Self::Cortada(cierre) => f.write_str(cierre.motivo()),
+            Self::Apagado => f.write_str("the server stopped"),
+        }
+    }
+}
+
 /// See the module.
 pub(super) struct Conexion {
     pub(super) b: Arc<Compartido>,
     pub(super) sesion: Arc<Sesion>,
     pub(super) estado: OwnedMutexGuard<Estado>,
     pub(super) principal: Principal,
+    cliente: Arc<Cliente>,
+    freno: Freno,
     protocol: Protocol,
     generacion: u64,
     entrada: BytesMut,
@@ -104,6 +124,7 @@ pub(super) struct Inicio {
     pub(super) estado: OwnedMutexGuard<Estado>,
     pub(super) generacion: u64,
     pub(super) principal: Principal,
+    pub(super) cliente: Arc<Cliente>,
     pub(super) protocol: Protocol,
     /// Bytes that came after the CONNECT.
     pub(super) entrada: BytesMut,
@@ -119,6 +140,7 @@ pub(super) struct Inicio {
 impl Conexion {
     pub(super) fn new(i: Inicio) -> Self {
         let ahora = Instant::now();
+        let freno = Freno::new(i.b.parts.settings.max_messages_per_s, i.b.parts.settings.max_bytes_per_s);
         let mut protocol = i.protocol;
         // Taken back in order, before anything new has an id [MQTT-4.4.0-1].
         protocol.retoma_recibidos(i.estado.recibidos.iter().copied());
@@ -130,6 +152,8 @@ impl Conexion {
             sesion: i.sesion,
             estado: i.estado,
             principal: i.principal,
+            cliente: i.cliente,
+            freno,
             protocol,
             generacion: i.generacion,
             entrada: i.entrada,
@@ -169,10 +193,10 @@ impl Conexion {
             let puede_leer = !self.detenida() && !self.apagando;
             let puede_entregar = self.salida.len() < SALIDA.0;
             let plazo = self.plazo(puede_leer);
-            let (sesion, apaga) = (&self.sesion, &self.b.apaga);
+            let (sesion, apaga, corte) = (&self.sesion, &self.b.apaga, &self.cliente.corte);
             tokio::select! {
                 leido = lee.read_buf(&mut self.entrada), if puede_leer => match leido {
-                    Ok(n) if n > 0 => self.oida = Instant::now(),
+                    Ok(n) if n > 0 => self.leidos(n),
                     _ => return Fin::Perdida,
                 },
                 escrito = manda(escribe, &mut self.salida), if self.por_escribir() => match escrito {
@@ -180,6 +204,7 @@ impl Conexion {
                         // Written, it may still be in the hands of TLS or of a WebSocket.
                         self.por_vaciar = n > 0;
                         self.escrita = Instant::now();
+                        self.suma(|c| &c.bytes_enviados, n);
                     }
                     None => return Fin::Perdida,
                 },
@@ -189,6 +214,7 @@ impl Conexion {
                 _ = limpio(&mut self.limpiando), if self.limpiando.is_some() => self.limpiando = None,
                 () = sesion.aviso.notified(), if puede_entregar => {}
                 _ = turno.changed() => {}
+                () = corte.cancelled() => return Fin::Cortada(Cierre::Administrativo),
                 () = apaga.cancelled(), if !self.apagando => self.apagando = true,
                 () = tokio::time::sleep_until(plazo) => {
                     if let Some(fin) = self.vence(puede_leer) {
@@ -231,6 +257,7 @@ impl Conexion {
         // exceeds it is met.
         self.acuses.len() > self.max_en_vuelo()
             || self.retenido_bytes >= RETENIDO
+            || self.freno.hasta().is_some()
             || self.atascado.is_some()
             || self.salida.len() >= SALIDA.1
     }
@@ -243,6 +270,9 @@ impl Conexion {
         }
         if self.por_escribir() {
             plazo = plazo.min(self.escrita + SIN_ESCRIBIR);
+        }
+        if let Some(hasta) = self.freno.hasta() {
+            plazo = plazo.min(hasta);
         }
         if let Some(caduca) = self.caduca {
             plazo = plazo.min(Instant::now() + caduca.since(self.b.parts.clock.now()));
@@ -257,6 +287,9 @@ impl Conexion {
         }
         if self.por_escribir() && ahora >= self.escrita + SIN_ESCRIBIR {
             return Some(Fin::Perdida);
+        }
+        if self.freno.harta() {
+            return Some(Fin::Cortada(Cierre::DemasiadoRapido));
         }
         if self.caduca.is_some_and(|c| c <= self.b.parts.clock.now()) {
             return Some(Fin::Cortada(Cierre::Caducada));
@@ -294,6 +327,18 @@ impl Conexion {
     /// The connection's number, as the store has it.
     pub(super) fn numero(&self) -> i64 {
         i64::try_from(self.generacion).unwrap_or(i64::MAX)
+    }
+
+    fn leidos(&mut self, n: usize) {
+        self.oida = Instant::now();
+        self.freno.lee(n);
+        self.suma(|c| &c.bytes_recibidos, n);
+    }
+
+    /// Counts, for this connection and for all.
+    fn suma(&self, cual: impl Fn(&Cuentas) -> &AtomicU64, n: usize) {
+        clientes::suma(cual(&self.cliente.cuentas), n as u64);
+        clientes::suma(cual(&self.b.parts.clientes.totales), n as u64);
     }
 
     /// Whether something is on its way to the client.

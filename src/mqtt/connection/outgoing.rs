@@ -70,6 +70,9 @@ impl Conexion {
     }
 
     fn manda(&mut self, pid: Option<u16>, qos: Qos, razon: Razon, detalle: Option<&str>) {
+        if razon != Razon::Exito {
+            self.suma(|c| &c.rechazados, 1);
+        }
         match (qos, pid) {
             (Qos::Uno, Some(pid)) => self.protocol.puback(pid, razon, detalle, &mut self.salida),
             (Qos::Dos, Some(pid)) => {
@@ -128,6 +131,7 @@ impl Conexion {
             match (self.protocol.publish(&envio, &mut self.salida), pid) {
                 (Envio::Enviado, pid) => {
                     counter!("alertrace_mqtt_publish_sent_total").increment(1);
+                    self.suma(|c| &c.enviados, 1);
                     if pid.is_none() {
                         self.anota(&entrega);
                     }

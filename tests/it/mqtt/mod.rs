@@ -22,6 +22,7 @@ mod shared;
 mod subscribe;
 mod topics;
 mod unsubscribe;
+mod websocket;
 mod will;
 mod wire;
 

@@ -166,6 +166,11 @@ impl Server {
     }
 
     /// The site's authority, for clients.
+    /// The binary, on this server's directory.
+    pub fn command(&self) -> Command {
+        command(self.dir.path())
+    }
+
     pub fn ca(&self) -> PathBuf {
         self.dir.path().join("certs/ca.pem")
     }

@@ -1,0 +1,184 @@
+//! How fast one client may send, and how often a sign-in may fail.
+//!
+//! A client that sends faster than it may is slowed down: its socket is not read for a while. One that
+//! keeps at it is ended. Sign-ins are held back by address and name together, so that one device with a
+//! wrong token does not lock out the others behind the same router.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A client that is slowed down for this long without a pause is ended.
+const PACIENCIA: Duration = Duration::from_secs(60);
+/// Sign-ins that may fail before the next ones wait.
+const LIBRES: u32 = 5;
+/// The longest that a sign-in is held back, and how long a failure is remembered.
+const ESPERA_MAXIMA: Duration = Duration::from_secs(60);
+/// Pairs of address and name that are remembered.
+const MAX_PARES: usize = 10_000;
+
+/// A leaking bucket that holds what one second allows.
+#[derive(Debug)]
+pub(super) struct Caudal {
+    por_segundo: f64,
+    lleno: f64,
+    visto: Instant,
+}
+
+impl Caudal {
+    /// `por_segundo` = 0: no limit.
+    pub(super) fn new(por_segundo: u64, ahora: Instant) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "a rate is far below 2^52")]
+        Self { por_segundo: por_segundo as f64, lleno: 0.0, visto: ahora }
+    }
+
+    /// `n` more came; answers how long to wait before the next.
+    fn toma(&mut self, n: usize, ahora: Instant) -> Duration {
+        if self.por_segundo <= 0.0 {
+            return Duration::ZERO;
+        }
+        let pasado = ahora.saturating_duration_since(self.visto).as_secs_f64();
+        self.visto = ahora;
+        #[expect(clippy::cast_precision_loss, reason = "bytes of one read")]
+        let n = n as f64;
+        self.lleno = (self.lleno - pasado * self.por_segundo).max(0.0) + n;
+        Duration::from_secs_f64(((self.lleno - self.por_segundo) / self.por_segundo).max(0.0))
+    }
+}
+
+/// What one client may send.
+#[derive(Debug)]
+pub(super) struct Freno {
+    mensajes: Caudal,
+    bytes: Caudal,
+    hasta: Option<Instant>,
+    /// Since when it has been slowed down again and again.
+    desde: Option<Instant>,
+}
+
+impl Freno {
+    pub(super) fn new(mensajes: u64, bytes: u64) -> Self {
+        let ahora = Instant::now();
+        let (mensajes, bytes) = (Caudal::new(mensajes, ahora), Caudal::new(bytes, ahora));
+        Self { mensajes, bytes, hasta: None, desde: None }
+    }
+
+    pub(super) fn mensaje(&mut self) {
+        let espera = self.mensajes.toma(1, Instant::now());
+        self.espera(espera);
+    }
+
+    pub(super) fn lee(&mut self, bytes: usize) {
+        let espera = self.bytes.toma(bytes, Instant::now());
+        self.espera(espera);
+    }
+
+    fn espera(&mut self, espera: Duration) {
+        if espera.is_zero() {
+            return;
+        }
+        let ahora = Instant::now();
+        // A pause of a second between two delays is obedience.
+        if self.hasta.is_none_or(|h| ahora > h + Duration::from_secs(1)) {
+            self.desde = Some(ahora);
+        }
+        self.hasta = Some(self.hasta.unwrap_or(ahora).max(ahora + espera));
+    }
+
+    /// Until when nothing is read.
+    pub(super) fn hasta(&self) -> Option<Instant> {
+        self.hasta.filter(|h| *h > Instant::now())
+    }
+
+    /// It does not slow down.
+    pub(super) fn harta(&self) -> bool {
+        self.hasta().is_some() && self.desde.is_some_and(|d| d.elapsed() > PACIENCIA)
+    }
+}
+
+/// Failed sign-ins by address and name.
+#[derive(Debug, Default)]
+pub(super) struct Intentos(Mutex<HashMap<(IpAddr, String), (u32, Instant)>>);
+
+impl Intentos {
+    /// How long `usuario` from `ip` has to wait before it may try again.
+    pub(super) fn espera(&self, ip: IpAddr, usuario: &str) -> Option<Duration> {
+        let mapa = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (fallos, ultimo) = mapa.get(&(ip, usuario.to_owned()))?;
+        let castigo = Duration::from_secs(1 << fallos.checked_sub(LIBRES)?.min(6)).min(ESPERA_MAXIMA);
+        castigo.checked_sub(ultimo.elapsed()).filter(|e| !e.is_zero())
+    }
+
+    /// A sign-in failed.
+    pub(super) fn falla(&self, ip: IpAddr, usuario: &str) {
+        let mut mapa = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if mapa.len() >= MAX_PARES {
+            mapa.retain(|_, (_, ultimo)| ultimo.elapsed() < ESPERA_MAXIMA);
+            if mapa.len() >= MAX_PARES {
+                // A flood of names: what it would be held back by is the limit on connections.
+                return;
+            }
+        }
+        let entrada = mapa.entry((ip, usuario.to_owned())).or_insert((0, Instant::now()));
+        if entrada.1.elapsed() > ESPERA_MAXIMA * 2 {
+            entrada.0 = 0;
+        }
+        *entrada = (entrada.0.saturating_add(1), Instant::now());
+    }
+
+    /// A sign-in succeeded.
+    pub(super) fn acierta(&self, ip: IpAddr, usuario: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(ip, usuario.to_owned()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_too_fast_waits_and_who_keeps_at_it_is_ended() {
+        let mut freno = Freno::new(10, 0);
+        for _ in 0..10 {
+            freno.mensaje();
+        }
+        assert!(freno.hasta().is_none(), "a second's worth at once is fine");
+        freno.mensaje();
+        assert!(freno.hasta().is_some());
+        for _ in 0..70 {
+            assert!(freno.desde.is_some());
+            tokio::time::advance(Duration::from_secs(1)).await;
+            for _ in 0..11 {
+                freno.mensaje();
+            }
+        }
+        assert!(freno.harta());
+        tokio::time::advance(Duration::from_secs(30)).await;
+        freno.mensaje();
+        assert!(freno.hasta().is_none() && !freno.harta(), "a pause makes it good");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_make_the_next_sign_in_wait_longer_each_time() {
+        let intentos = Intentos::default();
+        let ip = IpAddr::from([10, 0, 0, 1]);
+        for _ in 0..LIBRES - 1 {
+            intentos.falla(ip, "s1");
+        }
+        assert_eq!(intentos.espera(ip, "s1"), None);
+        intentos.falla(ip, "s1");
+        assert_eq!(intentos.espera(ip, "s1"), Some(Duration::from_secs(1)));
+        assert_eq!(intentos.espera(ip, "s2"), None, "others behind the same address do not wait");
+        for _ in 0..20 {
+            intentos.falla(ip, "s1");
+        }
+        assert_eq!(intentos.espera(ip, "s1"), Some(ESPERA_MAXIMA));
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert_eq!(intentos.espera(ip, "s1"), None);
+        intentos.acierta(ip, "s1");
+        assert_eq!(intentos.espera(ip, "s1"), None);
+    }
+}

@@ -1,0 +1,150 @@
+//! Why a device does not show up, who may see that, and how fast a client may be.
+
+use std::io::Write as _;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+
+use crate::support::server::PASSWORD;
+use crate::support::{Client, Server};
+
+async fn clients(server: &Server, token: &str, query: &str) -> Vec<Value> {
+    let path = format!("/api/v1/mqtt/clientes{query}");
+    let answer = server.request(Method::GET, &path, token, None).await;
+    assert_eq!(answer.status(), 200);
+    answer.json::<Vec<Value>>().await.expect("an array")
+}
+
+async fn another_empresa(server: &Server) -> String {
+    let register = json!({
+        "email": "otra@fundo.pe", "password": PASSWORD, "user_type": "empresa",
+        "nombre_empresa": "Otra", "ruc": "20999999999",
+    });
+    let answer = server.request(Method::POST, "/api/v1/auth/register", "", Some(register)).await;
+    assert_eq!(answer.status(), 201);
+    server.sign_in("otra@fundo.pe").await
+}
+
+#[tokio::test]
+async fn an_administrator_sees_why_a_device_is_not_there_and_can_disconnect_it() {
+    let server = Server::start().await;
+    let device = server.device("s1").await;
+    for _ in 0..2 {
+        assert_eq!(Client::connect(&server.mqtt, 5, "s1", "s1", "mala").await.1, 0x86);
+    }
+    let one = &clients(&server, &server.token, "?device_id=s1").await[0];
+    assert_eq!((&one["conectado"], &one["ultimo_error"]["veces"]), (&json!(false), &json!(2)));
+    assert!(one["ultimo_error"]["motivo"].as_str().expect("text").contains("wrong token"));
+
+    let mut client = Client::device(&server.mqtt, 5, &device).await;
+    assert_eq!(client.publish("sensores/s1/data", 1, "{\"temperatura\":20}").await, 0);
+    assert_eq!(client.publish("sensores/otro/data", 2, "{\"temperatura\":20}").await, 0x87);
+    let one = &clients(&server, &server.token, "?conectado=true").await[0];
+    assert_eq!(
+        (&one["device_id"], &one["tipo"], &one["via"]),
+        (&json!("s1"), &json!("dispositivo"), &json!("tcp"))
+    );
+    assert_eq!(
+        (&one["version"], &one["ip"], &one["client_id"]),
+        (&json!("5.0"), &json!("127.0.0.1"), &json!("s1"))
+    );
+    assert_eq!((&one["mensajes_recibidos"], &one["mensajes_rechazados"]), (&json!(2), &json!(1)));
+    assert_eq!(one["ultimo_error"], Value::Null, "it has been let in since");
+    let id = one["id"].as_u64().expect("a number");
+
+    // Another empresa's administrator sees nothing of it, and cannot touch it.
+    let other = another_empresa(&server).await;
+    assert_eq!(clients(&server, &other, "").await, Vec::<Value>::new());
+    let path = format!("/api/v1/mqtt/clientes/{id}");
+    assert_eq!(server.request(Method::DELETE, &path, &other, None).await.status(), 404);
+    assert!(client.alive().await);
+
+    assert_eq!(server.request(Method::DELETE, &path, &server.token, None).await.status(), 204);
+    assert_eq!(client.read().await.map(|(first, body)| (first, body[0])), Some((0xe0, 0x98)));
+    for _ in 0..100 {
+        let one = &clients(&server, &server.token, "?device_id=s1").await[0];
+        if one["conectado"] == false {
+            assert!(one["ultimo_error"]["motivo"].as_str().expect("text").contains("administrator"));
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("it is never said to be gone");
+}
+
+#[tokio::test]
+async fn the_operador_sees_every_connection_and_the_brokers_figures_and_no_data() {
+    let mut server = Server::start().await;
+    assert_eq!(server.terminate().await.0, Some(0));
+    let mut create = server.command();
+    let args = ["user", "create", "--email", "op@fundo.pe", "--password-stdin", "--operador"];
+    let mut child = create.args(args).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts");
+    child.stdin.take().expect("piped").write_all(PASSWORD.as_bytes()).expect("a password");
+    assert!(child.wait().expect("it ends").success());
+    server.kill_and_restart();
+    let operador = server.sign_in("op@fundo.pe").await;
+    let device = server.device("s1").await;
+    let _client = Client::device(&server.mqtt, 4, &device).await;
+    let _ = Client::connect(&server.mqtt, 4, "x", "nadie", "x").await;
+    let all = clients(&server, &operador, "").await;
+    let types: Vec<_> = all.iter().map(|c| c["tipo"].as_str().expect("text")).collect();
+    assert_eq!(types, ["dispositivo", "desconocido"]);
+    assert_eq!(server.request(Method::GET, "/api/v1/sensores", &operador, None).await.status(), 403);
+
+    let (mut panel, code) = Client::connect(&server.mqtt, 5, "panel", "jwt", &operador).await;
+    assert_eq!(code, 0);
+    assert_eq!(panel.subscribe("sensores/+/data").await, 0x87);
+    assert_eq!(panel.subscribe("$SYS/broker/#").await, 1);
+    let (_, body) = panel.read().await.expect("a figure");
+    assert!(String::from_utf8_lossy(&body).contains("$SYS/broker/"));
+    // And nobody else hears them.
+    let (mut admin, _) = Client::connect(&server.mqtt, 5, "admin", "jwt", &server.token).await;
+    assert_eq!(admin.subscribe("$SYS/#").await, 0x87);
+}
+
+#[tokio::test]
+async fn a_name_that_fails_again_and_again_waits_and_its_neighbours_do_not() {
+    let server = Server::start().await;
+    let device = server.device("s1").await;
+    let good = server.device("s2").await;
+    for _ in 0..6 {
+        let _ = Client::connect(&server.mqtt, 5, "s1", "s1", "mala").await;
+    }
+    // Even the right token waits now; 3.1.1 hears that the server is not available.
+    assert_eq!(Client::connect(&server.mqtt, 5, "s1", "s1", &device.token).await.1, 0x9f);
+    assert_eq!(Client::connect(&server.mqtt, 4, "s1", "s1", &device.token).await.1, 3);
+    let _good = Client::device(&server.mqtt, 5, &good).await;
+    // Two failures beyond the fifth: at most two seconds, and a refusal in that time adds none.
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    let _device = Client::device(&server.mqtt, 5, &device).await;
+}
+
+#[tokio::test]
+async fn a_client_that_sends_too_fast_is_slowed_down_and_loses_nothing() {
+    let server = Server::start_with(|mut command| {
+        command.env("ALERTRACE__MQTT__MAX_MESSAGES_PER_S", "50");
+        command
+    })
+    .await;
+    let (fast, calm) = (server.device("s1").await, server.device("s2").await);
+    let mut fast = Client::device(&server.mqtt, 4, &fast).await;
+    let mut calm = Client::device(&server.mqtt, 4, &calm).await;
+    let start = Instant::now();
+    let mut all = Vec::new();
+    for pid in 1..=200_u16 {
+        let payload = format!("{{\"temperatura\":20,\"n\":{pid}}}");
+        all.extend(fast.publish_packet("sensores/s1/data", 1, pid, payload.as_bytes()));
+    }
+    fast.stream.write_all(&all).await.expect("the kernel takes it");
+    // Somebody else notices nothing.
+    assert_eq!(calm.publish("sensores/s2/data", 1, "{\"temperatura\":20}").await, 0);
+    assert!(start.elapsed() < Duration::from_secs(1));
+    for pid in 1..=200_u16 {
+        assert_eq!(fast.read().await, Some((0x40, pid.to_be_bytes().to_vec())));
+    }
+    let took = start.elapsed();
+    assert!((Duration::from_millis(2_500)..Duration::from_secs(8)).contains(&took), "200 at 50/s: {took:?}");
+}
