@@ -1,19 +1,18 @@
 //! What all connections share, and the broker's own work: spreading messages, saying who is there,
 //! doing what time has come for.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{counter, gauge};
-use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::acl::{self, Publicar};
 use super::comandos::EnCurso;
+use super::estado::Estados;
 use super::index::Destino;
 use super::listener::Puerta;
 use super::publicacion::{Publicacion, Qos};
@@ -22,7 +21,7 @@ use super::router::{Parado, Router};
 use super::session::{Entrega, Estado, Sesion};
 use super::sessions::Sessions;
 use super::throttle::Intentos;
-use crate::domain::{Clock, Conexion, Rechazo, SensorRef, Timestamp};
+use crate::domain::{Clock, Rechazo, SensorRef, Timestamp};
 use crate::identity::cuentas::Cuentas;
 use crate::identity::{Directorio, Principal};
 use crate::ingest::decode::{self, Limites};
@@ -118,11 +117,7 @@ pub(super) struct Compartido {
     /// Cancelled when the server stops: sessions finish what they have and close.
     pub(super) apaga: CancellationToken,
     numero: AtomicU64,
-    /// Devices whose state is to be told, by sensor: the last word on each.
-    estados: Mutex<HashMap<i64, (SensorRef, Conexion)>>,
-    por_decir: Notify,
-    /// Devices that were connected when the server stopped, and until when that is believed.
-    creidos: Mutex<Vec<(SensorRef, Timestamp)>>,
+    pub(super) estados: Estados,
     pub(super) en_curso: EnCurso,
 }
 
@@ -160,10 +155,10 @@ impl Broker {
         let sessions = Sessions::new(max_sesiones, s.max_queued);
         let mut tx = parts.store.read().await?;
         retained.restaura(store::mqtt::retained(&mut tx).await?);
-        let plazos = store::sensores::intervals(&mut tx).await?;
+        let intervalos = store::sensores::intervals(&mut tx).await?;
         tx.commit().await?;
         let olvidar = sessions.restaura(&parts.store, &parts.directorio, s.open, ahora).await?;
-        let creidos = creidos(&retained, &parts.directorio, &plazos, ahora);
+        let estados = Estados::new(&retained, &parts.directorio, &intervalos, ahora);
         let puerta = Puerta::new(s.max_connections, s.max_connections_per_address);
         let broker = Self(Arc::new(Compartido {
             parts,
@@ -175,9 +170,7 @@ impl Broker {
             intentos: Intentos::default(),
             apaga,
             numero: AtomicU64::new(1),
-            estados: Mutex::default(),
-            por_decir: Notify::new(),
-            creidos: Mutex::new(creidos),
+            estados,
             en_curso: EnCurso::default(),
         }));
         if !olvidar.is_empty() {
@@ -355,42 +348,6 @@ impl Compartido {
         self.avisa(Publicacion::del_servidor(topic, cuerpo.to_string(), Qos::Uno, false)).await;
     }
 
-    /// Notes that a connection of a device came or went; what changes by that is told in its turn.
-    pub(super) fn presencia(&self, sensor: &SensorRef, conexion: u64, estado: Conexion) {
-        let presencia = &self.parts.presencia;
-        let cambia = match estado {
-            Conexion::Online => presencia.llega(sensor.id_sensor, conexion),
-            _ => presencia.se_va(sensor.id_sensor, conexion),
-        };
-        if cambia {
-            tracing::info!(device_id = %sensor.device_id, estado = estado.as_str(), "a device's connection changed");
-            self.di_estado(sensor, estado);
-        }
-    }
-
-    fn di_estado(&self, sensor: &SensorRef, estado: Conexion) {
-        let mut estados = self.estados.lock().unwrap_or_else(PoisonError::into_inner);
-        estados.insert(sensor.id_sensor, (sensor.clone(), estado));
-        drop(estados);
-        self.por_decir.notify_one();
-    }
-
-    /// States of devices, told on `estado` and to whoever listens.
-    async fn anuncia_estados(&self) {
-        loop {
-            let estados = std::mem::take(&mut *self.estados.lock().unwrap_or_else(PoisonError::into_inner));
-            if estados.is_empty() {
-                self.por_decir.notified().await;
-                continue;
-            }
-            for (sensor, estado) in estados.into_values() {
-                let topic = format!("sensores/{}/estado", sensor.device_id);
-                self.difunde(Publicacion::del_servidor(topic, estado.as_str(), Qos::Uno, true)).await;
-                self.parts.hub.send(Evento::new(sensor, Que::Estado(estado)));
-            }
-        }
-    }
-
     async fn rutea_llegadas(&self, mut llegadas: Llegadas) {
         while let Some((sensor, payload)) = llegadas.recv().await {
             let topic = format!("sensores/{}/data", sensor.device_id);
@@ -465,37 +422,6 @@ impl Compartido {
         gauge!("alertrace_mqtt_sessions").set(u32::try_from(self.sessions.cuantas()).unwrap_or(u32::MAX));
         gauge!("alertrace_mqtt_connections").set(u32::try_from(self.conexiones.len()).unwrap_or(u32::MAX));
     }
-
-    /// Devices that were connected when the server stopped and have not come back in time are gone.
-    fn deja_de_creer(&self, ahora: Timestamp) {
-        let mut creidos = self.creidos.lock().unwrap_or_else(PoisonError::into_inner);
-        creidos.retain(|(sensor, hasta)| {
-            let vive = self.parts.presencia.conexion(sensor.id_sensor) != Conexion::Desconocida;
-            if !vive && *hasta <= ahora {
-                self.parts.presencia.falta(sensor.id_sensor);
-                self.di_estado(sensor, Conexion::Offline);
-            }
-            !vive && *hasta > ahora
-        });
-    }
-}
-
-/// The devices that `estado` calls online, from before the server stopped: the stop marks none of
-/// them offline, and each has two of its intervals to come back.
-fn creidos(
-    retained: &Retained,
-    directorio: &Directorio,
-    plazos: &HashMap<i64, i64>,
-    ahora: Timestamp,
-) -> Vec<(SensorRef, Timestamp)> {
-    let online = retained.busca(|m| m.payload == Conexion::Online.as_str());
-    let creido = |m: Arc<Publicacion>| {
-        let device_id = m.topic.strip_prefix("sensores/")?.strip_suffix("/estado")?;
-        let sensor = directorio.sensor(device_id)?;
-        let segundos = u64::try_from(plazos.get(&sensor.id_sensor).copied()?).unwrap_or_default();
-        Some((sensor, ahora.plus(Duration::from_secs(segundos * 2))))
-    };
-    online.into_iter().filter_map(creido).collect()
 }
 
 /// Why the broker could not start.

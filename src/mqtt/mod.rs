@@ -10,6 +10,7 @@ mod admission;
 mod broker;
 mod comandos;
 mod connection;
+mod estado;
 mod first_packet;
 mod handshake;
 mod index;

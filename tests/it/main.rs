@@ -10,6 +10,7 @@ mod comandos;
 mod crash;
 mod cut_off;
 mod demo;
+mod estado;
 mod mqtt;
 mod mqtt_clientes;
 mod refusals;
