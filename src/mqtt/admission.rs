@@ -17,6 +17,7 @@ use super::protocol::{Bienvenida, Connect, Entrante, Protocol, Pubrec, Rechazo};
 use super::publicacion::Publicacion;
 use super::session::Sesion;
 use super::strict::{self, Defecto};
+use super::throttle::limita;
 use super::topic;
 use crate::domain::Timestamp;
 use crate::identity::dispositivo::{self, Entrada};
@@ -195,6 +196,7 @@ async fn identifica(
 ) -> Result<(Principal, Option<Timestamp>), (String, Rechazo)> {
     let usuario = connect.usuario.as_deref().unwrap_or_default();
     if let Some(espera) = b.intentos.espera(origen.ip, usuario) {
+        limita("sign_in");
         let motivo = format!("{usuario:?} failed too often; it may try again in {} s", espera.as_secs() + 1);
         return Err((motivo, Rechazo::Demasiadas));
     }

@@ -20,6 +20,7 @@ use super::connection::{Conexion, Fin};
 use super::protocol::Cierre;
 use super::publicacion::Publicacion;
 use super::session::{Estado, Sesion};
+use super::throttle::limita;
 use crate::domain::Conexion as Presencia;
 use crate::identity::Principal;
 use crate::store::mqtt::Cambio;
@@ -60,6 +61,7 @@ where
             return;
         }
         Err(_) => {
+            limita("connect_deadline_s");
             counter!("alertrace_mqtt_connections_refused_total").increment(1);
             tracing::info!(ip = %origen.ip, "a connection did not say who it is in time");
             return;

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::broker::{Broker, Compartido};
 use super::handshake::{self, Origen};
 use super::proxy;
+use super::throttle::limita;
 use crate::limits::{ByAddress, Place};
 use crate::tls::Acceptor;
 
@@ -98,9 +99,11 @@ impl Broker {
         let b = self.0.clone();
         let servida = async {
             let Ok(_permiso) = b.puerta.plazas.clone().try_acquire_owned() else {
+                limita("max_connections");
                 return niega(ip, "there are too many connections");
             };
             let Some(_plaza) = b.puerta.entra(ip) else {
+                limita("max_connections_per_address");
                 return niega(ip, "too many connections from its address");
             };
             counter!("alertrace_mqtt_connections_total").increment(1);
@@ -129,7 +132,10 @@ async fn recibe(broker: Broker, mut stream: TcpStream, peer: SocketAddr, via: Vi
     let antes = async {
         let ip = cliente(&b, &mut stream, peer).await?;
         // A full address is refused before the handshake, which is what costs.
-        let plaza = b.puerta.entra(ip).ok_or("too many connections from its address")?;
+        let plaza = b.puerta.entra(ip).ok_or_else(|| {
+            limita("max_connections_per_address");
+            "too many connections from its address"
+        })?;
         Ok::<_, String>((ip, plaza))
     };
     let (ip, plaza) = match en_plazo(&b, hasta, antes).await {
@@ -165,7 +171,10 @@ async fn en_plazo<T>(
     tokio::select! {
         () = b.apaga.cancelled() => Err("the server stops".into()),
         hecho = timeout_at(hasta, que) => {
-            hecho.unwrap_or_else(|_| Err("it did not say who it is in time".into()))
+            hecho.unwrap_or_else(|_| {
+                limita("connect_deadline_s");
+                Err("it did not say who it is in time".into())
+            })
         }
     }
 }

@@ -15,12 +15,14 @@ const MAX_BYTES: usize = 256 << 20;
 /// See the module.
 pub(super) struct Retained {
     max: usize,
+    /// The broker's own (`$SYS/…`): few, and in nobody's way.
+    propios: RwLock<HashMap<String, Arc<Publicacion>>>,
     mapa: RwLock<(HashMap<String, Arc<Publicacion>>, usize)>,
 }
 
 impl Retained {
     pub(super) fn new(max: usize) -> Self {
-        Self { max, mapa: RwLock::default() }
+        Self { max, propios: RwLock::default(), mapa: RwLock::default() }
     }
 
     /// Takes over what the store has.
@@ -59,6 +61,12 @@ impl Retained {
         }
     }
 
+    /// Keeps a message of the broker's own, in memory alone.
+    pub(super) fn pon_propio(&self, mensaje: &Arc<Publicacion>) {
+        let mut propios = self.propios.write().unwrap_or_else(PoisonError::into_inner);
+        propios.insert(mensaje.topic.clone(), mensaje.clone());
+    }
+
     /// What is retained on a topic.
     pub(super) fn de(&self, topic: &str) -> Option<Arc<Publicacion>> {
         self.mapa.read().unwrap_or_else(PoisonError::into_inner).0.get(topic).cloned()
@@ -66,6 +74,11 @@ impl Retained {
 
     /// What a new subscription to `filtro` is sent, by topic.
     pub(super) fn para(&self, filtro: &str, ahora: Timestamp) -> Vec<Arc<Publicacion>> {
+        if filtro.starts_with('$') {
+            // [MQTT-4.7.2-1]: no other filter matches these.
+            let propios = self.propios.read().unwrap_or_else(PoisonError::into_inner);
+            return propios.values().filter(|m| topic::coincide(filtro, &m.topic)).cloned().collect();
+        }
         let guarda = self.mapa.read().unwrap_or_else(PoisonError::into_inner);
         if !filtro.contains(['+', '#']) {
             return guarda.0.get(filtro).filter(|m| !m.vencida(ahora)).cloned().into_iter().collect();

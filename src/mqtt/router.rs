@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::publicacion::Publicacion;
+use super::throttle::limita;
 
 /// Messages that may wait for the router's thread.
 const COLA: usize = 4_096;
@@ -191,7 +192,7 @@ impl Emisor {
         {
             let mut filtros = self.comun.filtros.lock().unwrap_or_else(PoisonError::into_inner);
             if filtros.len() >= self.comun.max_filtros && !filtros.contains(filtro) {
-                counter!("alertrace_mqtt_filters_refused_total").increment(1);
+                limita("max_filters");
                 return false;
             }
             filtros.insert(filtro.to_owned());

@@ -15,6 +15,7 @@ use super::index::Indice;
 use super::protocol::{Cierre, Pedido};
 use super::publicacion::{self, Publicacion, Qos};
 use super::session::{Clave, Estado, Sesion, Turno};
+use super::throttle::limita;
 use crate::domain::{SensorRef, Timestamp};
 use crate::identity::{Directorio, Principal, Revocado};
 use crate::store::mqtt::{Cambio, Suscripcion};
@@ -201,6 +202,7 @@ impl Sessions {
             return Ok(None);
         }
         if mapa.len() >= self.max {
+            limita("sessions");
             return Err(SinSitio);
         }
         let id = self.siguiente.fetch_add(1, Ordering::Relaxed);

@@ -20,7 +20,7 @@ impl Compartido {
             for (que, cuanto) in self.figuras(desde) {
                 let topic = format!("$SYS/broker/{que}");
                 let mensaje = Arc::new(Publicacion::del_servidor(topic, cuanto, Qos::Cero, true));
-                self.retained.pon(&mensaje);
+                self.retained.pon_propio(&mensaje);
                 // `Parado` ends the process by way of the router's token.
                 let _ = self.router.publish(mensaje).await;
             }

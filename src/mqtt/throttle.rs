@@ -1,4 +1,4 @@
-//! How fast one client may send, and how often a sign-in may fail.
+//! How fast one client may send, how often a sign-in may fail, and what of all limits was met.
 //!
 //! A client that sends faster than it may is slowed down: its socket is not read for a while. One that
 //! keeps at it is ended. Sign-ins are held back by address and name together, so that one device with a
@@ -9,7 +9,13 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use metrics::counter;
 use tokio::time::Instant;
+
+/// Counts that a limit was met: which, by the name of its setting.
+pub(super) fn limita(cual: &'static str) {
+    counter!("alertrace_mqtt_limited_total", "limit" => cual).increment(1);
+}
 
 /// A client that is slowed down for this long without a pause is ended.
 const PACIENCIA: Duration = Duration::from_secs(60);
@@ -84,6 +90,7 @@ impl Freno {
         // A pause of a second between two delays is obedience.
         if self.hasta.is_none_or(|h| ahora > h + Duration::from_secs(1)) {
             self.desde = Some(ahora);
+            limita("rate");
         }
         self.hasta = Some(self.hasta.unwrap_or(ahora).max(ahora + espera));
     }

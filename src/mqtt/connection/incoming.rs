@@ -14,6 +14,7 @@ use crate::mqtt::comandos;
 use crate::mqtt::protocol::{Cierre, Entrante, Pedido, Razon};
 use crate::mqtt::publicacion::{Publicacion, Qos};
 use crate::mqtt::session::{self, Entrega};
+use crate::mqtt::throttle::limita;
 use crate::mqtt::topic;
 use crate::store::mqtt::Cambio;
 
@@ -77,6 +78,7 @@ impl Conexion {
         }
         if pid.is_some() && self.protocol.cinco() && self.sin_completar() >= self.max_en_vuelo() {
             // [MQTT-3.3.4-9] binds the client; 3.1.1 knows no such limit and is held up instead.
+            limita("receive_maximum");
             return Err(Fin::Cortada(Cierre::VentanaExcedida));
         }
         publicacion.publicador = self.sesion.id;
@@ -84,6 +86,7 @@ impl Conexion {
         if publicacion.topic.len() > s.max_topic_bytes
             || publicacion.topic.split('/').count() > s.max_topic_levels
         {
+            limita("topic");
             let detalle = Some("topic too long or too deep".into());
             return self.encarga(Que::Negado { pid, qos, razon: Razon::TopicInvalido, detalle }, Vec::new());
         }
@@ -101,6 +104,9 @@ impl Conexion {
             }
             Publicar::Rutear => {
                 let (reparto, cabe) = self.b.reparto(publicacion);
+                if !cabe {
+                    limita("max_retained");
+                }
                 let razon = if cabe { Razon::Exito } else { Razon::Cuota };
                 let mut cambios = reparto.cambios();
                 if let Principal::Dispositivo(sensor) = &self.principal {
@@ -227,6 +233,7 @@ impl Conexion {
         }
         // First ours, then the router's: what it forwards finds the subscription.
         let Some(nueva) = self.sesion.suscribe(pedido.clone(), s.max_subscriptions) else {
+            limita("max_subscriptions");
             return Ok(Err(Razon::Cuota));
         };
         if compartido.is_none() {

@@ -24,7 +24,7 @@ use self::acks::{Acuse, Atascado, Frente, Que};
 use super::broker::Compartido;
 use super::protocol::{Cierre, Protocol, Pubrec, Violacion};
 use super::session::{Entrega, Estado, Sesion, Turno};
-use super::throttle::Freno;
+use super::throttle::{Freno, limita};
 use crate::domain::Timestamp;
 use crate::identity::Principal;
 use crate::realtime::clientes::{self, Cliente, Cuentas};
@@ -310,6 +310,9 @@ impl Conexion {
             let r = self.protocol.recv(&self.entrada, sin_confirmar, pubrec, ahora, &mut self.salida);
             self.entrada.advance(r.usados);
             if let Some(violacion) = r.violacion {
+                if violacion.cierre == Some(Cierre::PaqueteGrande) {
+                    limita("max_packet_bytes");
+                }
                 return Err(Fin::Violacion(violacion));
             }
             if let Some(paquete) = r.paquete {

@@ -1,0 +1,137 @@
+//! Every limit on the broker's clients holds, is said where the protocol has a way to, and is counted.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use tokio::time::timeout;
+
+use crate::support::mqtt::{connect, packet, text};
+use crate::support::{Client, Device, Server};
+
+/// A server with one limit of `[mqtt]`, open to anybody where `open`.
+async fn server(key: &'static str, value: &'static str, open: bool) -> Server {
+    Server::start_with(|mut command| {
+        command.env(format!("ALERTRACE__MQTT__{key}"), value);
+        command.env("ALERTRACE__MQTT__OPEN", open.to_string());
+        command
+    })
+    .await
+}
+
+/// How often a limit was met.
+async fn met(server: &Server, limit: &str) -> u64 {
+    let metrics = server.request(Method::GET, "/metrics", "", None).await.text().await.expect("text");
+    let name = format!("alertrace_mqtt_limited_total{{limit=\"{limit}\"}} ");
+    let line = metrics.lines().find_map(|l| l.strip_prefix(&name));
+    line.map_or(0, |n| n.parse().expect("a number"))
+}
+
+async fn anonymous(server: &Server, id: &str) -> Client {
+    let mut body = text("MQTT");
+    body.extend([5, 2, 0, 60, 0]);
+    body.extend(text(id));
+    let mut client = Client::open(&server.mqtt, 5).await;
+    client.send(&packet(0x10, &body)).await;
+    assert_eq!(client.read().await.map(|(first, body)| (first, body[1])), Some((0x20, 0)));
+    client
+}
+
+/// Connects a device without waiting for more than a moment; answers whether it was let in.
+async fn lets_in(server: &Server, device: &Device) -> Option<Client> {
+    let mut client = Client::open(&server.mqtt, 5).await;
+    let hello = connect(5, &device.id, &device.id, &device.token);
+    let _ = tokio::io::AsyncWriteExt::write_all(&mut client.stream, &hello).await;
+    let answer = timeout(Duration::from_millis(700), client.read()).await.ok()??;
+    (answer.0 == 0x20 && answer.1[1] == 0).then_some(client)
+}
+
+#[tokio::test]
+async fn connections_in_all_wait_and_those_of_one_address_are_refused() {
+    let all = server("MAX_CONNECTIONS", "2", false).await;
+    let devices = [all.device("a").await, all.device("b").await, all.device("c").await];
+    let first = lets_in(&all, &devices[0]).await.expect("a place");
+    let _second = lets_in(&all, &devices[1]).await.expect("a place");
+    assert!(lets_in(&all, &devices[2]).await.is_none(), "it waits in the kernel");
+    drop(first);
+    assert!(lets_in(&all, &devices[2]).await.is_some(), "as soon as there is a place");
+
+    let one = server("MAX_CONNECTIONS_PER_ADDRESS", "2", false).await;
+    let devices = [one.device("a").await, one.device("b").await, one.device("c").await];
+    let _first = lets_in(&one, &devices[0]).await.expect("a place");
+    let _second = lets_in(&one, &devices[1]).await.expect("a place");
+    assert!(lets_in(&one, &devices[2]).await.is_none());
+    assert_eq!(met(&one, "max_connections_per_address").await, 1);
+    // Another address has places of its own.
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.9:0".parse().expect("an address")).expect("loopback is wide");
+    let stream = socket.connect(one.mqtt.parse().expect("an address")).await.expect("a connection");
+    let mut client = Client::open(&one.mqtt, 5).await;
+    client.stream = stream;
+    client.send(&connect(5, "c", "c", &devices[2].token)).await;
+    assert_eq!(client.read().await.map(|(first, body)| (first, body[1])), Some((0x20, 0)));
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_closed_at_its_deadline() {
+    let server = server("CONNECT_DEADLINE_S", "1", false).await;
+    let mut client = Client::open(&server.mqtt, 5).await;
+    let start = std::time::Instant::now();
+    // A byte at a time is nothing, too.
+    client.send(&[0x10]).await;
+    assert_eq!(client.read().await, None);
+    assert!((Duration::from_millis(900)..Duration::from_secs(3)).contains(&start.elapsed()));
+    assert_eq!(met(&server, "connect_deadline_s").await, 1);
+}
+
+#[tokio::test]
+async fn subscriptions_and_distinct_filters_are_bounded() {
+    let server_a = server("MAX_SUBSCRIPTIONS", "2", true).await;
+    let mut client = anonymous(&server_a, "a").await;
+    assert_eq!((client.subscribe("a").await, client.subscribe("b").await), (1, 1));
+    assert_eq!(client.subscribe("c").await, 0x97);
+    assert_eq!(client.subscribe("a").await, 1, "the same again is no more");
+    assert_eq!(met(&server_a, "max_subscriptions").await, 1);
+
+    let server_b = server("MAX_FILTERS", "2", true).await;
+    let (mut one, mut two) = (anonymous(&server_b, "a").await, anonymous(&server_b, "b").await);
+    assert_eq!((one.subscribe("a").await, one.subscribe("b").await), (1, 1));
+    assert_eq!(two.subscribe("c").await, 0x97);
+    assert_eq!(two.subscribe("b").await, 1, "a filter that is there already");
+    assert_eq!(met(&server_b, "max_filters").await, 1);
+}
+
+#[tokio::test]
+async fn topics_packets_and_retained_messages_are_bounded() {
+    let server_a = server("MAX_TOPIC_LEVELS", "3", true).await;
+    let mut client = anonymous(&server_a, "a").await;
+    assert_eq!(client.publish("a/b/c", 1, "x").await, 0);
+    assert_eq!(client.publish("a/b/c/d", 2, "x").await, 0x90);
+    assert_eq!(client.subscribe("a/b/c/#").await, 0x8f);
+    assert_eq!(met(&server_a, "topic").await, 1);
+
+    let server_b = server("MAX_PACKET_BYTES", "1024", true).await;
+    let mut client = anonymous(&server_b, "a").await;
+    assert_eq!(client.publish("a", 1, &"x".repeat(900)).await, 0);
+    let large = client.publish_packet("a", 1, 2, &[b'x'; 1_100]);
+    client.send(&large).await;
+    assert_eq!(client.read().await.map(|(first, body)| (first, body[0])), Some((0xe0, 0x95)));
+    assert_eq!(met(&server_b, "max_packet_bytes").await, 1);
+
+    let server_c = server("MAX_RETAINED", "1", true).await;
+    let mut client = anonymous(&server_c, "a").await;
+    for (pid, topic, payload, code) in
+        [(1, "a", "x", 0), (2, "b", "x", 0x97), (3, "a", "", 0), (4, "b", "x", 0)]
+    {
+        let mut bytes = client.publish_packet(topic, 1, pid, payload.as_bytes());
+        bytes[0] |= 1;
+        client.send(&bytes).await;
+        let (first, body) = client.read().await.expect("a PUBACK");
+        // 0x10: nobody subscribes.
+        assert_eq!(
+            (first, body.get(2).copied().unwrap_or(0) & 0xef),
+            (0x40, code & 0xef),
+            "{topic} {payload:?}"
+        );
+    }
+    assert_eq!(met(&server_c, "max_retained").await, 1);
+}
