@@ -339,6 +339,7 @@ fn mqtt_settings(config: &Config) -> mqtt::Settings {
         max_packet: m.max_packet_bytes,
         receive_maximum: m.receive_maximum,
         max_session_expiry: m.max_session_expiry_s,
+        max_sessions_per_client: m.max_sessions_per_client,
         max_queued: m.max_queued_messages,
         max_keep_alive: m.max_keep_alive_s,
         max_messages_per_s: m.max_messages_per_s,

@@ -46,6 +46,8 @@ pub struct Mqtt {
     pub receive_maximum: u16,
     /// Longest session expiry, in seconds.
     pub max_session_expiry_s: u32,
+    /// Sessions of one device or person, connected or not.
+    pub max_sessions_per_client: usize,
     /// Messages kept for one session that is away.
     pub max_queued_messages: usize,
     /// Longest keep-alive, in seconds; 0 = the client's own.
@@ -86,6 +88,7 @@ impl Mqtt {
             max_packet_bytes: r.integer("mqtt.max_packet_bytes", 1024..=LARGEST_PACKET),
             receive_maximum: r.integer("mqtt.receive_maximum", 1..=i64::from(u16::MAX)),
             max_session_expiry_s: r.integer("mqtt.max_session_expiry_s", 0..=i64::from(u32::MAX)),
+            max_sessions_per_client: r.integer("mqtt.max_sessions_per_client", 1..=100_000),
             max_queued_messages: r.integer("mqtt.max_queued_messages", 0..=10_000_000),
             max_keep_alive_s: r.integer("mqtt.max_keep_alive_s", 0..=i64::from(u16::MAX)),
             // `sensores/{device_id}/data` and the others have three levels; a device_id has up to some dozen bytes.

@@ -54,6 +54,8 @@ pub struct Settings {
     pub receive_maximum: u16,
     /// Seconds that a session may outlive its connection.
     pub max_session_expiry: u32,
+    /// Sessions of one device or person, connected or not.
+    pub max_sessions_per_client: usize,
     /// Messages that wait for one session.
     pub max_queued: usize,
     /// Seconds; 0 = as the client wishes.
@@ -152,7 +154,7 @@ impl Broker {
         let max_sesiones = s.max_connections * 2;
         let router = Router::start(max_sesiones, s.max_filters, muerto)?;
         let retained = Retained::new(s.max_retained);
-        let sessions = Sessions::new(max_sesiones, s.max_queued);
+        let sessions = Sessions::new(max_sesiones, s.max_sessions_per_client, s.max_queued);
         let mut tx = parts.store.read().await?;
         retained.restaura(store::mqtt::retained(&mut tx).await?);
         let intervalos = store::sensores::intervals(&mut tx).await?;

@@ -26,13 +26,41 @@ const RELEVO: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub(super) struct Sessions {
-    mapa: Mutex<HashMap<Clave, Arc<Sesion>>>,
+    mapa: Mutex<Mapa>,
     pub(super) indice: Indice,
     siguiente: AtomicU64,
     /// The next key in the store.
     id_sesion: AtomicI64,
     max: usize,
+    max_por_principal: usize,
     max_buzon: usize,
+}
+
+/// All sessions, and how many each principal has.
+#[derive(Default)]
+struct Mapa {
+    por_clave: HashMap<Clave, Arc<Sesion>>,
+    por_principal: HashMap<String, usize>,
+}
+
+impl Mapa {
+    fn mete(&mut self, sesion: Arc<Sesion>) {
+        let clave = sesion.clave.clone();
+        *self.por_principal.entry(clave.principal.clone()).or_default() += 1;
+        self.por_clave.insert(clave, sesion);
+    }
+
+    fn saca(&mut self, clave: &Clave) {
+        if self.por_clave.remove(clave).is_none() {
+            return;
+        }
+        if let Some(cuantas) = self.por_principal.get_mut(&clave.principal) {
+            *cuantas -= 1;
+            if *cuantas == 0 {
+                self.por_principal.remove(&clave.principal);
+            }
+        }
+    }
 }
 
 /// A session that was opened.
@@ -63,13 +91,15 @@ pub(super) struct Vencida {
 pub(super) struct SinSitio;
 
 impl Sessions {
-    pub(super) fn new(max: usize, max_buzon: usize) -> Self {
+    /// `max` in all, `max_por_principal` of one device or person.
+    pub(super) fn new(max: usize, max_por_principal: usize, max_buzon: usize) -> Self {
         Self {
             mapa: Mutex::default(),
             indice: Indice::default(),
             siguiente: AtomicU64::new(1),
             id_sesion: AtomicI64::new(1),
             max,
+            max_por_principal,
             max_buzon,
         }
     }
@@ -111,7 +141,7 @@ impl Sessions {
             };
             let clave = Clave { principal: s.principal, client_id: s.client_id };
             let id = self.siguiente.fetch_add(1, Ordering::Relaxed);
-            let sesion = Sesion::new(id, clave.clone(), Some(s.id_sesion), principal, self.max_buzon);
+            let sesion = Sesion::new(id, clave, Some(s.id_sesion), principal, self.max_buzon);
             let suyas = suscripciones.remove(&s.id_sesion).unwrap_or_default();
             sesion.restaura(&pendientes.remove(&s.id_sesion).unwrap_or_default(), suyas);
             {
@@ -126,7 +156,7 @@ impl Sessions {
             for filtro in sesion.filtros() {
                 self.indice.pon(&sesion, &filtro);
             }
-            self.mapa().insert(clave, sesion);
+            self.mapa().mete(sesion);
         }
         tx.commit().await?;
         Ok(olvidar)
@@ -186,7 +216,7 @@ impl Sessions {
     }
 
     fn hallada(&self, clave: &Clave) -> Option<Arc<Sesion>> {
-        self.mapa().get(clave).cloned()
+        self.mapa().por_clave.get(clave).cloned()
     }
 
     /// A new session, unless somebody else was faster.
@@ -198,11 +228,14 @@ impl Sessions {
         queda: bool,
     ) -> Result<Option<Tenida>, SinSitio> {
         let mut mapa = self.mapa();
-        if mapa.contains_key(clave) {
+        if mapa.por_clave.contains_key(clave) {
             return Ok(None);
         }
-        if mapa.len() >= self.max {
-            limita("sessions");
+        // The anonymous of an open broker are many and have one name.
+        let suyas = mapa.por_principal.get(&clave.principal).copied().unwrap_or_default();
+        let demasiadas = *principal != Principal::Anonimo && suyas >= self.max_por_principal;
+        if demasiadas || mapa.por_clave.len() >= self.max {
+            limita(if demasiadas { "max_sessions_per_client" } else { "sessions" });
             return Err(SinSitio);
         }
         let id = self.siguiente.fetch_add(1, Ordering::Relaxed);
@@ -210,7 +243,7 @@ impl Sessions {
         let sesion = Arc::new(Sesion::new(id, clave.clone(), id_sesion, principal.clone(), self.max_buzon));
         sesion.turno.send_replace(Turno { generacion, corte: None });
         let Ok(estado) = sesion.estado.clone().try_lock_owned() else { return Ok(None) };
-        mapa.insert(clave.clone(), sesion.clone());
+        mapa.mete(sesion.clone());
         Ok(Some((sesion, estado)))
     }
 
@@ -218,8 +251,8 @@ impl Sessions {
     pub(super) fn quita(&self, sesion: &Arc<Sesion>) {
         {
             let mut mapa = self.mapa();
-            if mapa.get(&sesion.clave).is_some_and(|s| Arc::ptr_eq(s, sesion)) {
-                mapa.remove(&sesion.clave);
+            if mapa.por_clave.get(&sesion.clave).is_some_and(|s| Arc::ptr_eq(s, sesion)) {
+                mapa.saca(&sesion.clave);
             }
         }
         for filtro in sesion.filtros() {
@@ -235,7 +268,7 @@ impl Sessions {
             Revocado::Dispositivo(id_sensor) => format!("d:{id_sensor}"),
             Revocado::Usuario(user_id) => format!("u:{user_id}"),
         };
-        for sesion in self.mapa().values().filter(|s| s.clave.principal == principal) {
+        for sesion in self.mapa().por_clave.values().filter(|s| s.clave.principal == principal) {
             sesion.corta(Cierre::NoAutorizado);
         }
     }
@@ -273,21 +306,21 @@ impl Sessions {
 
     /// All sessions, now.
     pub(super) fn todas(&self) -> Vec<Arc<Sesion>> {
-        self.mapa().values().cloned().collect()
+        self.mapa().por_clave.values().cloned().collect()
     }
 
     /// The sessions of a device.
     pub(super) fn de_dispositivo(&self, id_sensor: i64) -> Vec<Arc<Sesion>> {
         let principal = format!("d:{id_sensor}");
-        self.mapa().values().filter(|s| s.clave.principal == principal).cloned().collect()
+        self.mapa().por_clave.values().filter(|s| s.clave.principal == principal).cloned().collect()
     }
 
     /// How many sessions there are.
     pub(super) fn cuantas(&self) -> usize {
-        self.mapa().len()
+        self.mapa().por_clave.len()
     }
 
-    fn mapa(&self) -> MutexGuard<'_, HashMap<Clave, Arc<Sesion>>> {
+    fn mapa(&self) -> MutexGuard<'_, Mapa> {
         self.mapa.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

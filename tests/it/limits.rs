@@ -135,3 +135,24 @@ async fn topics_packets_and_retained_messages_are_bounded() {
     }
     assert_eq!(met(&server_c, "max_retained").await, 1);
 }
+
+#[tokio::test]
+async fn one_device_has_so_many_sessions_and_no_more() {
+    let server = server("MAX_SESSIONS_PER_CLIENT", "2", false).await;
+    let (device, other) = (server.device("a").await, server.device("b").await);
+    let (_one, code) = Client::connect(&server.mqtt, 5, "uno", "a", &device.token).await;
+    assert_eq!(code, 0);
+    let (two, code) = Client::connect(&server.mqtt, 5, "dos", "a", &device.token).await;
+    assert_eq!(code, 0);
+    assert_eq!(Client::connect(&server.mqtt, 5, "tres", "a", &device.token).await.1, 0x88);
+    assert_eq!(met(&server, "max_sessions_per_client").await, 1);
+    let _other = Client::device(&server.mqtt, 5, &other).await;
+    drop(two);
+    for _ in 0..100 {
+        if Client::connect(&server.mqtt, 5, "tres", "a", &device.token).await.1 == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("a session that is over still counts");
+}
