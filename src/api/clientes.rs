@@ -52,7 +52,7 @@ pub(super) struct Body {
     mensajes_rechazados: u64,
     bytes_recibidos: u64,
     bytes_enviados: u64,
-    /// Why its last connection ended, or why it is not let in.
+    /// Why its last connection ended, unless it took leave; or why it is not let in.
     ultimo_error: Option<LastError>,
 }
 
@@ -190,9 +190,10 @@ fn everybody(state: &State, clientes: &Clientes, scope: Option<i64>) -> Vec<Body
         vivos.iter().filter(|c| visible(&c.quien, scope)).map(|c| Body::new(c)).collect();
     for ido in clientes.idos() {
         if visible(&ido.cliente.quien, scope) {
-            let error = LastError { motivo: ido.motivo, momento: ido.hasta, ip: ido.cliente.ip, veces: 1 };
+            let (momento, ip) = (ido.hasta, ido.cliente.ip);
+            let error = ido.motivo.map(|motivo| LastError { motivo, momento, ip, veces: 1 });
             let last = Body { id: None, conectado: false, hasta: Some(ido.hasta), ..Body::new(&ido.cliente) };
-            all.push(Body { ultimo_error: Some(error), ..last });
+            all.push(Body { ultimo_error: error, ..last });
         }
     }
     for (usuario, fallo) in clientes.fallos() {

@@ -48,6 +48,7 @@ enum Command {
 #[must_use]
 pub fn run() -> ExitCode {
     let args = Args::parse();
+    small_pages();
     crate::tls::install_provider();
     let config = match config::load(&Sources::from_process(args.config.clone())) {
         Ok(config) => config,
@@ -70,6 +71,16 @@ pub fn run() -> ExitCode {
             eprintln!("alertrace: {e:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The allocator asks for pages of 2 MiB and touches a little of each: an idle server held 56 MB where
+/// 26 MB are used (docs/benchmarks.md). A small machine needs the difference more than the TLB does.
+fn small_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(e) = rustix::thread::disable_transparent_huge_pages(true) {
+        // Before the log is there, and of no consequence but for memory.
+        eprintln!("alertrace: transparent huge pages stay on: {e}");
     }
 }
 

@@ -91,7 +91,8 @@ where
         }
         fin => tracing::debug!(ip = %origen.ip, client_id, ?fin, "disconnected"),
     }
-    b.parts.clientes.se_va(&cliente, b.parts.clock.now(), fin.to_string());
+    let motivo = (!matches!(fin, Fin::Adios { testamento: false })).then(|| fin.to_string());
+    b.parts.clientes.se_va(&cliente, b.parts.clock.now(), motivo);
     let ultimas = AssertUnwindSafe(async { conexion.despide(&fin) }).catch_unwind().await.unwrap_or_default();
     let resto = conexion.resto();
     let testamento = testamento.filter(|_| quiere_testamento(&fin));

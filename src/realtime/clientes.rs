@@ -82,8 +82,8 @@ pub struct Ido {
     pub cliente: Arc<Cliente>,
     /// When it ended.
     pub hasta: Timestamp,
-    /// Why.
-    pub motivo: String,
+    /// Why; `None` when it took leave.
+    pub motivo: Option<String>,
 }
 
 /// Sign-ins that failed under one name.
@@ -125,7 +125,7 @@ impl Clientes {
     }
 
     /// Its connection is over.
-    pub fn se_va(&self, cliente: &Arc<Cliente>, hasta: Timestamp, motivo: String) {
+    pub fn se_va(&self, cliente: &Arc<Cliente>, hasta: Timestamp, motivo: Option<String>) {
         cerrojo(&self.vivos).remove(&cliente.numero);
         let mut idos = cerrojo(&self.idos);
         olvida_uno(&mut idos, |i| i.hasta);
