@@ -114,8 +114,10 @@ where
             Cuenta::Termina(sesion, estado) => b.entierra(&sesion, *estado).await,
         }
     };
+    // A stream that panicked does so again, and what follows is not its.
+    let adios = AssertUnwindSafe(despide(&mut lee, &mut escribe, ultimas)).catch_unwind();
     // Nobody waits for the client to have read why.
-    tokio::join!(despide(&mut lee, &mut escribe, ultimas), despues);
+    let _ = tokio::join!(adios, despues);
 }
 
 /// A will is sent unless its owner took leave without it [MQTT-3.1.2-8] [MQTT-3.14.4-3], or the

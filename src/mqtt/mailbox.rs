@@ -171,6 +171,12 @@ impl Buzon {
         self.bytes = self.cola.iter().map(Cosa::peso).sum();
     }
 
+    /// How many wait, and their bytes.
+    #[cfg(test)]
+    pub(super) fn ocupa(&self) -> (usize, usize) {
+        (self.cola.len(), self.bytes)
+    }
+
     /// All that waits.
     pub(super) fn todas(&self) -> impl Iterator<Item = &Cosa> {
         self.cola.iter()

@@ -12,6 +12,8 @@ mod comandos;
 mod connection;
 mod estado;
 mod first_packet;
+#[cfg(test)]
+mod fuzz;
 mod handshake;
 mod index;
 mod listener;

@@ -5,6 +5,8 @@
 //! client's limits are the library's. Acknowledgements are never automatic: the session sends them
 //! when what they promise has been done.
 
+use std::collections::HashSet;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use mqtt_protocol_core::mqtt;
 use mqtt_protocol_core::mqtt::common::Cursor;
@@ -24,12 +26,25 @@ use crate::domain::Timestamp;
 
 /// Properties of MQTT 5 that are passed on unchanged.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Propiedades(Vec<Property>);
+pub(super) struct Propiedades {
+    todas: Vec<Property>,
+    peso: usize,
+}
 
 impl Propiedades {
+    fn new(todas: Vec<Property>) -> Self {
+        let peso = todas.iter().map(|p| p.size() + size_of::<Property>()).sum();
+        Self { todas, peso }
+    }
+
+    /// Bytes that they hold in memory, roughly: a client may send a hundred thousand in a packet.
+    pub(super) fn peso(&self) -> usize {
+        self.peso
+    }
+
     /// As they stand in a packet.
     pub(super) fn bytes(&self) -> Bytes {
-        self.0.iter().flat_map(Property::to_continuous_buffer).collect()
+        self.todas.iter().flat_map(Property::to_continuous_buffer).collect()
     }
 
     /// Read again from [`Self::bytes`].
@@ -47,7 +62,7 @@ impl Propiedades {
                 }
             }
         }
-        Self(propiedades)
+        Self::new(propiedades)
     }
 }
 
@@ -232,7 +247,7 @@ impl Violacion {
     }
 }
 
-/// How a PUBREC of the client stands to what it was sent.
+/// How a PUBREC or PUBCOMP of the client stands to what it was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pubrec {
     /// It was waited for.
@@ -264,6 +279,9 @@ pub(super) struct Protocol {
     max_packet: u32,
     /// Topic aliases that the client has given a topic.
     alias_dados: [bool; ALIAS_MAXIMO as usize + 1],
+    /// Deliveries that were released before this connection. The library takes a PUBCOMP for the end of
+    /// a PUBLISH that it sent, and its count of those falls below zero: it does not hear of these.
+    liberados: HashSet<u16>,
 }
 
 impl Protocol {
@@ -285,12 +303,13 @@ impl Protocol {
             max_envio: usize::MAX,
             max_packet,
             alias_dados: [false; ALIAS_MAXIMO as usize + 1],
+            liberados: HashSet::new(),
         }
     }
 
     /// Takes one packet, once it is there whole. `sin_confirmar` says whether an incoming packet id
     /// waits for its commit: then a repeated QoS 2 PUBLISH is not answered yet. `pubrec` says how a
-    /// PUBREC with this packet id stands.
+    /// PUBREC or PUBCOMP with this packet id stands.
     pub(super) fn recv(
         &mut self,
         bytes: &[u8],
@@ -309,15 +328,24 @@ impl Protocol {
             recibido.violacion = Some(violacion);
             return recibido;
         }
-        if let [0x50, _, alto, bajo, ..] = *packet {
-            let pid = u16::from_be_bytes([alto, bajo]);
-            let como = pubrec(pid);
-            if como != Pubrec::Esperado {
-                // The library takes it for a violation; it may be left over from another connection.
-                self.pubrel_suelto(pid, como, out);
+        match (packet[0] >> 4, pid_de_acuse(packet)) {
+            // The library takes it for a violation; it may be left over from another connection.
+            (5, Some(pid)) if pubrec(pid) != Pubrec::Esperado => {
+                self.pubrel_suelto(pid, pubrec(pid), out);
                 return recibido;
             }
+            (7, Some(pid)) if self.liberados.remove(&pid) => {
+                let _ = self.conn.release_packet_id(pid);
+                recibido.paquete = Some(Entrante::Pubcomp(pid));
+                return recibido;
+            }
+            // The answer to such a PUBREL.
+            (7, Some(pid)) if pubrec(pid) == Pubrec::Ajeno => return recibido,
+            _ => {}
         }
+        let exito = pid_de_acuse(packet).filter(|_| self.cinco && sin_suscriptores(packet));
+        let exito = exito.map(|pid| [0x50, 2, pid.to_be_bytes()[0], pid.to_be_bytes()[1]]);
+        let packet = exito.as_ref().map_or(packet, |bytes| &bytes[..]);
         let escrito = out.len();
         let mut error = None;
         for evento in self.conn.recv(&mut Cursor::new(packet)) {
@@ -612,6 +640,9 @@ impl Protocol {
 
     /// Releases a QoS 2 message that the client has.
     pub(super) fn pubrel(&mut self, pid: u16, out: &mut BytesMut) {
+        if self.liberados.contains(&pid) {
+            return self.pubrel_suelto(pid, Pubrec::Repetido, out);
+        }
         let packet = if self.cinco {
             v5_0::Pubrel::builder().packet_id(pid).build().map(Into::into)
         } else {
@@ -705,6 +736,13 @@ impl Protocol {
         self.conn.register_packet_id(pid).is_ok()
     }
 
+    /// As [`Self::retoma_pid`], of a delivery that the client has and that only its release is open of.
+    pub(super) fn retoma_liberado(&mut self, pid: u16) {
+        if self.retoma_pid(pid) {
+            self.liberados.insert(pid);
+        }
+    }
+
     /// The packet ids of QoS 2 messages that an earlier connection received and did not complete.
     pub(super) fn retoma_recibidos(&mut self, pids: impl IntoIterator<Item = u16>) {
         self.conn.restore_qos2_publish_handled(pids.into_iter().collect());
@@ -722,7 +760,7 @@ impl Protocol {
         let alias = self.alias && (self.max_envio == usize::MAX || cabe());
         self.conn.set_auto_map_topic_alias_send(alias);
         let packet: Result<Packet, MqttError> = if self.cinco {
-            let mut props = p.propiedades.0.clone();
+            let mut props = p.propiedades.todas.clone();
             props.extend(
                 envio
                     .ids
@@ -803,6 +841,19 @@ pub(super) struct PorEnviar<'a> {
     pub(super) ahora: Timestamp,
 }
 
+/// What a whole PUBACK, PUBREC, PUBREL or PUBCOMP is about: it stands after a length of one byte or more.
+fn pid_de_acuse(packet: &[u8]) -> Option<u16> {
+    let (_, usados) = first_packet::varint(packet.get(1..)?).ok()??;
+    packet.get(1 + usados..)?.first_chunk().map(|pid| u16::from_be_bytes(*pid))
+}
+
+/// A PUBREC with No matching subscribers (0x10): a success, which the library takes for the end of the
+/// delivery; to it, it is said without.
+fn sin_suscriptores(packet: &[u8]) -> bool {
+    let razon = |usados: usize| packet.get(1 + usados + 2) == Some(&0x10);
+    packet[0] == 0x50 && first_packet::varint(&packet[1..]).is_ok_and(|v| v.is_some_and(|(_, n)| razon(n)))
+}
+
 fn qos(qos: WireQos) -> Qos {
     match qos {
         WireQos::AtMostOnce => Qos::Cero,
@@ -850,7 +901,7 @@ fn publicacion(
         retain,
         publicador: 0,
         expira,
-        propiedades: Propiedades(props.iter().filter(pasa).cloned().collect()),
+        propiedades: Propiedades::new(props.iter().filter(pasa).cloned().collect()),
         sensor: None,
         comando: None,
     }

@@ -103,11 +103,25 @@ impl Publicacion {
 
     /// Bytes that it holds in memory, roughly.
     pub(super) fn peso(&self) -> usize {
-        peso(self.topic.len() + self.payload.len())
+        peso(self.topic.len() + self.payload.len() + self.propiedades.peso())
     }
 }
 
-/// Bytes that a message of so many bytes of topic and payload holds in memory, roughly.
+/// Bytes that a message of so many bytes of topic, payload and properties holds in memory, roughly.
 pub(super) const fn peso(bytes: usize) -> usize {
     bytes + 128
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_weigh_what_they_hold_in_memory() {
+        let mut mensaje = Publicacion::del_servidor("a".into(), "x", Qos::Uno, false);
+        let sin = mensaje.peso();
+        // A thousand empty user properties: five bytes each on the wire, and more here.
+        mensaje.propiedades = Propiedades::leidas(&[0x26, 0, 0, 0, 0].repeat(1_000));
+        assert!(mensaje.peso() >= sin + 5_000, "{} {sin}", mensaje.peso());
+    }
 }

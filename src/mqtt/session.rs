@@ -294,8 +294,11 @@ impl Sesion {
 
     /// Puts a message into the mailbox, once it is in the store if it is to be kept.
     pub(super) fn deja(&self, entrega: Entrega) {
-        let conectada = self.vida().conectada;
-        let sobran = self.buzon().pon(entrega, conectada);
+        let sobran = {
+            // Held: a connection that came in between would not read what is left in the store for it.
+            let vida = self.vida();
+            self.buzon().pon(entrega, vida.conectada)
+        };
         for seq in sobran {
             self.hecha(Some(seq));
         }
@@ -305,6 +308,12 @@ impl Sesion {
     /// The next message, if `hay_ventana` for one with QoS 1 or 2.
     pub(super) fn siguiente(&self, hay_ventana: bool) -> Option<Entrega> {
         self.buzon().siguiente(hay_ventana)
+    }
+
+    /// How many messages wait, and their bytes.
+    #[cfg(test)]
+    pub(super) fn esperan(&self) -> (usize, usize) {
+        self.buzon().ocupa()
     }
 
     /// Nobody is connected any more: what the store has leaves the memory, the rest is forgotten

@@ -153,12 +153,14 @@ pub(super) async fn tomado(atascado: &mut Option<Atascado>) -> Result<Espera, Ce
     }
 }
 
-/// Messages of the client that are held here, in bytes.
+/// Messages that are held here, the client's and those that its subscriptions found, in bytes.
 pub(super) fn bytes(que: &Que) -> usize {
     let peso = |p: &Publicacion| p.peso();
     match que {
         Que::Tomado { reparto, .. } => peso(&reparto.publicacion),
         Que::Leido { lectura, .. } => peso(&lectura.reparto.publicacion),
+        // The messages themselves are held by `retained`.
+        Que::Suscrito { retenidos, .. } => retenidos.len() * size_of::<Entrega>(),
         _ => 0,
     }
 }

@@ -197,7 +197,14 @@ impl Conexion {
 
     async fn subscribe(&mut self, pid: u16, pedidos: Vec<Pedido>) -> Result<(), Fin> {
         let (mut resultados, mut cambios, mut retenidos) = (Vec::new(), Vec::new(), Vec::new());
+        let (max_filtros, max_retenidos) =
+            (self.b.parts.settings.max_subscriptions, self.b.parts.settings.max_retained);
         for pedido in pedidos {
+            // A packet has room for a hundred thousand filters, and each may find all that is retained.
+            if resultados.len() >= max_filtros || self.retenidos.len() + retenidos.len() > max_retenidos {
+                resultados.push(Err(Razon::Cuota));
+                continue;
+            }
             let resultado = self.suscribe(&pedido).await?;
             if let Ok(nueva) = resultado {
                 cambios.extend(self.sesion.guarda(&pedido));
@@ -279,8 +286,10 @@ impl Conexion {
                 emisor.unsubscribe(filtro);
             }
             self.b.sessions.indice.quita(&self.sesion, filtro);
-            habia.push(self.sesion.desuscribe(filtro));
-            let id_sesion = self.sesion.id_sesion;
+            let hay = self.sesion.desuscribe(filtro);
+            habia.push(hay);
+            // What is not there costs the writer nothing, however many a packet names.
+            let id_sesion = self.sesion.id_sesion.filter(|_| hay);
             cambios.extend(id_sesion.map(|id| Cambio::Desuscribe { id_sesion: id, filtro: filtro.clone() }));
         }
         self.encarga(Que::Desuscrito { pid, habia }, cambios)

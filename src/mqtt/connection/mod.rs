@@ -22,7 +22,8 @@ use tokio::time::Instant;
 
 use self::acks::{Acuse, Atascado, Frente, Que};
 use super::broker::Compartido;
-use super::protocol::{Cierre, Protocol, Pubrec, Violacion};
+use super::protocol::{Cierre, Protocol, Pubrec, Razon, Violacion};
+use super::publicacion::Qos;
 use super::session::{Entrega, Estado, Sesion, Turno};
 use super::throttle::{Freno, limita};
 use crate::domain::Timestamp;
@@ -145,7 +146,11 @@ impl Conexion {
         // Taken back in order, before anything new has an id [MQTT-4.4.0-1].
         protocol.retoma_recibidos(i.estado.recibidos.iter().copied());
         for vuelo in &i.estado.en_vuelo {
-            protocol.retoma_pid(vuelo.pid);
+            if vuelo.liberado {
+                protocol.retoma_liberado(vuelo.pid);
+            } else {
+                protocol.retoma_pid(vuelo.pid);
+            }
         }
         Self {
             b: i.b,
@@ -239,8 +244,15 @@ impl Conexion {
             return Err(Fin::Cortada(cierre));
         }
         let habia = self.por_escribir();
-        self.lee_paquetes().await?;
-        self.acusa().await?;
+        loop {
+            self.lee_paquetes().await?;
+            let detenida = self.detenida();
+            self.acusa().await?;
+            // What has arrived and had no room has it now: nothing else would call for it.
+            if !detenida || self.detenida() {
+                break;
+            }
+        }
         self.entrega();
         self.limpia();
         if !habia {
@@ -378,7 +390,23 @@ impl Conexion {
         for entrega in std::mem::take(&mut self.retenidos) {
             self.sesion.deja(entrega);
         }
-        Resto { b: self.b.clone(), acuses: std::mem::take(&mut self.acuses), atascado: self.atascado.take() }
+        let (acuses, mut atascado) = (std::mem::take(&mut self.acuses), self.atascado.take());
+        if self.expiry > 0 {
+            // The client sends again what it was not answered: it is known then, and its commit is before
+            // anything that the next connection has to wait for. [MQTT-4.3.3-10]
+            for acuse in &acuses {
+                match acuse.que {
+                    Que::Tomado { pid: Some(pid), qos: Qos::Dos, razon: Razon::Exito, .. } => {
+                        self.estado.recibidos.insert(pid);
+                    }
+                    Que::Completa { pid, .. } => drop(self.estado.recibidos.remove(&pid)),
+                    _ => {}
+                }
+            }
+            // What the writer did not take is left to that.
+            atascado = atascado.filter(|a| !matches!(a.que, Que::Tomado { pid: Some(_), qos: Qos::Dos, .. }));
+        }
+        Resto { b: self.b.clone(), acuses, atascado }
     }
 }
 

@@ -444,7 +444,7 @@ row!(
 pub async fn pending(tx: &mut Tx) -> Result<Vec<Pendiente>> {
     Ok(on!(tx, |db| {
         sqlx::query_as(
-            "SELECT id_sesion, seq, CAST(LENGTH(payload) + LENGTH(topic) AS BIGINT) AS bytes FROM mqtt_cola \
+            "SELECT id_sesion, seq, CAST(LENGTH(payload) + LENGTH(topic) + LENGTH(propiedades) AS BIGINT) AS bytes FROM mqtt_cola \
              ORDER BY id_sesion, seq",
         )
         .fetch_all(db)
