@@ -70,9 +70,21 @@ pub(super) async fn entra<R>(
 where
     R: AsyncRead + Unpin,
 {
-    let s = &b.parts.settings;
     let ahora = b.parts.clock.now();
-    let Dicho { mut connect, mut protocol, entrada } = lee_connect(b, lee, ahora).await?;
+    let dicho = lee_connect(b, lee, ahora).await?;
+    // Boxed: a connection that has said nothing yet is to hold no room for what may follow.
+    Box::pin(admite(b, dicho, origen, ahora)).await
+}
+
+/// Signs in whoever said this, and opens their session.
+async fn admite(
+    b: &Arc<Compartido>,
+    dicho: Dicho,
+    origen: &Origen,
+    ahora: Timestamp,
+) -> Result<(Inicio, Testamento), Negada> {
+    let s = &b.parts.settings;
+    let Dicho { mut connect, mut protocol, entrada } = dicho;
     let (principal, caduca) = identifica(b, &connect, origen, ahora)
         .await
         .map_err(|(motivo, rechazo)| Negada::dicha(motivo, rechazo, &mut protocol))?;

@@ -14,9 +14,9 @@ use metrics::counter;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
 
-use super::admission::{self, Negada};
+use super::admission::{self, Negada, Testamento};
 use super::broker::{Broker, Compartido};
-use super::connection::{Conexion, Fin};
+use super::connection::{Conexion, Fin, Inicio};
 use super::protocol::Cierre;
 use super::publicacion::Publicacion;
 use super::session::{Estado, Sesion};
@@ -67,6 +67,22 @@ where
             return;
         }
     };
+    // Boxed, as what came before: until here there was no room for it.
+    Box::pin(atiende(&b, lee, escribe, &origen, inicio, testamento)).await;
+}
+
+/// Serves a client that was let in, and deals with what it leaves behind.
+async fn atiende<R, W>(
+    b: &Arc<Compartido>,
+    mut lee: R,
+    mut escribe: W,
+    origen: &Origen,
+    inicio: Inicio,
+    testamento: Testamento,
+) where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
     let client_id = inicio.sesion.clave.client_id.clone();
     tracing::debug!(ip = %origen.ip, client_id, "connected");
     let cliente = inicio.cliente.clone();
@@ -98,7 +114,7 @@ where
     let testamento = testamento.filter(|_| quiere_testamento(&fin));
     let principal = conexion.principal.clone();
     // The session is free for whoever comes next; what follows concerns this connection alone.
-    let (inmediato, cuenta) = deja(&b, conexion, testamento);
+    let (inmediato, cuenta) = deja(b, conexion, testamento);
     let despues = async {
         resto.termina().await;
         if let Some(will) = inmediato {

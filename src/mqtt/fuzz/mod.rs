@@ -47,5 +47,5 @@ fn fuzz<S: Strategy>(
 
 /// A line for each, whatever form the report is written in.
 fn lines<T: std::fmt::Debug>(all: &[T]) -> String {
-    all.iter().map(|one| format!("{one:?}\n")).collect()
+    all.iter().map(|one| format!("{one:?}")).collect::<Vec<_>>().join("\n")
 }
