@@ -307,8 +307,8 @@ impl Protocol {
         }
     }
 
-    /// Takes one packet, once it is there whole. `sin_confirmar` says whether an incoming packet id
-    /// waits for its commit: then a repeated QoS 2 PUBLISH is not answered yet. `pubrec` says how a
+    /// Takes one packet, once it is there whole. `sin_confirmar` says whether the QoS 2 message with an
+    /// incoming packet id waits for its commit: then it is not answered when it is repeated. `pubrec` says how a
     /// PUBREC or PUBCOMP with this packet id stands.
     pub(super) fn recv(
         &mut self,

@@ -94,9 +94,10 @@ async fn subscriptions_and_distinct_filters_are_bounded() {
 
     let server_b = server("MAX_FILTERS", "2", true).await;
     let (mut one, mut two) = (anonymous(&server_b, "a").await, anonymous(&server_b, "b").await);
-    assert_eq!((one.subscribe("a").await, one.subscribe("b").await), (1, 1));
-    assert_eq!(two.subscribe("c").await, 0x97);
-    assert_eq!(two.subscribe("b").await, 1, "a filter that is there already");
+    assert_eq!((one.subscribe("+/a").await, one.subscribe("+/b").await), (1, 1));
+    assert_eq!(two.subscribe("+/c").await, 0x97);
+    assert_eq!(two.subscribe("+/b").await, 1, "a filter that is there already");
+    assert_eq!((two.subscribe("c/#").await, two.subscribe("c").await), (1, 1), "only gaps cost");
     assert_eq!(met(&server_b, "max_filters").await, 1);
 }
 
