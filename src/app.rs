@@ -344,6 +344,7 @@ fn mqtt_settings(config: &Config) -> mqtt::Settings {
         max_keep_alive: m.max_keep_alive_s,
         max_messages_per_s: m.max_messages_per_s,
         max_bytes_per_s: m.max_bytes_per_s,
+        rate_patience: Duration::from_secs(m.rate_patience_s),
         sys_interval: Duration::from_secs(m.sys_interval_s),
         max_topic_levels: m.max_topic_levels,
         max_topic_bytes: m.max_topic_bytes,

@@ -64,6 +64,8 @@ pub struct Settings {
     pub max_messages_per_s: u64,
     /// Bytes a second of one client; 0 = no limit.
     pub max_bytes_per_s: u64,
+    /// How long a client is slowed down before it is ended.
+    pub rate_patience: Duration,
     /// Seconds between two rounds of `$SYS`.
     pub sys_interval: Duration,
     /// Levels of a topic.

@@ -19,7 +19,7 @@ const LINEAS: u32 = 10;
 pub(super) struct Puerta {
     plazas: Arc<Semaphore>,
     por_direccion: ByAddress,
-    callados: Mutex<Callados>,
+    callados: Arc<Mutex<Callados>>,
     dichas: Mutex<Dichas>,
 }
 
@@ -38,8 +38,8 @@ struct Dichas {
 }
 
 /// One that has not signed in; dropped when it has.
-pub(super) struct Callado<'a> {
-    puerta: &'a Puerta,
+pub(super) struct Callado {
+    todos: Arc<Mutex<Callados>>,
     numero: u64,
     fuera: oneshot::Receiver<()>,
 }
@@ -49,7 +49,7 @@ impl Puerta {
         Self {
             plazas: Arc::new(Semaphore::new(max)),
             por_direccion: ByAddress::new(max_por_direccion),
-            callados: Mutex::default(),
+            callados: Arc::default(),
             dichas: Mutex::new(Dichas { desde: Instant::now(), lineas: 0, omitidas: 0 }),
         }
     }
@@ -61,8 +61,7 @@ impl Puerta {
         }
         limita("max_connections");
         // Dropped, it tells its connection.
-        let viejo = self.callados().todos.pop_first();
-        drop(viejo);
+        drop(lee(&self.callados).todos.pop_first());
         self.plazas.clone().acquire_owned().await.ok()
     }
 
@@ -75,14 +74,14 @@ impl Puerta {
         plaza
     }
 
-    /// One more has come in and has said nothing yet.
-    pub(super) fn callado(&self) -> Callado<'_> {
+    /// One more has come in and has said nothing yet. To be asked for before the next one waits for a place.
+    pub(super) fn callado(&self) -> Callado {
         let (dentro, fuera) = oneshot::channel();
-        let mut callados = self.callados();
+        let mut callados = lee(&self.callados);
         let numero = callados.siguiente;
         callados.siguiente += 1;
         callados.todos.insert(numero, dentro);
-        Callado { puerta: self, numero, fuera }
+        Callado { todos: self.callados.clone(), numero, fuera }
     }
 
     /// Says that a connection was refused, and why; not more often than somebody would read.
@@ -106,22 +105,22 @@ impl Puerta {
         }
         Some(std::mem::take(&mut dichas.omitidas))
     }
-
-    fn callados(&self) -> MutexGuard<'_, Callados> {
-        self.callados.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl Callado<'_> {
+fn lee(callados: &Mutex<Callados>) -> MutexGuard<'_, Callados> {
+    callados.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Callado {
     /// Ready when somebody else needs the place.
     pub(super) async fn echado(&mut self) {
         let _ = (&mut self.fuera).await;
     }
 }
 
-impl Drop for Callado<'_> {
+impl Drop for Callado {
     fn drop(&mut self) {
-        self.puerta.callados().todos.remove(&self.numero);
+        lee(&self.todos).todos.remove(&self.numero);
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::admission::{self, Legado, Negada};
 use super::broker::{Broker, Compartido};
 use super::connection::{Conexion, Fin};
+use super::door::Callado;
 use super::listener::ECHADA;
 use super::protocol::Cierre;
 use super::publicacion::Publicacion;
@@ -45,14 +46,15 @@ pub(super) struct Origen {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn sirve<S>(broker: Broker, stream: S, origen: Origen)
+pub(super) async fn sirve<S>(broker: Broker, stream: S, origen: Origen, callado: Callado)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let b = broker.0;
     let (mut lee, mut escribe) = tokio::io::split(stream);
     // Boxed, this and what follows: none of it is to hold room for the other.
-    let Some((conexion, testamento)) = Box::pin(entra(&b, &mut lee, &mut escribe, &origen)).await else {
+    let Some((conexion, testamento)) = Box::pin(entra(&b, &mut lee, &mut escribe, &origen, callado)).await
+    else {
         return;
     };
     Box::pin(atiende(&b, lee, escribe, &origen, conexion, testamento)).await;
@@ -64,12 +66,12 @@ async fn entra<R, W>(
     lee: &mut R,
     escribe: &mut W,
     origen: &Origen,
+    mut callado: Callado,
 ) -> Option<(Box<Conexion>, Option<Box<Legado>>)>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let mut callado = b.puerta.callado();
     let entrada = tokio::select! {
         entrada = tokio::time::timeout_at(origen.hasta, admission::entra(b, lee, origen)) => entrada,
         () = callado.echado() => {

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
 use super::broker::{Broker, Compartido};
+use super::door::Callado;
 use super::handshake::{self, Origen};
 use super::proxy;
 use super::throttle::limita;
@@ -70,9 +71,10 @@ impl Broker {
             let Some(permiso) = permiso else { return Ok(()) };
             // An acknowledgement is a few bytes that somebody waits for.
             let _ = stream.set_nodelay(true);
+            let callado = self.0.puerta.callado();
             let (broker, via) = (self.clone(), por_tls.map_or(Via::Plana { local }, Via::Tls));
             self.0.conexiones.spawn(async move {
-                recibe(broker, stream, peer, via).await;
+                recibe(broker, stream, peer, via, callado).await;
                 drop(permiso);
             });
         }
@@ -97,7 +99,8 @@ impl Broker {
             counter!("alertrace_mqtt_connections_total").increment(1);
             let origen =
                 Origen { ip, via: "websocket", local: false, plano: false, certificado: None, hasta };
-            handshake::sirve(self, stream, origen).await;
+            let callado = b.puerta.callado();
+            handshake::sirve(self, stream, origen, callado).await;
         };
         b.conexiones.track_future(servida).await;
     }
@@ -113,13 +116,15 @@ async fn acepta(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, S
 
 /// One connection, from the accept to its end. Each part has room of its own, given back when it is
 /// over: an idle connection is to hold little.
-async fn recibe(broker: Broker, mut stream: TcpStream, peer: SocketAddr, via: Via) {
+async fn recibe(broker: Broker, mut stream: TcpStream, peer: SocketAddr, via: Via, mut callado: Callado) {
     let b = broker.0.clone();
     let hasta = Instant::now() + b.parts.settings.connect_deadline;
     // Nothing that is read before the CONNECT needs finishing when the server stops.
     let ip = match &b.parts.settings.proxy_from {
         None => Ok(peer.ip().to_canonical()),
-        Some(proxies) => Box::pin(en_plazo(&b, hasta, cliente(proxies, &mut stream, peer))).await,
+        Some(proxies) => {
+            Box::pin(en_plazo(&b, hasta, &mut callado, cliente(proxies, &mut stream, peer))).await
+        }
     };
     let ip = match ip {
         Ok(ip) => ip,
@@ -133,14 +138,14 @@ async fn recibe(broker: Broker, mut stream: TcpStream, peer: SocketAddr, via: Vi
     match via {
         Via::Plana { local } => {
             let origen = Origen { ip, via: "tcp", local, plano: true, certificado: None, hasta };
-            handshake::sirve(broker, stream, origen).await;
+            handshake::sirve(broker, stream, origen, callado).await;
         }
         Via::Tls(acceptor) => {
             let saludo = async { acceptor.accept(stream).await.map_err(|e| format!("TLS: {e}")) };
-            match Box::pin(en_plazo(&b, hasta, saludo)).await {
+            match Box::pin(en_plazo(&b, hasta, &mut callado, saludo)).await {
                 Ok((stream, certificado)) => {
                     let origen = Origen { ip, via: "tls", local: false, plano: false, certificado, hasta };
-                    Box::pin(handshake::sirve(broker, stream, origen)).await;
+                    Box::pin(handshake::sirve(broker, stream, origen, callado)).await;
                 }
                 Err(motivo) => b.puerta.niega(ip, &motivo),
             }
@@ -152,9 +157,9 @@ async fn recibe(broker: Broker, mut stream: TcpStream, peer: SocketAddr, via: Vi
 async fn en_plazo<T>(
     b: &Compartido,
     hasta: Instant,
+    callado: &mut Callado,
     que: impl Future<Output = Result<T, String>>,
 ) -> Result<T, String> {
-    let mut callado = b.puerta.callado();
     tokio::select! {
         () = b.apaga.cancelled() => Err("the server stops".into()),
         () = callado.echado() => Err(ECHADA.into()),

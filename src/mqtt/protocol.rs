@@ -184,7 +184,7 @@ impl Cierre {
             Self::Malformado => "a packet that cannot be read",
             Self::PaqueteGrande => "a packet larger than mqtt.max_packet_bytes",
             Self::DemasiadoRapido => {
-                "it sent faster than mqtt.max_messages_per_s or max_bytes_per_s for a minute"
+                "it went on sending faster than mqtt.max_messages_per_s or max_bytes_per_s"
             }
             Self::Administrativo => "an administrator disconnected it",
         }

@@ -145,7 +145,8 @@ pub(super) struct Inicio {
 impl Conexion {
     pub(super) fn new(i: Inicio) -> Self {
         let ahora = Instant::now();
-        let freno = Freno::new(i.b.parts.settings.max_messages_per_s, i.b.parts.settings.max_bytes_per_s);
+        let s = &i.b.parts.settings;
+        let freno = Freno::new(s.max_messages_per_s, s.max_bytes_per_s, s.rate_patience);
         let mut protocol = i.protocol;
         // Taken back in order, before anything new has an id [MQTT-4.4.0-1].
         protocol.retoma_recibidos(i.estado.recibidos.iter().copied());
