@@ -164,6 +164,7 @@ pub async fn start(
     let https = certs.as_ref().filter(|_| config.http.tls).map(Certs::http);
     let serve = api::serve(http_listener, https, state, tokens.parar.clone());
     tasks.spawn("the HTTP server", serve);
+    tasks.spawn("the checkpoints", store.clone().checkpoint(tokens.parar.clone()));
     tasks.spawn("the metrics", upkeep(metrics, tokens.parar.clone()));
 
     tracing::info!(

@@ -212,6 +212,11 @@ impl Lote {
         filas
     }
 
+    /// Pages that it writes, roughly: one a sensor, one an alert or refusal, and what holds them.
+    pub(super) fn paginas(&self) -> usize {
+        4 + self.sensores.len() + self.tocadas.len() + self.rechazos.len()
+    }
+
     /// The rows of `ultimas_lecturas` to write.
     pub(super) fn ultimas(&self) -> Vec<Fila> {
         let mut movidos = self.movidos.clone();

@@ -234,6 +234,7 @@ impl Writer {
                 Encargo::Cambios(suyos, _) => cambios.extend(suyos),
             }
         }
+        let paginas = lote.paginas() + cambios.len();
         store::mqtt::apply(&mut tx, cambios).await?;
         store::lecturas::write(&mut tx, &lote.filas()).await?;
         store::lecturas::write_latest(&mut tx, &lote.ultimas()).await?;
@@ -254,6 +255,7 @@ impl Writer {
             store::rechazos::trim(&mut tx, id_sensor, self.ajustes.rechazos_por_sensor).await?;
         }
         tx.commit().await?;
+        self.store.wrote(paginas as u64);
         Ok(lote.hecho())
     }
 
