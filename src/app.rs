@@ -15,6 +15,7 @@ use crate::identity::{Directorio, Revocado};
 use crate::ingest::decode::Limites;
 use crate::ingest::{self, Ingest};
 use crate::lifecycle::{self, Tasks, Tokens};
+use crate::mantenimiento::Mantenimiento;
 use crate::realtime::{Clientes, Hub, Pedidos, Presencia, Rutas};
 use crate::store::{self, Store};
 use crate::tls::Certs;
@@ -111,6 +112,9 @@ pub async fn start(
     )
     .await?;
     writer.spawn("the writer", work);
+
+    let mantenimiento = Mantenimiento::new(store.clone(), clock.clone(), tokens.parar.clone());
+    tasks.spawn("the sums of hours", mantenimiento.sum_hours());
 
     let parts = mqtt::Parts {
         store: store.clone(),

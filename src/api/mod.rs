@@ -7,15 +7,18 @@ mod alertas;
 mod auth;
 mod clientes;
 mod comandos;
+mod csv;
 mod dashboard;
 mod docs;
 mod extract;
 mod finish;
+mod historial;
 mod lecturas;
 mod listener;
 mod live;
 mod middleware;
 mod mqtt;
+mod paging;
 pub mod problem;
 mod salud;
 mod sensores;
@@ -150,7 +153,8 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(clientes::list))
         .routes(routes!(clientes::disconnect))
         .routes(routes!(lecturas::ingest))
-        .routes(routes!(lecturas::list))
+        .routes(routes!(historial::list))
+        .routes(routes!(historial::statistics))
         .routes(routes!(lecturas::rejections))
         .routes(routes!(alertas::list))
         .routes(routes!(alertas::count))

@@ -235,7 +235,12 @@ impl Writer {
             }
         }
         store::mqtt::apply(&mut tx, cambios).await?;
-        store::lecturas::write(&mut tx, &lote.filas()).await?;
+        let filas = lote.filas();
+        store::lecturas::write(&mut tx, &filas).await?;
+        // Held to after the commit: nobody takes a mark between it and our remembering it.
+        let mut marcas = self.store.marcas().lock().await;
+        let por_marcar = marcas.faltan(filas.iter().map(|f| (f.id_sensor, f.ts.hora())));
+        store::horas::mark(&mut tx, &por_marcar).await?;
         store::lecturas::write_latest(&mut tx, &lote.ultimas()).await?;
         for AlertaTocada { abierta, nueva } in &mut lote.tocadas {
             if *nueva {
@@ -254,6 +259,8 @@ impl Writer {
             store::rechazos::trim(&mut tx, id_sensor, self.ajustes.rechazos_por_sensor).await?;
         }
         tx.commit().await?;
+        marcas.recuerda(por_marcar);
+        drop(marcas);
         Ok(lote.hecho())
     }
 

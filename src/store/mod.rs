@@ -10,6 +10,7 @@ pub mod asignaciones;
 pub mod comandos;
 pub mod empresas;
 mod error;
+pub mod horas;
 pub mod identidades;
 pub mod lecturas;
 mod lock;
@@ -34,7 +35,7 @@ use sqlx::sqlite::{
 };
 
 use sqlx::{Connection as _, SqliteConnection};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 pub use error::{Error, Result};
 pub use tx::Tx;
@@ -56,6 +57,7 @@ pub struct Options {
 #[derive(Debug, Clone)]
 pub struct Store {
     pools: Pools,
+    marcas: Arc<Mutex<horas::Marcas>>,
     /// Held as long as any handle lives: a second process on the same file refuses to start.
     _lock: Arc<Option<lock::FileLock>>,
 }
@@ -113,7 +115,11 @@ impl Store {
             .connect_with(base.pragma("query_only", "ON"))
             .await?;
         let turno = Arc::new(Semaphore::new(1));
-        Ok(Self { pools: Pools::Sqlite { writer, readers, turno }, _lock: Arc::new(Some(lock)) })
+        Ok(Self {
+            pools: Pools::Sqlite { writer, readers, turno },
+            marcas: Arc::default(),
+            _lock: Arc::new(Some(lock)),
+        })
     }
 
     /// A transaction that reads one consistent state.
@@ -152,6 +158,12 @@ impl Store {
             Pools::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
             Pools::Postgres(pool) => Tx::Postgres(pool.begin().await?),
         })
+    }
+
+    /// Which hours are known to be marked; see there for when it is locked.
+    #[must_use]
+    pub fn marcas(&self) -> &Mutex<horas::Marcas> {
+        &self.marcas
     }
 
     /// Whether the database answers.

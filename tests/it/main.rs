@@ -11,6 +11,7 @@ mod crash;
 mod cut_off;
 mod demo;
 mod estado;
+mod history;
 mod limits;
 mod mqtt;
 mod mqtt_clientes;

@@ -2,9 +2,12 @@
 
 mod postgres;
 mod sqlite;
+mod tira;
 
 use super::{Error, Result, Tx, on, row};
 use crate::domain::{Timestamp, Valores, Variable};
+
+pub use tira::{Cubeta, Tira, pares, pares_texto, tira};
 
 /// One row of `lecturas` or `ultimas_lecturas`.
 #[derive(Debug, Clone, PartialEq)]
@@ -137,6 +140,37 @@ pub async fn newest(tx: &mut Tx) -> Result<Option<Timestamp>> {
     let maximo: Maximo =
         on!(tx, |db| sqlx::query_as("SELECT MAX(ts) AS ts FROM ultimas_lecturas").fetch_one(db).await)?;
     Ok(maximo.ts.map(Timestamp::clamped))
+}
+
+const CUANTAS: &str = "SELECT COUNT(*) AS n FROM (SELECT 1 AS una FROM lecturas \
+     WHERE id_sensor = $1 AND ts >= $2 AND ts < $3 LIMIT $4) t";
+
+/// How many readings a sensor has with `desde <= ts < antes_de`, counted up to `tope`.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn count(
+    tx: &mut Tx,
+    id_sensor: i64,
+    desde: Timestamp,
+    antes_de: Timestamp,
+    tope: i64,
+) -> Result<i64> {
+    row!(
+        struct Total {
+            n: i64,
+        }
+    );
+    let total: Total = on!(tx, |db| {
+        sqlx::query_as(CUANTAS)
+            .bind(id_sensor)
+            .bind(desde.micros())
+            .bind(antes_de.micros())
+            .bind(tope)
+            .fetch_one(db)
+            .await
+    })?;
+    Ok(total.n)
 }
 
 /// In which order a page comes.
