@@ -47,6 +47,7 @@ use crate::identity::Directorio;
 use crate::identity::cuentas::Cuentas;
 use crate::ingest::Ingest;
 use crate::ingest::decode::Limites;
+use crate::mantenimiento::Disco;
 use crate::realtime::{Clientes, Hub, Pedidos, Presencia, Rutas};
 use crate::store::Store;
 use crate::tls::Acceptor;
@@ -102,6 +103,8 @@ pub struct Parts {
     pub cuentas: Cuentas,
     /// Whether the broker works.
     pub broker_ready: watch::Receiver<bool>,
+    /// How the disk stands.
+    pub disco: watch::Receiver<Disco>,
     /// For `/metrics`.
     pub metrics: PrometheusHandle,
     /// See [`Settings`].

@@ -8,6 +8,7 @@
 pub mod alertas;
 pub mod asignaciones;
 pub mod comandos;
+pub mod disk;
 pub mod empresas;
 mod error;
 pub mod horas;
@@ -16,6 +17,8 @@ pub mod lecturas;
 mod lock;
 mod migrations;
 pub mod mqtt;
+#[cfg(test)]
+mod plans;
 pub mod rechazos;
 pub mod refrescos;
 mod row;
@@ -37,6 +40,7 @@ use sqlx::sqlite::{
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{Mutex, Semaphore};
 
+pub use disk::Disco;
 pub use error::{Error, Result};
 pub use tx::Tx;
 

@@ -232,7 +232,9 @@ async fn a_large_range_comes_as_csv_without_being_held() {
     );
     drop(python(&server, &insert).stdin.take());
     let last = moment(start + n * MINUTE);
-    let _ = ask(&server, &device, "limit=1000&orden=asc", "text/csv").await.text().await;
+    // Once before, so that what the database caches of it is not counted.
+    let _ = ask(&server, &device, &format!("orden=asc&hasta={last}"), "text/csv").await.text().await;
+    eventually(&server, "SELECT COUNT(*) FROM historia WHERE relleno_hasta IS NOT NULL", "0");
     let before = resident(&server);
     let answer = ask(&server, &device, &format!("orden=asc&hasta={last}"), "text/csv").await;
     assert_eq!(answer.status(), 200);
@@ -252,7 +254,7 @@ async fn a_large_range_comes_as_csv_without_being_held() {
     assert_eq!(lines[1], format!("{},0.5,", moment(start)));
     assert_eq!(lines[2], format!("{},1.5,20.25", moment(start + MINUTE)));
     assert_eq!(lines.len(), usize::try_from(n).expect("a count") + 2, "a line each, the names, and the end");
-    assert!(peak < before + (24 << 20), "{before} bytes before, {peak} while it was sent");
+    assert!(peak < before + (8 << 20), "{before} bytes before, {peak} while it was sent");
 
     // The same filters as for JSON.
     let query = format!("variable=temperatura&limit=3&desde={}", moment(start));

@@ -16,6 +16,7 @@ mod limits;
 mod mqtt;
 mod mqtt_clientes;
 mod refusals;
+mod retention;
 mod sessions;
 mod shutdown;
 mod store;

@@ -3,10 +3,10 @@
 //! An hour is named by its first moment, in UTC. What each table means stands in the migration; why it is
 //! done so in `docs/decisions/0007-hours-are-recomputed.md`.
 
-mod marcas;
+pub(super) mod marcas;
 mod purga;
 mod resumen;
-mod tamano;
+pub(super) mod tamano;
 
 use super::lecturas::{self, Cubeta, Orden};
 use super::{Result, Tx, on, row};
@@ -15,7 +15,7 @@ use crate::domain::{Agregado, Resumen, Timestamp};
 pub use marcas::{Marcas, Pendiente, any, mark, take};
 pub use purga::{Purgado, delete_hours, forget, purge};
 pub use resumen::{Resumida, backfill, put, sum, sum_next};
-pub use tamano::{Tamano, sizes};
+pub use tamano::{Tamano, Viejo, oldest, oldest_of, sizes, unsummed};
 
 /// How far the history of a sensor has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

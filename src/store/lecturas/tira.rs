@@ -28,10 +28,10 @@ pub struct Cubeta {
     pub variables: Vec<(String, Resumen)>,
 }
 
-pub(super) const ASCENDENTE: &str = "SELECT string_agg(t.ts || t.valores, '') AS texto, COUNT(*) AS n, MIN(t.ts) AS desde, MAX(t.ts) AS hasta \
+pub(in crate::store) const ASCENDENTE: &str = "SELECT string_agg(t.ts || t.valores, '') AS texto, COUNT(*) AS n, MIN(t.ts) AS desde, MAX(t.ts) AS hasta \
      FROM (SELECT ts, valores FROM lecturas WHERE id_sensor = $1 AND ts >= $2 AND ts < $3 \
      ORDER BY ts ASC LIMIT $4) t";
-pub(super) const DESCENDENTE: &str = "SELECT string_agg(t.ts || t.valores, '') AS texto, COUNT(*) AS n, MIN(t.ts) AS desde, MAX(t.ts) AS hasta \
+pub(in crate::store) const DESCENDENTE: &str = "SELECT string_agg(t.ts || t.valores, '') AS texto, COUNT(*) AS n, MIN(t.ts) AS desde, MAX(t.ts) AS hasta \
      FROM (SELECT ts, valores FROM lecturas WHERE id_sensor = $1 AND ts >= $2 AND ts < $3 \
      ORDER BY ts DESC LIMIT $4) t";
 
