@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use metrics::gauge;
 
-use super::retencion::{step, step_hours};
-use super::{Mantenimiento, ritmo};
+use super::Mantenimiento;
+use super::retencion::{PASO, step, step_hours};
+use super::ritmo::{self, Paso};
 use crate::alertas;
 use crate::domain::{SensorRef, Timestamp};
 use crate::store::horas::{self, Viejo};
@@ -23,6 +24,9 @@ const CADA: Duration = Duration::from_secs(5);
 /// Fractions of the budget, in percent: from where on history goes, and down to where.
 const LLENO: u64 = 90;
 const ALIVIADO: u64 = 88;
+/// From here on room is worth more than an acknowledgement's milliseconds: larger steps, shorter rests.
+const URGENTE: u64 = 95;
+const PASO_URGENTE: i64 = 2_000;
 /// How long after history last had to go it is still said to be so.
 const MEMORIA: Duration = Duration::from_secs(86_400);
 /// How often it is written to the log.
@@ -206,13 +210,26 @@ async fn give(
     let mut pasos = 0;
     for viejo in viejos.iter().filter(|v| de(v).is_some_and(|ts| ts < limite)) {
         loop {
-            let desde = Instant::now();
-            let listo = match que {
-                Que::Lecturas(_) => step(m, viejo.id_sensor, limite).await?.listo,
-                Que::Horas(_) => step_hours(m, viejo.id_sensor, limite).await? == 0,
+            let usado = used(m).await?;
+            if usado < meta {
+                return Ok(true);
+            }
+            let urge = usado >= percent(m.ajustes.disco, URGENTE);
+            let filas = if urge { PASO_URGENTE } else { PASO };
+            let (listo, paso) = match que {
+                Que::Lecturas(_) => {
+                    let (purgado, paso) = step(m, viejo.id_sensor, limite, filas).await?;
+                    (purgado.listo, paso)
+                }
+                Que::Horas(_) => {
+                    let (idas, paso) = step_hours(m, viejo.id_sensor, limite).await?;
+                    (idas == 0, paso)
+                }
             };
             pasos += 1;
-            if used(m).await? < meta || !ritmo::reposa(&m.parar, desde).await {
+            let sigue =
+                if urge { ritmo::respira(&m.parar, paso).await } else { ritmo::reposa(&m.parar, paso).await };
+            if !sigue {
                 return Ok(true);
             }
             if pasos % PASOS == 0 && !above(m, id_empresa).await? {
@@ -291,11 +308,11 @@ async fn shrink(m: &Mantenimiento) -> store::Result<()> {
         return Ok(());
     }
     while de_mas(&disco, LIBRES / 2) {
-        let desde = Instant::now();
         let mut tx = m.store.write().await?;
+        let desde = Instant::now();
         store::disk::shrink(&mut tx, PAGINAS).await?;
         tx.commit().await?;
-        if !ritmo::reposa(&m.parar, desde).await {
+        if !ritmo::reposa(&m.parar, Paso::escrito(desde.elapsed())).await {
             return Ok(());
         }
         let Some(ahora) = m.store.disk().await? else { return Ok(()) };

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use metrics::{counter, histogram};
 
-use super::{Mantenimiento, ritmo};
+use super::Mantenimiento;
+use super::ritmo::{self, Paso};
 use crate::domain::Timestamp;
 use crate::store::{self, horas};
 
@@ -25,35 +26,26 @@ const PASO: i64 = 4_000;
 pub(super) async fn run(m: Mantenimiento) {
     let mut dicho = false;
     loop {
-        let desde = Instant::now();
-        let hubo = match round(&m).await {
-            Ok(hubo) => {
+        let sigue = match round(&m).await {
+            Ok(paso) => {
                 dicho = false;
-                hubo
-            }
-            Err(e) => {
-                if !ritmo::falla(&m.parar, "hours", &e, &mut dicho).await {
-                    return;
+                match paso {
+                    Some(paso) => ritmo::reposa(&m.parar, paso).await,
+                    None => ritmo::espera(&m.parar, CADA).await,
                 }
-                continue;
             }
+            Err(e) => ritmo::falla(&m.parar, "hours", &e, &mut dicho).await,
         };
-        let sigue =
-            if hubo { ritmo::reposa(&m.parar, desde).await } else { ritmo::espera(&m.parar, CADA).await };
         if !sigue {
             return;
         }
     }
 }
 
-/// One round; answers whether there was anything to do.
-async fn round(m: &Mantenimiento) -> store::Result<bool> {
+/// One round; answers what it took, `None` when there was nothing to do.
+async fn round(m: &Mantenimiento) -> store::Result<Option<Paso>> {
     let marcas = take(m).await?;
-    if !marcas.is_empty() {
-        sum(m, &marcas).await?;
-        return Ok(true);
-    }
-    past(m).await
+    if marcas.is_empty() { past(m).await } else { sum(m, &marcas).await.map(Some) }
 }
 
 async fn take(m: &Mantenimiento) -> store::Result<Vec<horas::Pendiente>> {
@@ -73,29 +65,32 @@ async fn take(m: &Mantenimiento) -> store::Result<Vec<horas::Pendiente>> {
     Ok(marcas)
 }
 
-async fn sum(m: &Mantenimiento, marcas: &[horas::Pendiente]) -> store::Result<()> {
+async fn sum(m: &Mantenimiento, marcas: &[horas::Pendiente]) -> store::Result<Paso> {
+    let desde = Instant::now();
     let mut sumadas = Vec::with_capacity(marcas.len());
     for marca in marcas {
         if m.parar.is_cancelled() {
             // They stay taken, and are taken again at the next start.
-            return Ok(());
+            return Ok(Paso::default());
         }
         // A transaction each: a long one would keep the WAL from being folded in.
         let mut tx = m.store.read().await?;
         sumadas.extend(horas::sum(&mut tx, *marca).await?);
         tx.commit().await?;
     }
-    write(m, &sumadas, marcas, None).await
+    let lee = desde.elapsed();
+    Ok(Paso { lee, escribe: write(m, &sumadas, marcas, None).await? })
 }
 
 /// A step through what was stored before there were sums.
-async fn past(m: &Mantenimiento) -> store::Result<bool> {
+async fn past(m: &Mantenimiento) -> store::Result<Option<Paso>> {
+    let desde = Instant::now();
     let mut tx = m.store.read().await?;
     let paso = horas::sum_next(&mut tx, PASO).await?;
     tx.commit().await?;
-    let Some((id_sensor, sumadas, hasta)) = paso else { return Ok(false) };
-    write(m, &sumadas, &[], Some((id_sensor, hasta))).await?;
-    Ok(true)
+    let Some((id_sensor, sumadas, hasta)) = paso else { return Ok(None) };
+    let lee = desde.elapsed();
+    Ok(Some(Paso { lee, escribe: write(m, &sumadas, &[], Some((id_sensor, hasta))).await? }))
 }
 
 async fn write(
@@ -103,12 +98,13 @@ async fn write(
     sumadas: &[horas::Resumida],
     marcas: &[horas::Pendiente],
     rellenado: Option<(i64, Timestamp)>,
-) -> store::Result<()> {
+) -> store::Result<Duration> {
     let mut tx = m.store.write().await?;
     let desde = Instant::now();
     horas::put(&mut tx, sumadas, marcas, rellenado).await?;
     tx.commit().await?;
-    histogram!("alertrace_hours_write_seconds").record(desde.elapsed());
+    let escribe = desde.elapsed();
+    histogram!("alertrace_hours_write_seconds").record(escribe);
     counter!("alertrace_hours_summed_total").increment(sumadas.len() as u64);
-    Ok(())
+    Ok(escribe)
 }

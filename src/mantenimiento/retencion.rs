@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use metrics::counter;
+use metrics::{counter, histogram};
 
-use super::{Mantenimiento, ritmo};
+use super::Mantenimiento;
+use super::ritmo::{self, Paso};
 use crate::domain::Timestamp;
 use crate::store::{self, empresas, horas, rechazos};
 
@@ -14,7 +15,7 @@ const CADA: Duration = Duration::from_secs(60);
 /// Rows in one step. It is what a reading that arrives in the middle of one waits for.
 pub(super) const PASO: i64 = 250;
 /// Hours in one step, some rows each.
-pub(super) const PASO_HORAS: i64 = 50;
+const PASO_HORAS: i64 = 50;
 
 pub(super) async fn run(m: Mantenimiento) {
     let mut dicho = false;
@@ -80,50 +81,56 @@ fn limits(m: &Mantenimiento, ahora: Timestamp, de: &empresas::Retencion) -> Limi
 /// Removes a sensor's readings before `limite`, step by step.
 async fn readings(m: &Mantenimiento, id_sensor: i64, limite: Timestamp) -> store::Result<()> {
     loop {
-        let desde = Instant::now();
-        let purgado = step(m, id_sensor, limite).await?;
-        if purgado.listo || !ritmo::reposa(&m.parar, desde).await {
+        let (purgado, paso) = step(m, id_sensor, limite, PASO).await?;
+        if purgado.listo || !ritmo::reposa(&m.parar, paso).await {
             return Ok(());
         }
     }
 }
 
-/// One step of that.
+/// One step of that, of so many rows.
 pub(super) async fn step(
     m: &Mantenimiento,
     id_sensor: i64,
     limite: Timestamp,
-) -> store::Result<horas::Purgado> {
+    filas: i64,
+) -> store::Result<(horas::Purgado, Paso)> {
     let mut tx = m.store.write().await?;
-    let purgado = horas::purge(&mut tx, id_sensor, limite, PASO).await?;
+    let desde = Instant::now();
+    let purgado = horas::purge(&mut tx, id_sensor, limite, filas).await?;
     tx.commit().await?;
+    let paso = Paso::escrito(desde.elapsed());
+    histogram!("alertrace_purge_seconds").record(paso.escribe);
     counter!("alertrace_purged_readings_total").increment(purgado.n.unsigned_abs());
-    Ok(purgado)
+    Ok((purgado, paso))
 }
 
 /// Removes a sensor's hours before `limite`, step by step.
 async fn hours(m: &Mantenimiento, id_sensor: i64, limite: Timestamp) -> store::Result<()> {
     loop {
-        let desde = Instant::now();
-        let idas = step_hours(m, id_sensor, limite).await?;
-        if idas == 0 || !ritmo::reposa(&m.parar, desde).await {
+        let (idas, paso) = step_hours(m, id_sensor, limite).await?;
+        if idas == 0 || !ritmo::reposa(&m.parar, paso).await {
             return Ok(());
         }
     }
 }
 
 /// One step of that; answers how many went.
-pub(super) async fn step_hours(m: &Mantenimiento, id_sensor: i64, limite: Timestamp) -> store::Result<u64> {
+pub(super) async fn step_hours(
+    m: &Mantenimiento,
+    id_sensor: i64,
+    limite: Timestamp,
+) -> store::Result<(u64, Paso)> {
     let mut tx = m.store.write().await?;
+    let desde = Instant::now();
     let idas = horas::delete_hours(&mut tx, id_sensor, limite, PASO_HORAS).await?;
     tx.commit().await?;
     counter!("alertrace_purged_hours_total").increment(idas);
-    Ok(idas)
+    Ok((idas, Paso::escrito(desde.elapsed())))
 }
 
 async fn refusals(m: &Mantenimiento, antes: Timestamp) -> store::Result<()> {
     loop {
-        let desde = Instant::now();
         let mut tx = m.store.read().await?;
         let hay = rechazos::any_before(&mut tx, antes).await?;
         tx.commit().await?;
@@ -131,9 +138,10 @@ async fn refusals(m: &Mantenimiento, antes: Timestamp) -> store::Result<()> {
             return Ok(());
         }
         let mut tx = m.store.write().await?;
+        let desde = Instant::now();
         rechazos::expire(&mut tx, antes, PASO).await?;
         tx.commit().await?;
-        if !ritmo::reposa(&m.parar, desde).await {
+        if !ritmo::reposa(&m.parar, Paso::escrito(desde.elapsed())).await {
             return Ok(());
         }
     }
