@@ -15,6 +15,7 @@ use crate::identity::{Directorio, Revocado};
 use crate::ingest::decode::Limites;
 use crate::ingest::{self, Ingest};
 use crate::lifecycle::{self, Tasks, Tokens};
+use crate::mantenimiento::{self, Mantenimiento};
 use crate::realtime::{Clientes, Hub, Pedidos, Presencia, Rutas};
 use crate::store::{self, Store};
 use crate::tls::Certs;
@@ -112,6 +113,8 @@ pub async fn start(
     .await?;
     writer.spawn("the writer", work);
 
+    let disco = maintain(&mut tasks, (&store, &ingest, &clock), config, &tokens);
+
     let parts = mqtt::Parts {
         store: store.clone(),
         cuentas: cuentas.clone(),
@@ -157,6 +160,7 @@ pub async fn start(
         clock,
         cuentas: cuentas.clone(),
         broker_ready: until_dead(&tokens),
+        disco,
         metrics: metrics.clone(),
         settings: api_settings(config),
     });
@@ -233,6 +237,21 @@ impl Running {
         }
         stopped
     }
+}
+
+/// What is done when nobody asks; answers how the disk stands.
+fn maintain(
+    tasks: &mut Tasks,
+    (store, ingest, clock): (&Store, &Ingest, &Arc<dyn Clock>),
+    config: &Config,
+    tokens: &Tokens,
+) -> watch::Receiver<mantenimiento::Disco> {
+    let (ajustes, parar) = (maintenance_settings(config), tokens.parar.clone());
+    let m = Mantenimiento::new(store.clone(), ingest.clone(), clock.clone(), ajustes, parar);
+    tasks.spawn("the sums of hours", m.clone().sum_hours());
+    tasks.spawn("the retention", m.clone().forget());
+    tasks.spawn("the disk budget", m.clone().keep_to_disk());
+    m.disco()
 }
 
 /// Follows the certificates; a device whose certificate is revoked is cut off.
@@ -324,7 +343,15 @@ fn ingest_settings(config: &Config) -> ingest::Ajustes {
         cola: config.ingest.queue,
         lote: config.ingest.max_batch,
         rechazos_por_sensor: i64::from(config.ingest.rejected_per_sensor),
-        rechazos_dias: days(config.ingest.rejected_days),
+    }
+}
+
+fn maintenance_settings(config: &Config) -> mantenimiento::Ajustes {
+    mantenimiento::Ajustes {
+        lecturas: days(config.store.retention_days),
+        horas: days(config.store.hourly_retention_days),
+        rechazos: days(config.ingest.rejected_days),
+        disco: config.store.max_bytes,
     }
 }
 

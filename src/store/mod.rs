@@ -9,13 +9,17 @@ pub mod alertas;
 pub mod asignaciones;
 mod checkpoint;
 pub mod comandos;
+pub mod disk;
 pub mod empresas;
 mod error;
+pub mod horas;
 pub mod identidades;
 pub mod lecturas;
 mod lock;
 mod migrations;
 pub mod mqtt;
+#[cfg(test)]
+mod plans;
 pub mod rechazos;
 pub mod refrescos;
 mod row;
@@ -35,8 +39,9 @@ use sqlx::sqlite::{
 };
 
 use sqlx::{Connection as _, SqliteConnection};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
+pub use disk::Disco;
 pub use error::{Error, Result};
 pub use tx::Tx;
 
@@ -63,6 +68,7 @@ pub struct Store {
     pools: Pools,
     /// SQLite's alone.
     checkpoint: Option<Arc<checkpoint::Checkpoint>>,
+    marcas: Arc<Mutex<horas::Marcas>>,
     /// Held as long as any handle lives: a second process on the same file refuses to start.
     _lock: Arc<Option<lock::FileLock>>,
 }
@@ -129,7 +135,12 @@ impl Store {
             .connect_lazy_with(base.synchronous(SqliteSynchronous::Full));
         let checkpoint = Some(Arc::new(checkpoint::Checkpoint::new(log)));
         let turno = Arc::new(Semaphore::new(1));
-        Ok(Self { pools: Pools::Sqlite { writer, readers, turno }, checkpoint, _lock: Arc::new(Some(lock)) })
+        Ok(Self {
+            pools: Pools::Sqlite { writer, readers, turno },
+            checkpoint,
+            marcas: Arc::default(),
+            _lock: Arc::new(Some(lock)),
+        })
     }
 
     /// A transaction that reads one consistent state.
@@ -168,6 +179,12 @@ impl Store {
             Pools::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
             Pools::Postgres(pool) => Tx::Postgres(pool.begin().await?),
         })
+    }
+
+    /// Which hours are known to be marked; see there for when it is locked.
+    #[must_use]
+    pub fn marcas(&self) -> &Mutex<horas::Marcas> {
+        &self.marcas
     }
 
     /// Whether the database answers.

@@ -109,7 +109,7 @@ impl Bench {
         let (stop, drain, dead) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (hub, day) = (Hub::default(), Duration::from_secs(86_400));
-        let how = ingest::Ajustes { cola: 64, lote: 50, rechazos_por_sensor: 10, rechazos_dias: day };
+        let how = ingest::Ajustes { cola: 64, lote: 50, rechazos_por_sensor: 10 };
         let (ingest, writer) =
             Ingest::start(store.clone(), hub.clone(), clock.clone(), how, drain.clone()).await.unwrap();
         let accounts = cuentas::Ajustes {
