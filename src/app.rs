@@ -168,7 +168,6 @@ pub async fn start(
     let https = certs.as_ref().filter(|_| config.http.tls).map(Certs::http);
     let serve = api::serve(http_listener, https, state, tokens.parar.clone());
     tasks.spawn("the HTTP server", serve);
-    tasks.spawn("the checkpoints", store.clone().checkpoint(tokens.parar.clone()));
     tasks.spawn("the metrics", upkeep(metrics, tokens.parar.clone()));
 
     tracing::info!(
@@ -247,6 +246,7 @@ fn maintain(
     tokens: &Tokens,
 ) -> watch::Receiver<mantenimiento::Disco> {
     let (ajustes, parar) = (maintenance_settings(config), tokens.parar.clone());
+    tasks.spawn("the checkpoints", store.clone().checkpoint(parar.clone()));
     let m = Mantenimiento::new(store.clone(), ingest.clone(), clock.clone(), ajustes, parar);
     tasks.spawn("the sums of hours", m.clone().sum_hours());
     tasks.spawn("the retention", m.clone().forget());
