@@ -44,7 +44,10 @@ pub(super) async fn ready(Shared(state): Shared<State>) -> Result<impl IntoRespo
             "The MQTT broker has stopped.".into(),
         ));
     }
-    parts.store.ping().await?;
+    if let Err(why) = parts.store.ping().await {
+        let es = format!("La base de datos no responde: {why}");
+        return Err(not("store_unavailable", es, format!("The store is away: {why}")));
+    }
     Ok(axum::Json(Health { status: "ready", version: env!("CARGO_PKG_VERSION") }))
 }
 

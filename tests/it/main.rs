@@ -14,6 +14,7 @@ mod estado;
 mod limits;
 mod mqtt;
 mod mqtt_clientes;
+mod postgres;
 mod refusals;
 mod sessions;
 mod shutdown;
