@@ -12,6 +12,34 @@ use super::reader::Reader;
 const ALLOWED_URL: &str =
     "empty (SQLite in data_dir), sqlite://PATH, or postgres://USER:PASSWORD@HOST:PORT/DATABASE";
 const ALLOWED_DIRECT: &str = "empty, or postgres://USER:PASSWORD@HOST:PORT/DATABASE";
+/// What may stand behind `?` in a PostgreSQL address.
+const PARAMETERS: [&str; 12] = [
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+/// What other drivers want to be told and this one decides by itself: how statements are prepared behind a pooler,
+/// how many connections there are, how long one is waited for.
+const NOT_OURS: [&str; 9] = [
+    "pgbouncer",
+    "connection_limit",
+    "pool_timeout",
+    "connect_timeout",
+    "command_timeout",
+    "statement_cache_size",
+    "prepared_statement_cache_size",
+    "prepared_statement_name_func",
+    "target_session_attrs",
+];
 const FOR_POSTGRES: &str =
     "this is for PostgreSQL, and DATABASE_URL does not name one; set DATABASE_URL, or unset this";
 
@@ -45,16 +73,17 @@ impl Database {
     pub(super) fn read(r: &mut Reader) -> Self {
         let address = match r.secret("database.url") {
             None => Address::Sqlite(None),
-            Some(url) => parse(url.expose_secret()).unwrap_or_else(|| {
-                r.invalid("database.url", ALLOWED_URL);
+            Some(url) => parse(url.expose_secret()).unwrap_or_else(|wrong| {
+                wrong.say(r, "database.url", ALLOWED_URL);
                 Address::Sqlite(None)
             }),
         };
         let mut direct_url = None;
         if let Some(url) = r.secret("database.direct_url") {
             match parse(url.expose_secret()) {
-                Some(Address::Postgres(url)) => direct_url = Some(url),
-                _ => r.invalid("database.direct_url", ALLOWED_DIRECT),
+                Ok(Address::Postgres(url)) => direct_url = Some(url),
+                Ok(Address::Sqlite(_)) => r.invalid("database.direct_url", ALLOWED_DIRECT),
+                Err(wrong) => wrong.say(r, "database.direct_url", ALLOWED_DIRECT),
             }
         }
         let ca = Some(r.text("database.ca")).filter(|path| !path.is_empty()).map(PathBuf::from);
@@ -91,38 +120,67 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
-fn parse(url: &str) -> Option<Address> {
-    let (scheme, rest) = url.trim().split_once("://")?;
+/// What is wrong with an address.
+#[derive(Debug, PartialEq, Eq)]
+enum Wrong {
+    /// It is none.
+    Form,
+    /// It asks for this, which is not known here. Not its value, which may be a secret.
+    Parameter(String),
+}
+
+impl Wrong {
+    fn say(self, r: &mut Reader, key: &str, allowed: &str) {
+        match self {
+            Self::Form => r.invalid(key, allowed),
+            Self::Parameter(name) => r.refuse(
+                key,
+                &format!(
+                    "the parameter {name:?} is not known; take it out (known are {})",
+                    PARAMETERS.join(", ")
+                ),
+            ),
+        }
+    }
+}
+
+fn parse(url: &str) -> Result<Address, Wrong> {
+    let (scheme, rest) = url.trim().split_once("://").ok_or(Wrong::Form)?;
     match scheme.to_ascii_lowercase().as_str() {
         // Options behind `?` and `:memory:` would defeat the durability that the store sets up.
         "sqlite" if !rest.is_empty() && !rest.contains('?') && !rest.starts_with(':') => {
-            Some(Address::Sqlite(Some(PathBuf::from(rest))))
+            Ok(Address::Sqlite(Some(PathBuf::from(rest))))
         }
-        "postgres" | "postgresql" => Some(Address::Postgres(of_postgres(rest))),
-        driver if driver.starts_with("postgresql+") => Some(Address::Postgres(of_postgres(rest))),
-        _ => None,
+        "postgres" | "postgresql" => of_postgres(rest),
+        driver if driver.starts_with("postgresql+") => of_postgres(rest),
+        _ => Err(Wrong::Form),
     }
 }
 
 /// asyncpg says `ssl` where libpq says `sslmode`.
-fn of_postgres(rest: &str) -> SecretString {
-    let Some((address, query)) = rest.split_once('?') else {
-        return SecretString::from(format!("postgres://{rest}"));
-    };
-    let query = query.split('&').map(|pair| match pair.strip_prefix("ssl=") {
-        Some("true") => String::from("sslmode=require"),
-        Some("false") => String::from("sslmode=disable"),
-        Some(mode) => format!("sslmode={mode}"),
-        None => pair.to_owned(),
-    });
-    SecretString::from(format!("postgres://{address}?{}", query.collect::<Vec<_>>().join("&")))
+fn of_postgres(rest: &str) -> Result<Address, Wrong> {
+    let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let mut kept = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        match (name, value) {
+            ("ssl", "true") => kept.push(String::from("sslmode=require")),
+            ("ssl", "false") => kept.push(String::from("sslmode=disable")),
+            ("ssl", mode) => kept.push(format!("sslmode={mode}")),
+            (name, _) if PARAMETERS.contains(&name) => kept.push(pair.to_owned()),
+            (name, _) if NOT_OURS.contains(&name) => {}
+            (name, _) => return Err(Wrong::Parameter(name.to_owned())),
+        }
+    }
+    let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
+    Ok(Address::Postgres(SecretString::from(format!("postgres://{address}{query}"))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(url: &str) -> Option<String> {
+    fn parsed(url: &str) -> Result<String, Wrong> {
         parse(url).map(|address| match address {
             Address::Sqlite(path) => path.unwrap_or_default().display().to_string(),
             Address::Postgres(url) => url.expose_secret().to_owned(),
@@ -136,10 +194,14 @@ mod tests {
             ("sqlite:///srv/a.db", "/srv/a.db"),
             ("postgres://u:p@h/d", "postgres://u:p@h/d"),
             ("postgresql://h/d?sslmode=require", "postgres://h/d?sslmode=require"),
-            ("postgresql+asyncpg://h/d?ssl=verify-full&x=1", "postgres://h/d?sslmode=verify-full&x=1"),
+            (
+                "postgresql+asyncpg://h/d?ssl=verify-full&options=x",
+                "postgres://h/d?sslmode=verify-full&options=x",
+            ),
+            ("postgresql://h/d?pgbouncer=true&connection_limit=1", "postgres://h/d"),
             ("postgresql+psycopg2://h/d?ssl=true", "postgres://h/d?sslmode=require"),
         ] {
-            assert_eq!(parsed(url).as_deref(), Some(as_what), "{url}");
+            assert_eq!(parsed(url).as_deref(), Ok(as_what), "{url}");
         }
         for url in [
             "sqlite://",
@@ -149,8 +211,10 @@ mod tests {
             "mysql://h/d",
             "a.db",
         ] {
-            assert_eq!(parsed(url), None, "{url}");
+            assert_eq!(parsed(url), Err(Wrong::Form), "{url}");
         }
+        let asked = parsed("postgres://h/d?sslmode=require&sslpassword=horse");
+        assert_eq!(asked, Err(Wrong::Parameter(String::from("sslpassword"))));
     }
 
     #[test]

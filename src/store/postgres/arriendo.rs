@@ -79,8 +79,8 @@ impl Arriendo {
             let fila = sqlx::raw_sql("SELECT vence, quien FROM arriendo").fetch_one(&mut *tx).await?;
             let (vence, quien): (i64, String) = (fila.try_get(0)?, fila.try_get(1)?);
             tx.commit().await?;
-            // Renewed while we looked: somebody is there.
-            if *visto.get_or_insert(vence) != vence {
+            // Renewed while we looked: somebody is there. (Released, it would be less.)
+            if vence > *visto.get_or_insert(vence) {
                 return Err(Error::Leased(quien));
             }
             tracing::info!(

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{on, schema, start};
 use crate::support::postgres::{Cluster, Database, shared};
+use crate::support::server::create_account;
 use crate::support::{Client, Server};
 
 #[tokio::test]
@@ -49,6 +50,23 @@ async fn a_role_that_does_not_wait_for_the_disk_waits_all_the_same() {
     let mut client = Client::device(&server.mqtt, 5, &device).await;
     assert_eq!(client.publish("sensores/s1/data", 1, r#"{"temperatura":20}"#).await, 0);
     assert_eq!(cluster.sql("SELECT valor FROM public.visto"), "on");
+}
+
+#[test]
+fn two_that_start_at_once_make_one_schema() {
+    let schema = format!("d{}", std::process::id());
+    let create = |n: u8| {
+        let place = vec![("DATABASE_URL", shared().url()), ("ALERTRACE__DATABASE__SCHEMA", schema.clone())];
+        std::thread::spawn(move || {
+            let home = tempfile::tempdir().expect("a temporary directory");
+            create_account(home.path(), &place, &format!("a{n}@fundo.pe"), &format!("2012345678{n}"))
+        })
+    };
+    let all: Vec<_> = (0..2).map(create).collect();
+    for one in all {
+        assert!(one.join().expect("it ends"), "each has its turn");
+    }
+    assert_eq!(shared().sql(&format!("SELECT COUNT(*) FROM {schema}.empresas")), "2");
 }
 
 #[tokio::test]
