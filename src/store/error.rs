@@ -125,3 +125,25 @@ fn of_code(code: &str, message: &str) -> Option<Error> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_another_try_may_mend_is_left_to_be_tried_again() {
+        for code in ["22021", "22P05", "23514"] {
+            assert!(matches!(of_code(code, ""), Some(Error::Refused(_))), "{code}");
+        }
+        for code in ["42P01", "42703"] {
+            assert!(matches!(of_code(code, ""), Some(Error::Inconsistent(_))), "{code}");
+        }
+        // Connections, resources, an administrator, serialization, read-only, a pooler's confusion, a privilege.
+        for code in [
+            "08000", "08006", "25006", "25P02", "26000", "40001", "40P01", "42501", "42P05", "53100",
+            "53300", "55P03", "57014", "57P01", "57P03", "58030", "XX000",
+        ] {
+            assert!(of_code(code, "").is_none(), "{code}");
+        }
+    }
+}

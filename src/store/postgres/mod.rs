@@ -58,7 +58,6 @@ pub(super) struct Base {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     /// For the reason when no connection can be had.
     conexion: PgConnectOptions,
@@ -74,6 +73,16 @@ struct Inner {
     escritor: Arc<Semaphore>,
     /// Of those who write now and then, one at a time stands before the writer of readings.
     turno: Semaphore,
+}
+
+/// Without the address, which has the password in it.
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { directa, arriendo, particiones, .. } = self;
+        let mut f = f.debug_struct("Inner");
+        f.field("directa", directa).field("arriendo", arriendo).field("particiones", particiones);
+        f.finish_non_exhaustive()
+    }
 }
 
 impl Base {
