@@ -94,7 +94,7 @@ pub async fn start(
     let mqtt_listener = bind_if("mqtt.listen", config.mqtt.listen).await?;
     let tls_listener = bind_if("mqtt.tls_listen", config.mqtt.tls_listen).await?;
 
-    let store = Store::open_sqlite(&config.sqlite_path(), store_options(config)).await?;
+    let store = open_store(config).await?;
     // With the database's lock in hand: two processes must not make the same files.
     let certs = config.needs_certificates().then(|| Certs::open(config, clock.clone())).transpose()?;
     let directorio = Arc::new(Directorio::load(&store).await?);
@@ -112,6 +112,7 @@ pub async fn start(
     )
     .await?;
     writer.spawn("the writer", work);
+    keep(&store, &clock, retention(config), &mut tasks, &tokens);
 
     let disco = maintain(&mut tasks, (&store, &ingest, &clock), config, &tokens);
 
@@ -306,13 +307,61 @@ fn days(days: u32) -> Duration {
     Duration::from_secs(u64::from(days) * 86_400)
 }
 
-/// What the store takes from the configuration.
-#[must_use]
-pub fn store_options(config: &Config) -> store::Options {
-    store::Options {
-        readers: config.store.readers,
-        busy_timeout: Duration::from_millis(config.store.busy_timeout_ms),
+/// What the database needs for as long as it is used.
+fn keep(store: &Store, clock: &Arc<dyn Clock>, retention: Duration, tasks: &mut Tasks, tokens: &Tokens) {
+    tasks.spawn("the lease on the database", store.clone().keep_lease(tokens.parar.clone()));
+    let months = partitions(store.clone(), clock.clone(), retention, tokens.parar.clone());
+    tasks.spawn("the partitions of readings", months);
+}
+
+/// Makes room for readings ahead of time and drops what is past its days, now and every hour.
+async fn partitions(
+    store: Store,
+    clock: Arc<dyn Clock>,
+    retention: Duration,
+    stop: tokio_util::sync::CancellationToken,
+) {
+    let mut every = tokio::time::interval(Duration::from_secs(3600));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        let now = clock.now();
+        if let Err(e) = store.keep_partitions(now, now.minus(retention)).await {
+            tracing::warn!(error = %e, "the partitions of readings cannot be looked after now");
+            every.reset_after(Duration::from_secs(60));
+        }
     }
+}
+
+/// Opens what `[database]` names.
+///
+/// # Errors
+/// As [`Store::open_sqlite`] and [`Store::open_postgres`].
+pub async fn open_store(config: &Config) -> store::Result<Store> {
+    let database = &config.database;
+    let config::Address::Postgres(url) = &database.address else {
+        let options = store::Options {
+            readers: config.store.readers,
+            busy_timeout: Duration::from_millis(config.store.busy_timeout_ms),
+        };
+        return Store::open_sqlite(&config.sqlite_path(), options).await;
+    };
+    let options = store::PostgresOptions {
+        url: url.clone(),
+        direct_url: database.direct_url.clone(),
+        ca: database.ca.clone(),
+        schema: database.schema.clone(),
+        max_connections: database.max_connections,
+        acquire_timeout: Duration::from_millis(database.acquire_timeout_ms),
+        data_dir: config.data_dir.clone(),
+    };
+    Store::open_postgres(&options).await
+}
+
+fn retention(config: &Config) -> Duration {
+    days(config.store.retention_days)
 }
 
 /// What accounts take from the configuration.
@@ -332,10 +381,7 @@ pub fn account_settings(config: &Config) -> cuentas::Ajustes {
 }
 
 fn limites(config: &Config) -> Limites {
-    Limites {
-        adelanto: Duration::from_secs(config.ingest.clock_skew_s),
-        retencion: days(config.store.retention_days),
-    }
+    Limites { adelanto: Duration::from_secs(config.ingest.clock_skew_s), retencion: retention(config) }
 }
 
 fn ingest_settings(config: &Config) -> ingest::Ajustes {

@@ -302,7 +302,7 @@ fn prefers_english(headers: &HeaderMap) -> bool {
 impl From<store::Error> for Problem {
     fn from(e: store::Error) -> Self {
         match e {
-            store::Error::Unavailable(_) => {
+            store::Error::Unavailable(_) | store::Error::Lost(_) => {
                 tracing::error!(error = %e, "the store is away");
                 Self::unavailable(
                     "store_unavailable",

@@ -78,7 +78,10 @@ pub(super) async fn ready(Shared(state): Shared<State>) -> Result<impl IntoRespo
             "The MQTT broker has stopped.".into(),
         ));
     }
-    parts.store.ping().await?;
+    if let Err(why) = parts.store.ping().await {
+        let es = format!("La base de datos no responde: {why}");
+        return Err(not("store_unavailable", es, format!("The store is away: {why}")));
+    }
     let disco = *parts.disco.borrow();
     Ok(axum::Json(Ready {
         status: "ready",

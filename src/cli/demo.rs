@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use super::devices::{self, Caracter, Device};
 use crate::app::{self, Running};
-use crate::config::Config;
+use crate::config::{Address, Config};
 use crate::domain::{Clock, DeviceId, SensorRef, SystemClock};
 use crate::identity::cuentas::NuevaEmpresa;
 use crate::identity::dispositivo;
@@ -41,7 +41,7 @@ pub(super) async fn run(args: &Args, mut config: Config) -> anyhow::Result<()> {
     config.tls.dir = dir.path().join("certs");
     // The lines to paste say http.
     config.http.tls = false;
-    config.database.url = None;
+    config.database.address = Address::Sqlite(None);
     // The demo talks in text on a terminal; what the server logs would drown it.
     if std::env::var_os("LOG_LEVEL").is_none() && std::env::var_os("ALERTRACE__LOG__LEVEL").is_none() {
         config.log.level = "warn".into();

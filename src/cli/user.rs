@@ -9,7 +9,6 @@ use clap::Subcommand;
 use crate::config::{self, Config};
 use crate::domain::SystemClock;
 use crate::identity::cuentas::{Cuentas, NuevaEmpresa};
-use crate::store::Store;
 use crate::{app, telemetry};
 
 #[derive(Debug, clap::Args)]
@@ -62,7 +61,7 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<()> {
     std::io::stdin().read_to_string(&mut password).context("cannot read the password from standard input")?;
     let password = password.lines().next().unwrap_or_default().to_owned();
     let secret = config::secrets::jwt_secret(config)?;
-    let store = Store::open_sqlite(&config.sqlite_path(), app::store_options(config)).await?;
+    let store = app::open_store(config).await?;
     let clock = Arc::new(SystemClock);
     let cuentas = Cuentas::new(store.clone(), clock, secret.expose(), app::account_settings(config));
     let made = match empresa {

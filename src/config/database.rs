@@ -1,94 +1,207 @@
-//! `[database]`: where the data is. Only SQLite can be chosen in this version.
+//! `[database]`: where the data is, and how PostgreSQL is reached.
 //!
-//! A PostgreSQL address is recognised and refused with the reason, so that nobody's data lands in a file that they did
-//! not ask for. Addresses may hold a password: they are secrets.
+//! An address may hold a password: it is a secret, and never repeated. The forms that other drivers take
+//! (`postgresql+asyncpg://`, `?ssl=require`) are put into the one that PostgreSQL's own library takes.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::reader::Reader;
 
-const NO_POSTGRES: &str = "PostgreSQL is not selectable in this version; leave DATABASE_URL unset to use SQLite at \
-                           data/alertrace.db";
-const ALLOWED_URL: &str = "empty (SQLite in data_dir), or sqlite://PATH";
+const ALLOWED_URL: &str =
+    "empty (SQLite in data_dir), sqlite://PATH, or postgres://USER:PASSWORD@HOST:PORT/DATABASE";
+const ALLOWED_DIRECT: &str = "empty, or postgres://USER:PASSWORD@HOST:PORT/DATABASE";
+/// What may stand behind `?` in a PostgreSQL address.
+const PARAMETERS: [&str; 12] = [
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+/// What other drivers want to be told and this one decides by itself: how statements are prepared behind a pooler,
+/// how many connections there are, how long one is waited for.
+const NOT_OURS: [&str; 9] = [
+    "pgbouncer",
+    "connection_limit",
+    "pool_timeout",
+    "connect_timeout",
+    "command_timeout",
+    "statement_cache_size",
+    "prepared_statement_cache_size",
+    "prepared_statement_name_func",
+    "target_session_attrs",
+];
+const FOR_POSTGRES: &str =
+    "this is for PostgreSQL, and DATABASE_URL does not name one; set DATABASE_URL, or unset this";
 
 /// `[database]`
 #[derive(Debug, Clone)]
 pub struct Database {
-    /// As written; `None` = SQLite in `data_dir`.
-    pub url: Option<SecretString>,
-    /// Address for migrations. Always `None` in this version.
+    /// Where the data is.
+    pub address: Address,
+    /// PostgreSQL for migrations, past a pooler.
     pub direct_url: Option<SecretString>,
-    /// Authority of the server's certificate. Always `None` in this version.
+    /// Authority of the server's certificate.
     pub ca: Option<PathBuf>,
-    sqlite_file: Option<PathBuf>,
+    /// The schema of PostgreSQL that everything is in.
+    pub schema: String,
+    /// Connections to PostgreSQL at most.
+    pub max_connections: u32,
+    /// Milliseconds that a caller waits for a connection.
+    pub acquire_timeout_ms: u64,
+}
+
+/// Where the data is.
+#[derive(Debug, Clone)]
+pub enum Address {
+    /// A file; `None` = in `data_dir`.
+    Sqlite(Option<PathBuf>),
+    /// `postgres://…`
+    Postgres(SecretString),
 }
 
 impl Database {
     pub(super) fn read(r: &mut Reader) -> Self {
-        let url = r.secret("database.url");
-        let sqlite_file = url.as_ref().and_then(|url| match sqlite_path(url.expose_secret()) {
-            Ok(path) => Some(path),
-            Err(Url::Postgres) => {
-                r.refuse("database.url", NO_POSTGRES);
-                None
+        let address = match r.secret("database.url") {
+            None => Address::Sqlite(None),
+            Some(url) => parse(url.expose_secret()).unwrap_or_else(|wrong| {
+                wrong.say(r, "database.url", ALLOWED_URL);
+                Address::Sqlite(None)
+            }),
+        };
+        let mut direct_url = None;
+        if let Some(url) = r.secret("database.direct_url") {
+            match parse(url.expose_secret()) {
+                Ok(Address::Postgres(url)) => direct_url = Some(url),
+                Ok(Address::Sqlite(_)) => r.invalid("database.direct_url", ALLOWED_DIRECT),
+                Err(wrong) => wrong.say(r, "database.direct_url", ALLOWED_DIRECT),
             }
-            Err(Url::Other) => {
-                r.invalid("database.url", ALLOWED_URL);
-                None
-            }
-        });
-        let direct_url = r.secret("database.direct_url");
-        if direct_url.is_some() {
-            r.refuse(
-                "database.direct_url",
-                "PostgreSQL is not selectable in this version; leave DIRECT_URL unset",
-            );
         }
         let ca = Some(r.text("database.ca")).filter(|path| !path.is_empty()).map(PathBuf::from);
-        if ca.is_some() {
-            r.refuse("database.ca", "PostgreSQL is not selectable in this version; leave DATABASE_CA unset");
+        if matches!(address, Address::Sqlite(_)) {
+            if direct_url.is_some() {
+                r.refuse("database.direct_url", FOR_POSTGRES);
+            }
+            if ca.is_some() {
+                r.refuse("database.ca", FOR_POSTGRES);
+            }
         }
-        Self { url, direct_url, ca, sqlite_file }
-    }
-
-    /// The path of a `sqlite://` address.
-    pub(super) fn sqlite_file(&self) -> Option<&Path> {
-        self.sqlite_file.as_deref()
+        let schema = r.required_text("database.schema");
+        if !is_name(&schema) {
+            r.invalid("database.schema", "a name of lower-case letters, digits and _, 63 at most, not pg_…");
+        }
+        Self {
+            address,
+            direct_url,
+            ca,
+            schema,
+            // The writer reads beside its transaction, and people read besides.
+            max_connections: r.integer("database.max_connections", 4..=1000),
+            acquire_timeout_ms: r.integer("database.acquire_timeout_ms", 100..=600_000),
+        }
     }
 }
 
-/// What an address is that is not SQLite's.
-#[derive(Debug, PartialEq)]
-enum Url {
-    Postgres,
-    Other,
+/// As PostgreSQL takes it without quotes.
+fn is_name(name: &str) -> bool {
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b == b'_');
+    first
+        && name.len() <= 63
+        && !name.starts_with("pg_")
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
-fn sqlite_path(url: &str) -> Result<PathBuf, Url> {
-    let Some((scheme, rest)) = url.trim().split_once("://") else { return Err(Url::Other) };
+/// What is wrong with an address.
+#[derive(Debug, PartialEq, Eq)]
+enum Wrong {
+    /// It is none.
+    Form,
+    /// It asks for this, which is not known here. Not its value, which may be a secret.
+    Parameter(String),
+}
+
+impl Wrong {
+    fn say(self, r: &mut Reader, key: &str, allowed: &str) {
+        match self {
+            Self::Form => r.invalid(key, allowed),
+            Self::Parameter(name) => r.refuse(
+                key,
+                &format!(
+                    "the parameter {name:?} is not known; take it out (known are {})",
+                    PARAMETERS.join(", ")
+                ),
+            ),
+        }
+    }
+}
+
+fn parse(url: &str) -> Result<Address, Wrong> {
+    let (scheme, rest) = url.trim().split_once("://").ok_or(Wrong::Form)?;
     match scheme.to_ascii_lowercase().as_str() {
         // Options behind `?` and `:memory:` would defeat the durability that the store sets up.
         "sqlite" if !rest.is_empty() && !rest.contains('?') && !rest.starts_with(':') => {
-            Ok(PathBuf::from(rest))
+            Ok(Address::Sqlite(Some(PathBuf::from(rest))))
         }
-        "postgres" | "postgresql" => Err(Url::Postgres),
-        driver if driver.starts_with("postgresql+") => Err(Url::Postgres),
-        _ => Err(Url::Other),
+        "postgres" | "postgresql" => of_postgres(rest),
+        driver if driver.starts_with("postgresql+") => of_postgres(rest),
+        _ => Err(Wrong::Form),
     }
+}
+
+/// asyncpg says `ssl` where libpq says `sslmode`.
+fn of_postgres(rest: &str) -> Result<Address, Wrong> {
+    let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let mut kept = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        match (name, value) {
+            ("ssl", "true") => kept.push(String::from("sslmode=require")),
+            ("ssl", "false") => kept.push(String::from("sslmode=disable")),
+            ("ssl", mode) => kept.push(format!("sslmode={mode}")),
+            (name, _) if PARAMETERS.contains(&name) => kept.push(pair.to_owned()),
+            (name, _) if NOT_OURS.contains(&name) => {}
+            (name, _) => return Err(Wrong::Parameter(name.to_owned())),
+        }
+    }
+    let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
+    Ok(Address::Postgres(SecretString::from(format!("postgres://{address}{query}"))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parsed(url: &str) -> Result<String, Wrong> {
+        parse(url).map(|address| match address {
+            Address::Sqlite(path) => path.unwrap_or_default().display().to_string(),
+            Address::Postgres(url) => url.expose_secret().to_owned(),
+        })
+    }
+
     #[test]
     fn addresses_are_told_apart() {
-        assert_eq!(sqlite_path("sqlite://data/a.db"), Ok(PathBuf::from("data/a.db")));
-        assert_eq!(sqlite_path("sqlite:///srv/a.db"), Ok(PathBuf::from("/srv/a.db")));
-        for url in ["postgres://u:p@h/d", "postgresql://h/d", "postgresql+asyncpg://h/d"] {
-            assert_eq!(sqlite_path(url), Err(Url::Postgres), "{url}");
+        for (url, as_what) in [
+            ("sqlite://data/a.db", "data/a.db"),
+            ("sqlite:///srv/a.db", "/srv/a.db"),
+            ("postgres://u:p@h/d", "postgres://u:p@h/d"),
+            ("postgresql://h/d?sslmode=require", "postgres://h/d?sslmode=require"),
+            (
+                "postgresql+asyncpg://h/d?ssl=verify-full&options=x",
+                "postgres://h/d?sslmode=verify-full&options=x",
+            ),
+            ("postgresql://h/d?pgbouncer=true&connection_limit=1", "postgres://h/d"),
+            ("postgresql+psycopg2://h/d?ssl=true", "postgres://h/d?sslmode=require"),
+        ] {
+            assert_eq!(parsed(url).as_deref(), Ok(as_what), "{url}");
         }
         for url in [
             "sqlite://",
@@ -98,7 +211,19 @@ mod tests {
             "mysql://h/d",
             "a.db",
         ] {
-            assert_eq!(sqlite_path(url), Err(Url::Other), "{url}");
+            assert_eq!(parsed(url), Err(Wrong::Form), "{url}");
+        }
+        let asked = parsed("postgres://h/d?sslmode=require&sslpassword=horse");
+        assert_eq!(asked, Err(Wrong::Parameter(String::from("sslpassword"))));
+    }
+
+    #[test]
+    fn names_need_no_quotes() {
+        for good in ["alertrace", "_a1", "finca_norte"] {
+            assert!(is_name(good), "{good}");
+        }
+        for bad in ["", "Alertrace", "1a", "a-b", "a\"b", "pg_catalog", &"a".repeat(64)] {
+            assert!(!is_name(bad), "{bad}");
         }
     }
 }

@@ -22,9 +22,9 @@ mod tests;
 mod tls;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-pub use database::Database;
+pub use database::{Address, Database};
 pub use error::{Error, Problem};
 pub use http::Http;
 pub use identity::{Identity, Registration};
@@ -152,9 +152,12 @@ impl Config {
         self.http.tls || self.mqtt.tls_listen.is_some()
     }
 
-    /// The SQLite database's file: the path of `database.url`, or `alertrace.db` in `data_dir`.
+    /// The SQLite database's file, where there is one: the path of `database.url`, or `alertrace.db` in `data_dir`.
     #[must_use]
     pub fn sqlite_path(&self) -> PathBuf {
-        self.database.sqlite_file().map_or_else(|| self.data_dir.join("alertrace.db"), Path::to_path_buf)
+        match &self.database.address {
+            Address::Sqlite(Some(path)) => path.clone(),
+            _ => self.data_dir.join("alertrace.db"),
+        }
     }
 }

@@ -182,18 +182,11 @@ fn every_key_is_documented_and_known() {
 fn what_is_not_built_is_an_error_that_says_so() {
     for (name, value, reason) in [
         (
-            "DATABASE_URL",
-            "postgres://u:p@h/d",
-            "`database.url` (environment variable DATABASE_URL): PostgreSQL is not selectable",
+            "DIRECT_URL",
+            "postgres://h/d",
+            "`database.direct_url` (environment variable DIRECT_URL): this is for",
         ),
-        (
-            "DATABASE_URL",
-            "postgresql+asyncpg://u:p@h/d",
-            "PostgreSQL is not selectable in this version; leave DATABASE_URL unset",
-        ),
-        ("POSTGRES_HOST", "db", "(environment variable POSTGRES_HOST): PostgreSQL is not selectable"),
-        ("DIRECT_URL", "postgres://h/d", "database.direct_url"),
-        ("DATABASE_CA", "ca.pem", "database.ca"),
+        ("DATABASE_CA", "ca.pem", "`database.ca` (environment variable DATABASE_CA): this is for PostgreSQL"),
         ("SUPABASE_URL", "https://x.supabase.co", "Supabase does not exist yet"),
         ("SUPABASE_KEY", "k", "environment variable SUPABASE_KEY: "),
         ("SUPABASE_SERVICE_ROLE_KEY", "k", "environment variable SUPABASE_SERVICE_ROLE_KEY: "),
@@ -224,6 +217,21 @@ fn aliases_set_their_keys_and_explicit_names_beat_them() {
     // An explicit empty value is how a person says "not that one" where the alias cannot be taken away.
     let config = load(&env(&[("POSTGRES_USER", "app"), ("ALERTRACE__DATABASE__URL", "")])).unwrap();
     assert_eq!(config.sqlite_path(), Path::new("data/alertrace.db"));
+}
+
+#[test]
+fn postgresql_is_named_in_the_ways_that_deployments_do() {
+    let url = |pairs: &[(&str, &str)]| match load(&env(pairs)).unwrap().database.address {
+        Address::Postgres(url) => url.expose_secret().to_owned(),
+        Address::Sqlite(path) => panic!("{path:?}"),
+    };
+    assert_eq!(url(&[("DATABASE_URL", "postgresql+asyncpg://u:p@h/d")]), "postgres://u:p@h/d");
+    let parts = [("POSTGRES_HOST", "db"), ("POSTGRES_PASSWORD", "a/b"), ("DIRECT_URL", "postgres://h/d")];
+    assert_eq!(url(&parts), "postgres://postgres:a%2Fb@db:5432/postgres");
+    let config = load(&env(&[("DATABASE_URL", "postgres://u:horse@h/d")])).unwrap();
+    assert!(!format!("{config:?}").contains("horse"));
+    let message = refused(&env(&[("DATABASE_URL", "postgres://h/d"), ("DIRECT_URL", "horse://h")]), 1);
+    assert!(message.contains("database.direct_url") && !message.contains("horse"), "{message}");
 }
 
 #[test]

@@ -216,8 +216,9 @@ impl Writer {
 
     /// One try: settle the moments, see what is stored already, evaluate, write, commit.
     async fn intenta(&mut self, parte: &mut [Pendiente]) -> store::Result<Hecho> {
-        self.despeja().await?;
         let mut tx = self.store.write_first().await?;
+        // Not before: the commit of unknown outcome may have been on its way until the turn was ours.
+        self.despeja().await?;
         let existentes = self.fija_momentos(&mut tx, parte).await?;
         let mut lote = Lote::new(existentes);
         let mut cambios: Vec<&Cambio> = Vec::new();
@@ -373,8 +374,8 @@ impl Writer {
 
     /// A person closes an alert. If the last reading is still outside, another opens, one step up.
     async fn resuelve(&mut self, pedido: Resolver) -> store::Result<Option<Resuelta>> {
-        self.despeja().await?;
         let mut tx = self.store.write_first().await?;
+        self.despeja().await?;
         let Some(mut alerta) = store::alertas::by_id(&mut tx, pedido.id_alerta).await? else {
             return Ok(None);
         };

@@ -29,6 +29,12 @@ pub enum Error {
     /// Another process has the database.
     #[error("another alertrace is running on this database ({} is locked); stop it first", .0.display())]
     Locked(PathBuf),
+    /// Another process has the lease on the database, and renews it.
+    #[error("another alertrace is running on this database ({0}); stop it first")]
+    Leased(String),
+    /// Another process has taken the lease that this one had: nothing more is written.
+    #[error("another alertrace has taken this database over ({0})")]
+    Lost(String),
     /// A newer version wrote the database.
     #[error(
         "the database was written by a newer version (schema {0}); install that version or restore a backup"
@@ -112,8 +118,32 @@ fn of_code(code: &str, message: &str) -> Option<Error> {
         };
     }
     match code.get(..2)? {
+        // A statement that a pooler mixed up, and a privilege that was taken away: not the row's fault.
+        _ if matches!(code, "42P05" | "42501") => None,
         "22" | "23" => Some(Error::Refused(message.to_owned())),
         "42" => Some(Error::Inconsistent(message.to_owned())),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_another_try_may_mend_is_left_to_be_tried_again() {
+        for code in ["22021", "22P05", "23514"] {
+            assert!(matches!(of_code(code, ""), Some(Error::Refused(_))), "{code}");
+        }
+        for code in ["42P01", "42703"] {
+            assert!(matches!(of_code(code, ""), Some(Error::Inconsistent(_))), "{code}");
+        }
+        // Connections, resources, an administrator, serialization, read-only, a pooler's confusion, a privilege.
+        for code in [
+            "08000", "08006", "25006", "25P02", "26000", "40001", "40P01", "42501", "42P05", "53100",
+            "53300", "55P03", "57014", "57P01", "57P03", "58030", "XX000",
+        ] {
+            assert!(of_code(code, "").is_none(), "{code}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What is kept: the only floor that knows sqlx, SQL and which database it is.
 //!
 //! A query is one SQL text for both databases, with `$1` placeholders and native types, expanded by
-//! [`on!`]; what must differ lives in `lecturas/{sqlite,postgres}.rs` and in `migrations/`.
+//! [`on!`]; what must differ lives in `{lecturas,mqtt}/{sqlite,postgres}.rs`, in `postgres/` and in `migrations/`.
 //! Every query runs inside a transaction ([`Tx`]): readers from [`Store::read`], the one writer from
 //! [`Store::write`]. Missing is `Option`; an [`Error`] never names HTTP or MQTT.
 
@@ -20,6 +20,7 @@ mod migrations;
 pub mod mqtt;
 #[cfg(test)]
 mod plans;
+mod postgres;
 pub mod rechazos;
 pub mod refrescos;
 mod row;
@@ -32,7 +33,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::PgPool;
 use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
@@ -40,11 +40,14 @@ use sqlx::sqlite::{
 
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{Mutex, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 pub use disk::Disco;
 pub use error::{Error, Result};
+pub use postgres::Options as PostgresOptions;
 pub use tx::Tx;
 
+use crate::domain::Timestamp;
 use row::row;
 use tx::on;
 
@@ -52,7 +55,7 @@ use tx::on;
 /// not there comes from the system's cache, two microseconds a page.
 const CACHE: (&str, &str) = ("-16384", "-4096");
 
-/// How many connections and how long to wait for them.
+/// How many connections to SQLite and how long to wait for them.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Connections that only read.
@@ -62,6 +65,9 @@ pub struct Options {
     pub busy_timeout: Duration,
 }
 
+/// How long [`Store::ping`] waits.
+const PING: Duration = Duration::from_secs(3);
+
 /// A handle to the database; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -69,8 +75,6 @@ pub struct Store {
     /// SQLite's alone.
     checkpoint: Option<Arc<checkpoint::Checkpoint>>,
     marcas: Arc<Mutex<horas::Marcas>>,
-    /// Held as long as any handle lives: a second process on the same file refuses to start.
-    _lock: Arc<Option<lock::FileLock>>,
 }
 
 /// `writer` has one connection, so that writers queue here and not on SQLite's lock.
@@ -81,9 +85,11 @@ enum Pools {
         readers: SqlitePool,
         /// Of those who write now and then, one at a time stands before the writer of readings.
         turno: Arc<Semaphore>,
+        /// Held as long as any handle lives: a second process on the same file refuses to start.
+        _lock: Arc<lock::FileLock>,
     },
-    #[expect(dead_code, reason = "selectable when its migrations exist; the seam is compiled already")]
-    Postgres(PgPool),
+    /// Its futures are boxed: those of SQLite, which most sites run, are not to be as large.
+    Postgres(postgres::Base),
 }
 
 impl Store {
@@ -136,11 +142,41 @@ impl Store {
         let checkpoint = Some(Arc::new(checkpoint::Checkpoint::new(log)));
         let turno = Arc::new(Semaphore::new(1));
         Ok(Self {
-            pools: Pools::Sqlite { writer, readers, turno },
+            pools: Pools::Sqlite { writer, readers, turno, _lock: Arc::new(lock) },
             checkpoint,
             marcas: Arc::default(),
-            _lock: Arc::new(Some(lock)),
         })
+    }
+
+    /// Opens the schema of a PostgreSQL database, making it when it is not there, and brings it up to date.
+    ///
+    /// # Errors
+    /// [`Error::Leased`] when another process writes to it, [`Error::Locked`] when another has the data
+    /// directory, [`Error::Newer`] when a newer version wrote it, [`Error::Unavailable`] when it cannot be
+    /// reached.
+    pub async fn open_postgres(options: &PostgresOptions) -> Result<Self> {
+        let base = Box::pin(postgres::Base::open(options)).await?;
+        Ok(Self { pools: Pools::Postgres(base), checkpoint: None, marcas: Arc::default() })
+    }
+
+    /// Keeps other processes from the database, until `parar`. Ends before only when that is lost.
+    pub async fn keep_lease(self, parar: CancellationToken) {
+        match &self.pools {
+            // The lock file needs no keeping.
+            Pools::Sqlite { .. } => parar.cancelled().await,
+            Pools::Postgres(base) => Box::pin(base.keep_lease(parar)).await,
+        }
+    }
+
+    /// Makes room for the readings to come, and drops those before `antes` where whole tables can be.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn keep_partitions(&self, ahora: Timestamp, antes: Timestamp) -> Result<()> {
+        match &self.pools {
+            Pools::Sqlite { .. } => Ok(()),
+            Pools::Postgres(base) => Box::pin(base.keep_partitions(ahora, antes)).await,
+        }
     }
 
     /// A transaction that reads one consistent state.
@@ -150,22 +186,24 @@ impl Store {
     pub async fn read(&self) -> Result<Tx> {
         Ok(match &self.pools {
             Pools::Sqlite { readers, .. } => Tx::Sqlite(readers.begin().await?),
-            Pools::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Pools::Postgres(base) => Tx::Postgres(Box::new(Box::pin(base.read()).await?)),
         })
     }
 
-    /// The writing transaction; there is one at a time on SQLite. Whoever writes now and then waits
+    /// The writing transaction; there is one at a time. Whoever writes now and then waits
     /// here for the others of its kind, so that however many they are, readings wait for two of them
     /// at most: the one that writes and the one that is next.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when it cannot be had in time.
     pub async fn write(&self) -> Result<Tx> {
-        let _turno = match &self.pools {
-            Pools::Sqlite { turno, .. } => turno.acquire().await.ok(),
-            Pools::Postgres(_) => None,
-        };
-        self.write_first().await
+        match &self.pools {
+            Pools::Sqlite { turno, .. } => {
+                let _turno = turno.acquire().await.ok();
+                self.write_first().await
+            }
+            Pools::Postgres(base) => Ok(Tx::Postgres(Box::new(Box::pin(base.write()).await?))),
+        }
     }
 
     /// As [`Self::write`], for the one writer of readings.
@@ -177,7 +215,7 @@ impl Store {
             // IMMEDIATE: a deferred transaction that reads first can fail with SQLITE_BUSY when it
             // comes to write, and cannot be retried (https://www.sqlite.org/lang_transaction.html).
             Pools::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
-            Pools::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Pools::Postgres(base) => Tx::Postgres(Box::new(Box::pin(base.write_first()).await?)),
         })
     }
 
@@ -187,11 +225,19 @@ impl Store {
         &self.marcas
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers, within the patience of whoever asks for that alone.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when it does not.
     pub async fn ping(&self) -> Result<()> {
+        match (tokio::time::timeout(PING, self.select_one()).await, &self.pools) {
+            (Ok(answer), _) => answer,
+            (Err(_), Pools::Postgres(base)) => Err(Box::pin(base.por_que()).await),
+            (Err(_), Pools::Sqlite { .. }) => Err(sqlx::Error::PoolTimedOut.into()),
+        }
+    }
+
+    async fn select_one(&self) -> Result<()> {
         let mut tx = self.read().await?;
         row!(
             struct Uno {
@@ -214,7 +260,7 @@ impl Store {
                 readers.close().await;
                 writer.close().await;
             }
-            Pools::Postgres(pool) => pool.close().await,
+            Pools::Postgres(base) => Box::pin(base.close()).await,
         }
     }
 }

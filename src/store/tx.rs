@@ -1,8 +1,9 @@
 //! The seam between one SQL text and two databases.
 
-use sqlx::{Postgres, Sqlite, Transaction};
+use sqlx::{Sqlite, Transaction};
 
 use super::Result;
+use super::postgres::PgTx;
 
 /// A transaction on one of the two databases. Dropped without [`Tx::commit`], it rolls back.
 #[derive(Debug)]
@@ -10,7 +11,7 @@ pub enum Tx {
     /// SQLite inside.
     Sqlite(Transaction<'static, Sqlite>),
     /// PostgreSQL outside.
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(Box<PgTx>),
 }
 
 impl Tx {
@@ -21,13 +22,13 @@ impl Tx {
     pub async fn commit(self) -> Result<()> {
         match self {
             Self::Sqlite(tx) => tx.commit().await?,
-            Self::Postgres(tx) => tx.commit().await?,
+            Self::Postgres(tx) => Box::pin(tx.commit()).await?,
         }
         Ok(())
     }
 }
 
-/// Expands one body for both databases. `$db` is the connection of the transaction, as `&mut`.
+/// Expands one body for both databases. `$db` is what a statement of the transaction runs on.
 macro_rules! on {
     ($tx:expr, |$db:ident| $body:expr) => {
         match $tx {
@@ -36,7 +37,7 @@ macro_rules! on {
                 $body
             }
             $crate::store::Tx::Postgres(tx) => {
-                let $db = &mut **tx;
+                let $db = tx.db();
                 $body
             }
         }

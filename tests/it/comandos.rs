@@ -117,7 +117,13 @@ async fn a_configuration_is_retained_until_the_device_has_it() {
 
     let mut client = Client::device(&server.mqtt, 4, &device).await;
     assert_eq!(client.subscribe("sensores/s1/config").await, 1);
-    let (first, body) = client.read().await.expect("the configuration");
+    let (mut first, mut body) = client.read().await.expect("the configuration");
+    if first & 1 == 0 {
+        // The answer to the person does not wait for the broker: the device was there first.
+        client = Client::device(&server.mqtt, 4, &device).await;
+        assert_eq!(client.subscribe("sensores/s1/config").await, 1);
+        (first, body) = client.read().await.expect("the configuration");
+    }
     assert_eq!(first & 0xf7, 0x33, "retained, QoS 1");
     let topic = usize::from(u16::from_be_bytes([body[0], body[1]]));
     assert_eq!(serde_json::from_slice::<Value>(&body[4 + topic..]).expect("JSON"), wanted);

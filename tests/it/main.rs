@@ -15,6 +15,7 @@ mod history;
 mod limits;
 mod mqtt;
 mod mqtt_clientes;
+mod postgres;
 mod refusals;
 mod retention;
 mod sessions;

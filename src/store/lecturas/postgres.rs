@@ -1,10 +1,8 @@
 //! The bulk statements of PostgreSQL: arrays, unnested, so that the statement's text is constant.
 
-use sqlx::{Postgres, Transaction};
-
+use super::super::postgres::PgTx;
+use super::super::postgres::particiones::Mes;
 use super::{Cruda, Fila, Result, Timestamp};
-
-type PgTx = Transaction<'static, Postgres>;
 
 pub(super) async fn existing(tx: &mut PgTx, claves: &[(i64, Timestamp)]) -> Result<Vec<Cruda>> {
     let (ids, tss): (Vec<i64>, Vec<i64>) = claves.iter().map(|(id, ts)| (*id, ts.micros())).unzip();
@@ -14,11 +12,12 @@ pub(super) async fn existing(tx: &mut PgTx, claves: &[(i64, Timestamp)]) -> Resu
     )
     .bind(ids)
     .bind(tss)
-    .fetch_all(&mut **tx)
+    .fetch_all(tx.db())
     .await?)
 }
 
 pub(super) async fn write(tx: &mut PgTx, nuevas: &[Fila]) -> Result<()> {
+    tx.make_partitions(nuevas.iter().map(|f| Mes::de(f.ts)).collect()).await?;
     let (ids, tss, valores) = columns(nuevas);
     sqlx::query(
         "INSERT INTO lecturas (id_sensor, ts, valores) \
@@ -28,7 +27,7 @@ pub(super) async fn write(tx: &mut PgTx, nuevas: &[Fila]) -> Result<()> {
     .bind(ids)
     .bind(tss)
     .bind(valores)
-    .execute(&mut **tx)
+    .execute(tx.db())
     .await?;
     Ok(())
 }
@@ -43,7 +42,7 @@ pub(super) async fn write_latest(tx: &mut PgTx, ultimas: &[Fila]) -> Result<()> 
     .bind(ids)
     .bind(tss)
     .bind(valores)
-    .execute(&mut **tx)
+    .execute(tx.db())
     .await?;
     Ok(())
 }

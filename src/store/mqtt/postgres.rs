@@ -1,11 +1,8 @@
 //! The bulk statements of PostgreSQL: arrays, unnested, so that a statement's text is constant.
 
-use sqlx::{Postgres, Transaction};
-
+use super::super::postgres::PgTx;
 use super::{Encolada, Result, Retenido};
 use crate::domain::Timestamp;
-
-type PgTx = Transaction<'static, Postgres>;
 
 pub(super) async fn enqueue(tx: &mut PgTx, filas: &[&Encolada]) -> Result<()> {
     macro_rules! columna {
@@ -32,7 +29,7 @@ pub(super) async fn enqueue(tx: &mut PgTx, filas: &[&Encolada]) -> Result<()> {
     .bind(columna!(|e| serde_json::to_string(&e.identificadores).unwrap_or_default()))
     .bind(columna!(|e| e.contenido.id_sensor))
     .bind(columna!(|e| e.grupo.clone()))
-    .execute(&mut **tx)
+    .execute(tx.db())
     .await?;
     Ok(())
 }
@@ -96,7 +93,7 @@ pub(super) async fn retain(tx: &mut PgTx, filas: &[&Retenido]) -> Result<()> {
     .bind(columna!(|r| r.contenido.expira.map(Timestamp::micros)))
     .bind(columna!(|r| r.contenido.propiedades.to_vec()))
     .bind(columna!(|r| r.contenido.id_sensor))
-    .execute(&mut **tx)
+    .execute(tx.db())
     .await?;
     Ok(())
 }
@@ -105,13 +102,13 @@ pub(super) async fn forget(tx: &mut PgTx, topics: &[&str]) -> Result<()> {
     let topics: Vec<String> = topics.iter().map(|t| (*t).to_owned()).collect();
     sqlx::query("DELETE FROM mqtt_retenidos WHERE topic = ANY ($1::TEXT[])")
         .bind(topics)
-        .execute(&mut **tx)
+        .execute(tx.db())
         .await?;
     Ok(())
 }
 
 async fn pairs(tx: &mut PgTx, sql: &'static str, filas: &[(i64, i64)]) -> Result<()> {
     let (uno, dos): (Vec<i64>, Vec<i64>) = filas.iter().copied().unzip();
-    sqlx::query(sql).bind(uno).bind(dos).execute(&mut **tx).await?;
+    sqlx::query(sql).bind(uno).bind(dos).execute(tx.db()).await?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! A server of the test's own, and clients that say exactly what the test wants.
 
 pub mod mqtt;
+pub mod postgres;
 pub mod server;
 
 pub use mqtt::Client;

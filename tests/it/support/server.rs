@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::postgres::{self, Database};
 use reqwest::{Certificate, Client as Http, Method, Response};
 use serde_json::{Value, json};
 
@@ -21,10 +22,14 @@ pub struct Device {
     pub token: String,
 }
 
+/// Variables that say where a server has its data.
+pub type Place = Vec<(&'static str, String)>;
+
 /// A running server; killed when dropped.
 pub struct Server {
     child: Child,
     dir: tempfile::TempDir,
+    pub place: Place,
     /// What the test changed in its environment: kept when it starts again.
     envs: Vec<(OsString, OsString)>,
     pub http: String,
@@ -38,8 +43,13 @@ pub struct Server {
 
 /// The binary with the environment of a server that lives in `dir`.
 pub fn command(dir: &Path) -> Command {
+    command_at(dir, &place(dir, postgres::of_this_run()))
+}
+
+fn command_at(dir: &Path, place: &Place) -> Command {
     let mut command = Command::new(BIN);
     configure(&mut command, dir);
+    command.envs(place.iter().cloned());
     command
 }
 
@@ -54,6 +64,38 @@ fn configure(command: &mut Command, dir: &Path) {
         .env("ALERTRACE__IDENTITY__REGISTRATION", "open")
         .env("ALERTRACE__LOG__FORMAT", "json")
         .current_dir(dir);
+}
+
+/// What tells a server in `dir` where its data is: with PostgreSQL, in a schema of its own.
+pub fn place(dir: &Path, database: Database) -> Place {
+    let schema = || ("ALERTRACE__DATABASE__SCHEMA", schema(dir));
+    match database {
+        Database::Sqlite => Place::new(),
+        Database::Postgres => vec![("DATABASE_URL", postgres::shared().url()), schema()],
+        Database::Pgbouncer => {
+            let cluster = postgres::shared();
+            vec![("DATABASE_URL", cluster.pooler_url()), ("DIRECT_URL", cluster.url()), schema()]
+        }
+    }
+}
+
+/// A schema for a directory: its name in hexadecimal, since names fold case.
+pub fn schema(dir: &Path) -> String {
+    let name = dir.file_name().expect("a name").as_encoded_bytes();
+    name.iter().fold(String::from("t"), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// Makes an empresa and its administrator; answers whether that went well.
+pub fn create_account(dir: &Path, place: &Place, email: &str, ruc: &str) -> bool {
+    let mut create = command_at(dir, place)
+        .args(["user", "create", "--email", email, "--password-stdin", "--empresa", ruc])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    // One that ends at once reads nothing.
+    let _ = create.stdin.take().expect("piped").write_all(PASSWORD.as_bytes());
+    create.wait().expect("it ends").success()
 }
 
 /// Starts the server through `command`; answers the child and where it listens: HTTP, MQTT, MQTT
@@ -85,15 +127,38 @@ impl Server {
     /// As [`Self::start`]; `wrap` may change the command that runs the server.
     pub async fn start_with(wrap: impl FnOnce(Command) -> Command) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut create = command(dir.path())
-            .args(["user", "create", "--email", EMAIL, "--password-stdin", "--empresa", "20123456789"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("the binary starts");
-        create.stdin.take().expect("piped").write_all(PASSWORD.as_bytes()).expect("a password");
-        assert!(create.wait().expect("it ends").success(), "user create");
-        let mut serve = wrap(command(dir.path()));
+        let place = place(dir.path(), postgres::of_this_run());
+        Self::start_in(dir, place, wrap).await
+    }
+
+    /// As [`Self::start`], on a database that the test has chosen.
+    pub async fn start_on(database: Database) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let place = place(dir.path(), database);
+        Self::start_in(dir, place, |command| command).await
+    }
+
+    /// As [`Self::start_with`], in a directory and on a database that the test has chosen.
+    pub async fn start_in(
+        dir: tempfile::TempDir,
+        place: Place,
+        wrap: impl FnOnce(Command) -> Command,
+    ) -> Self {
+        assert!(create_account(dir.path(), &place, EMAIL, "20123456789"), "user create");
+        Self::take_over_with(dir, place, wrap).await
+    }
+
+    /// Starts one on a database that has the administrator already.
+    pub async fn take_over(dir: tempfile::TempDir, place: Place) -> Self {
+        Self::take_over_with(dir, place, |command| command).await
+    }
+
+    async fn take_over_with(
+        dir: tempfile::TempDir,
+        place: Place,
+        wrap: impl FnOnce(Command) -> Command,
+    ) -> Self {
+        let mut serve = wrap(command_at(dir.path(), &place));
         serve.arg("serve");
         let pair = |(key, value): (&OsStr, Option<&OsStr>)| Some((key.to_owned(), value?.to_owned()));
         let envs = serve.get_envs().filter_map(pair).collect();
@@ -107,7 +172,8 @@ impl Server {
             client = client.tls_certs_only([Certificate::from_pem(&ca).expect("a certificate")]);
         }
         let client = client.build().expect("a client");
-        let mut server = Self { child, dir, envs, http, mqtt, mqtts, client, https, token: String::new() };
+        let mut server =
+            Self { child, dir, place, envs, http, mqtt, mqtts, client, https, token: String::new() };
         server.token = server.sign_in(EMAIL).await;
         server
     }
@@ -131,14 +197,14 @@ impl Server {
     pub fn kill_and_restart(&mut self) {
         self.child.kill().expect("SIGKILL");
         self.child.wait().expect("it ends");
-        let mut serve = command(self.dir.path());
+        let mut serve = command_at(self.dir.path(), &self.place);
         serve.arg("serve").envs(self.envs.iter().cloned());
         (self.child, [self.http, self.mqtt, self.mqtts]) = launch(serve);
     }
 
     /// Starts it again, and returns as soon as it has taken the data directory.
     pub fn launch_and_do_not_wait(&mut self) {
-        let mut serve = command(self.dir.path());
+        let mut serve = command_at(self.dir.path(), &self.place);
         self.child = serve.arg("serve").stderr(Stdio::null()).spawn().expect("the binary starts");
         let pid = self.child.id().to_string();
         let holds = || std::fs::read_to_string(self.data_dir().join("alertrace.lock")).unwrap_or_default();
@@ -146,6 +212,18 @@ impl Server {
         while holds().trim() != pid {
             assert!(start.elapsed() < Duration::from_secs(10), "it does not take its lock");
             std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until it ends by itself; answers its exit code.
+    pub async fn ended(&mut self) -> Option<i32> {
+        let start = std::time::Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+                return status.code();
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "the server does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -168,7 +246,7 @@ impl Server {
     /// The site's authority, for clients.
     /// The binary, on this server's directory.
     pub fn command(&self) -> Command {
-        command(self.dir.path())
+        command_at(self.dir.path(), &self.place)
     }
 
     pub fn ca(&self) -> PathBuf {
@@ -177,7 +255,7 @@ impl Server {
 
     /// Runs a command of the binary beside the server; answers its output, which must be a success.
     pub fn run(&self, args: &[&str]) -> String {
-        let output = command(self.dir.path()).args(args).output().expect("the binary starts");
+        let output = command_at(self.dir.path(), &self.place).args(args).output().expect("the binary starts");
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{args:?}: {error}");
         String::from_utf8(output.stdout).expect("text")
