@@ -9,6 +9,7 @@
 mod authority;
 mod certificate;
 mod certs;
+mod client;
 mod devices;
 mod error;
 mod files;
@@ -21,6 +22,7 @@ mod tests;
 
 pub use certificate::Certificate;
 pub use certs::{Certs, Peer};
+pub use client::Connector;
 pub use devices::{Bundle, DEFAULT_DAYS};
 pub use error::{Error, Result};
 pub use revoked::{Revocation, Revoked};

@@ -20,6 +20,7 @@ mod refusals;
 mod retention;
 mod sessions;
 mod shutdown;
+mod simulate;
 mod store;
 mod support;
 mod tls;

@@ -1,12 +1,12 @@
 //! The sending side: as little of MQTT as a load needs, so that the broker is measured and not the
-//! client. QoS 1, 3.1.1 or 5.0, a window of unacknowledged messages.
+//! client. 3.1.1 or 5.0, any QoS, a window of unacknowledged messages.
 
 use std::collections::HashMap;
 use std::io::{Error, ErrorKind, Result};
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
@@ -14,11 +14,14 @@ use tokio::time::Instant;
 use super::Cuenta;
 use super::site::Device;
 use crate::domain::{Clock as _, SystemClock};
+use crate::tls::Connector;
 
+/// Bytes that are written together.
+const LOTE: usize = 16 << 10;
 /// How long the last acknowledgements may take.
 const PACIENCIA: Duration = Duration::from_secs(30);
 
-/// An acknowledged message.
+/// A message that was acknowledged, or, with QoS 0, sent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Enviado {
     /// The timestamp it carried, in microseconds.
@@ -27,19 +30,38 @@ pub(super) struct Enviado {
     pub(super) latencia: Duration,
 }
 
+/// How a client speaks.
+#[derive(Clone, Copy)]
+pub(super) struct Como<'a> {
+    pub(super) version: u8,
+    pub(super) qos: u8,
+    /// Over TLS.
+    pub(super) tls: Option<&'a Connector>,
+}
+
+trait Flujo: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Flujo for T {}
+
 /// A connected client.
 pub(super) struct Cliente {
-    stream: TcpStream,
+    stream: Box<dyn Flujo>,
     version: u8,
+    qos: u8,
     topic: String,
     entrada: BytesMut,
 }
 
 impl Cliente {
     /// Connects and waits for the CONNACK.
-    pub(super) async fn connect(broker: &str, version: u8, device: &Device) -> Result<Self> {
-        let mut stream = TcpStream::connect(broker).await?;
-        stream.set_nodelay(true)?;
+    pub(super) async fn connect(broker: &str, como: Como<'_>, device: &Device) -> Result<Self> {
+        let Como { version, qos, tls } = como;
+        let tcp = TcpStream::connect(broker).await?;
+        tcp.set_nodelay(true)?;
+        let host = broker.rsplit_once(':').map_or(broker, |(host, _)| host);
+        let mut stream: Box<dyn Flujo> = match tls {
+            Some(tls) => Box::new(tls.connect(host, tcp).await?),
+            None => Box::new(tcp),
+        };
         let mut cuerpo = BytesMut::new();
         texto(&mut cuerpo, "MQTT");
         let credenciales = device.token.is_some();
@@ -59,7 +81,7 @@ impl Cliente {
         packet.extend_from_slice(&cuerpo);
         stream.write_all(&packet).await?;
         let topic = device.topic.clone();
-        let mut cliente = Self { stream, version, topic, entrada: BytesMut::with_capacity(16 << 10) };
+        let mut cliente = Self { stream, version, qos, topic, entrada: BytesMut::with_capacity(16 << 10) };
         loop {
             if let Some((0x20, cuerpo)) = cliente.paquete()? {
                 return match cuerpo.get(1) {
@@ -103,20 +125,27 @@ impl Cliente {
         let (mut siguiente, mut pid, mut ultimo) = (primero, 0_u16, 0_i64);
         let mut salida = BytesMut::with_capacity(16 << 10);
         loop {
-            let mut ahora = Instant::now();
-            while ahora < end && abiertos.len() < window && ahora >= siguiente {
+            let (mut ahora, mut confirmados) = (Instant::now(), 0);
+            while ahora < end && salida.len() < LOTE && abiertos.len() < window && ahora >= siguiente {
                 pid = if pid == u16::MAX { 1 } else { pid + 1 };
                 let micros = SystemClock.now().micros().max(ultimo + 1);
                 ultimo = micros;
                 self.publish(&mut salida, pid, micros);
-                abiertos.insert(pid, (micros, ahora));
+                if self.qos == 0 {
+                    cuenta.confirmados.push(Enviado { micros, latencia: Duration::ZERO });
+                    confirmados += 1;
+                } else {
+                    abiertos.insert(pid, (micros, ahora));
+                }
                 cuenta.enviados += 1;
                 siguiente = if cada.is_zero() { ahora } else { siguiente + cada };
                 ahora = Instant::now();
             }
             if !salida.is_empty() {
                 self.stream.write_all(&salida).await?;
+                self.stream.flush().await?;
                 salida.clear();
+                let _ = avance.send(std::mem::take(&mut confirmados));
             }
             if ahora >= end && (abiertos.is_empty() || ahora >= end + PACIENCIA) {
                 return if abiertos.is_empty() { Ok(()) } else { Err(ErrorKind::TimedOut.into()) };
@@ -135,16 +164,27 @@ impl Cliente {
                 () = tokio::time::sleep_until(plazo) => continue,
             }
             let recibido = Instant::now();
-            let mut confirmados = 0;
             while let Some((tipo, cuerpo)) = self.paquete()? {
-                if tipo != 0x40 || cuerpo.len() < 2 {
+                if !matches!((self.qos, tipo), (1, 0x40) | (2, 0x50 | 0x70)) || cuerpo.len() < 2 {
                     return Err(Error::new(ErrorKind::InvalidData, format!("packet {tipo:#x}")));
                 }
                 if cuerpo.len() > 2 && cuerpo[2] >= 0x80 {
-                    return Err(Error::other(format!("PUBACK with reason {:#x}", cuerpo[2])));
+                    return Err(Error::other(format!("packet {tipo:#x} with reason {:#x}", cuerpo[2])));
                 }
                 let pid = u16::from_be_bytes([cuerpo[0], cuerpo[1]]);
-                if let Some((micros, desde)) = abiertos.remove(&pid) {
+                if tipo == 0x50 {
+                    // It has it; the window has room again when that is completed.
+                    salida.extend_from_slice(&[0x62, 2, cuerpo[0], cuerpo[1]]);
+                }
+                let confirmado = if tipo == 0x70 {
+                    abiertos.remove(&pid);
+                    None
+                } else if tipo == 0x50 {
+                    abiertos.get(&pid).copied()
+                } else {
+                    abiertos.remove(&pid)
+                };
+                if let Some((micros, desde)) = confirmado {
                     cuenta.confirmados.push(Enviado { micros, latencia: recibido - desde });
                     confirmados += 1;
                 }
@@ -164,9 +204,12 @@ impl Cliente {
             60.0 + decimas
         );
         let extra = usize::from(self.version == 5);
-        encabeza(salida, 0x32, 2 + self.topic.len() + 2 + extra + payload.len());
+        let id = if self.qos == 0 { 0 } else { 2 };
+        encabeza(salida, 0x30 | self.qos << 1, 2 + self.topic.len() + id + extra + payload.len());
         texto(salida, &self.topic);
-        salida.put_u16(pid);
+        if self.qos > 0 {
+            salida.put_u16(pid);
+        }
         if self.version == 5 {
             salida.put_u8(0);
         }
