@@ -46,8 +46,10 @@ pub(super) struct Args {
     /// MQTT version: 4 (3.1.1) or 5.
     #[arg(long = "mqtt-version", default_value_t = 4, value_parser = clap::value_parser!(u8).range(4..=5))]
     version: u8,
-    /// Alertrace's API: its devices are registered there. Without it, messages go anonymously to
-    /// load/{n}/data.
+    /// Where messages go without --api, anonymously; {n} is the connection's number.
+    #[arg(long, default_value = "load/{n}/data", conflicts_with = "api")]
+    topic: String,
+    /// Alertrace's API: its devices are registered there.
     #[arg(long, value_name = "URL")]
     api: Option<String>,
     /// Account that may register devices.
@@ -89,7 +91,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
             site = Some(signed_in);
             devices
         }
-        None => (0..args.connections).map(site::Device::anonymous).collect(),
+        None => (0..args.connections).map(|n| site::Device::anonymous(n, &args.topic)).collect(),
     };
     let cuentas = send(args, &devices).await?;
     let (acked, seconds) = report(&cuentas.0, cuentas.1, args.qos)?;

@@ -17,8 +17,9 @@ pub(super) struct Device {
 
 impl Device {
     /// For a broker that asks for nothing.
-    pub(super) fn anonymous(n: usize) -> Self {
-        Self { id_sensor: 0, nombre: format!("load-{n:05}"), token: None, topic: format!("load/{n}/data") }
+    pub(super) fn anonymous(n: usize, topic: &str) -> Self {
+        let topic = topic.replace("{n}", &n.to_string());
+        Self { id_sensor: 0, nombre: format!("load-{n:05}"), token: None, topic }
     }
 }
 
