@@ -73,7 +73,7 @@ fn no_import_climbs_and_libraries_stay_in_their_rooms() {
         }
         for (library, rooms) in [
             ("rumqttd::", &["mqtt/router.rs"][..]),
-            ("mqtt_protocol_core::", &["mqtt/protocol.rs"]),
+            ("mqtt_protocol_core::", &["mqtt/protocol/"]),
             ("sqlx::", &["store/"]),
             ("axum::", &["api/"]),
             ("rumqttc::", &["cli/"]),
