@@ -15,6 +15,7 @@ use crate::identity::{Directorio, Revocado};
 use crate::ingest::decode::Limites;
 use crate::ingest::{self, Ingest};
 use crate::lifecycle::{self, Tasks, Tokens};
+use crate::mantenimiento::{self, Mantenimiento};
 use crate::realtime::{Clientes, Hub, Pedidos, Presencia, Rutas};
 use crate::store::{self, Store};
 use crate::tls::Certs;
@@ -113,6 +114,8 @@ pub async fn start(
     writer.spawn("the writer", work);
     keep(&store, &clock, retention(config), &mut tasks, &tokens);
 
+    let disco = maintain(&mut tasks, (&store, &ingest, &clock), config, &tokens);
+
     let parts = mqtt::Parts {
         store: store.clone(),
         cuentas: cuentas.clone(),
@@ -158,6 +161,7 @@ pub async fn start(
         clock,
         cuentas: cuentas.clone(),
         broker_ready: until_dead(&tokens),
+        disco,
         metrics: metrics.clone(),
         settings: api_settings(config),
     });
@@ -233,6 +237,22 @@ impl Running {
         }
         stopped
     }
+}
+
+/// What is done when nobody asks; answers how the disk stands.
+fn maintain(
+    tasks: &mut Tasks,
+    (store, ingest, clock): (&Store, &Ingest, &Arc<dyn Clock>),
+    config: &Config,
+    tokens: &Tokens,
+) -> watch::Receiver<mantenimiento::Disco> {
+    let (ajustes, parar) = (maintenance_settings(config), tokens.parar.clone());
+    tasks.spawn("the checkpoints", store.clone().checkpoint(parar.clone()));
+    let m = Mantenimiento::new(store.clone(), ingest.clone(), clock.clone(), ajustes, parar);
+    tasks.spawn("the sums of hours", m.clone().sum_hours());
+    tasks.spawn("the retention", m.clone().forget());
+    tasks.spawn("the disk budget", m.clone().keep_to_disk());
+    m.disco()
 }
 
 /// Follows the certificates; a device whose certificate is revoked is cut off.
@@ -369,7 +389,15 @@ fn ingest_settings(config: &Config) -> ingest::Ajustes {
         cola: config.ingest.queue,
         lote: config.ingest.max_batch,
         rechazos_por_sensor: i64::from(config.ingest.rejected_per_sensor),
-        rechazos_dias: days(config.ingest.rejected_days),
+    }
+}
+
+fn maintenance_settings(config: &Config) -> mantenimiento::Ajustes {
+    mantenimiento::Ajustes {
+        lecturas: days(config.store.retention_days),
+        horas: days(config.store.hourly_retention_days),
+        rechazos: days(config.ingest.rejected_days),
+        disco: config.store.max_bytes,
     }
 }
 
@@ -390,6 +418,7 @@ fn mqtt_settings(config: &Config) -> mqtt::Settings {
         max_keep_alive: m.max_keep_alive_s,
         max_messages_per_s: m.max_messages_per_s,
         max_bytes_per_s: m.max_bytes_per_s,
+        rate_patience: Duration::from_secs(m.rate_patience_s),
         sys_interval: Duration::from_secs(m.sys_interval_s),
         max_topic_levels: m.max_topic_levels,
         max_topic_bytes: m.max_topic_bytes,

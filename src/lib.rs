@@ -8,8 +8,8 @@
 //! | 6 | `cli` (and the binary's `main`) |
 //! | 5 | `app`, `lifecycle` |
 //! | 4 | `api`, `mqtt` |
-//! | 3 | `ingest` |
-//! | 2 | `alertas`, `realtime`, `identity` |
+//! | 3 | `ingest`, `mantenimiento` |
+//! | 2 | `alertas`, `realtime`, `identity`, `historia` |
 //! | 1 | `store`, `tls` |
 //! | 0 | `domain`, `config`, `limits`, `telemetry` |
 
@@ -19,10 +19,12 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod historia;
 pub mod identity;
 pub mod ingest;
 pub mod lifecycle;
 pub mod limits;
+pub mod mantenimiento;
 pub mod mqtt;
 pub mod realtime;
 pub mod store;

@@ -13,6 +13,9 @@ pub use umbrales::Umbrales;
 /// Readings inside, one after another, that close an open alert.
 pub const DENTRO_PARA_CERRAR: u8 = 3;
 
+/// The kind of alert that says that history goes before its time, for want of disk.
+pub const ALMACENAMIENTO: &str = "almacenamiento";
+
 /// An open alert and how many readings in a row have been back inside.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Abierta {
@@ -139,6 +142,34 @@ pub fn historica(
     alerta.historica = true;
     cierra(&mut alerta, ts);
     Some(alerta)
+}
+
+/// History of an empresa goes before its time. It is the empresa's matter and no sensor's; an alert being
+/// a sensor's, it is that of the sensor whose history is the oldest, and so goes first.
+#[must_use]
+pub fn almacenamiento(sensor: &SensorRef, usado: u64, maximo: u64, ts: Timestamp) -> Alerta {
+    let (titulo, mensaje, porcentaje, umbral) = texto::almacenamiento(usado, maximo);
+    Alerta {
+        id_alerta: 0,
+        id_empresa: sensor.id_empresa,
+        id_sensor: sensor.id_sensor,
+        device_id: sensor.device_id.clone(),
+        tipo_alerta: ALMACENAMIENTO.to_owned(),
+        severidad: Severidad::Media,
+        titulo,
+        mensaje,
+        valor_actual: Some(porcentaje),
+        valor_umbral: Some(umbral),
+        unidad: "%".to_owned(),
+        estado: EstadoAlerta::Pendiente,
+        resuelta: false,
+        vista: false,
+        historica: false,
+        fecha_creacion: ts,
+        fecha_resolucion: None,
+        resuelta_por: None,
+        notas: None,
+    }
 }
 
 /// Closes an alert at `ts`.

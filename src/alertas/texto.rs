@@ -40,6 +40,20 @@ fn numero(n: f64) -> String {
     texto.trim_end_matches('0').trim_end_matches('.').replace('.', ",")
 }
 
+/// Title and text of the alert that says that the disk is nearly full; how full it is and where that
+/// begins, in percent.
+#[expect(clippy::cast_precision_loss, reason = "figures to look at")]
+pub(super) fn almacenamiento(usado: u64, maximo: u64) -> (String, String, f64, f64) {
+    const UMBRAL: f64 = 90.0;
+    let porcentaje = (100.0 * usado as f64 / maximo.max(1) as f64).round();
+    let mensaje = format!(
+        "El espacio asignado a la base de datos ({:.1} GB) está al {porcentaje} %. Se eliminan antes de plazo las \
+         lecturas más antiguas de la empresa; sus valores por hora se conservan.",
+        maximo as f64 / 1e9
+    );
+    ("Almacenamiento casi lleno".to_owned(), mensaje, porcentaje, UMBRAL)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,7 +19,7 @@ pub(super) struct Filters {
     /// In this state; without it, those not resolved.
     estado: Option<EstadoAlerta>,
     severidad: Option<Severidad>,
-    /// The variable, or `conexion`, or `bateria`.
+    /// The variable, or `conexion`, `bateria`, `almacenamiento`.
     tipo: Option<String>,
     /// Of this sensor (`id_sensor`).
     sensor: Option<i64>,

@@ -1,4 +1,4 @@
-//! Readings over HTTP: in, by devices that do not speak MQTT; and out.
+//! Readings over HTTP, from devices that do not speak MQTT, and what was refused of them.
 
 use axum::body::Bytes;
 use axum::extract::State as Shared;
@@ -6,17 +6,15 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::State;
-use super::extract::{Pagina, Path, Query, Sesion, momento};
+use super::extract::{Pagina, Path, Query, Sesion};
 use super::problem::{Problem, Texto};
-use super::shapes::LecturaBody;
-use crate::domain::{Rechazo, SensorRef, Timestamp, Valores, Variable};
+use crate::domain::{Rechazo, SensorRef, Timestamp};
 use crate::identity::dispositivo::{self, Entrada};
 use crate::ingest::decode;
 use crate::ingest::{Mensaje, Resultado};
-use crate::store::lecturas::Orden;
 use crate::store::{self, sensores};
 
 /// What became of a message.
@@ -136,90 +134,6 @@ fn wrong_device() -> Problem {
         "Unknown device or wrong token: Authorization: Device <device_id>:<token>.",
     )
     .with_challenge(r#"Device realm="alertrace", Basic realm="alertrace""#)
-}
-
-/// Which readings.
-#[derive(Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Range {
-    /// From this moment on (RFC 3339).
-    desde: Option<String>,
-    /// Up to this moment (RFC 3339).
-    hasta: Option<String>,
-    /// Only this variable, and only the readings that have it.
-    variable: Option<String>,
-    /// At most this many (1 … 1,000; default 100).
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<i64>,
-    /// `asc` = oldest first, `desc` = newest first (default).
-    #[param(inline)]
-    orden: Option<Order>,
-}
-
-/// In which order.
-#[derive(Deserialize, Clone, Copy, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum Order {
-    Asc,
-    Desc,
-}
-
-/// The readings of a sensor, as they were measured.
-#[utoipa::path(get, path = "/sensores/{id}/lecturas", tag = "lecturas", params(("id" = i64, Path), Range),
-    responses((status = 200, body = Vec<LecturaBody>), (status = 400, description = "Bad query"),
-        (status = 401, description = "Not signed in"), (status = 403, description = "No empresa"),
-        (status = 404, description = "No such sensor"), (status = 422, description = "Parameters out of range")))]
-pub(super) async fn list(
-    Shared(state): Shared<State>,
-    sesion: Sesion,
-    Path(id): Path<i64>,
-    Query(range): Query<Range>,
-) -> Result<impl IntoResponse, Problem> {
-    let limit = range.limit.unwrap_or(100);
-    if !(1..=1_000).contains(&limit) {
-        return Err(Problem::field("limit", "De 1 a 1000.", "From 1 to 1000."));
-    }
-    let desde = momento("desde", range.desde.as_deref())?.unwrap_or(Timestamp::MIN);
-    let hasta = momento("hasta", range.hasta.as_deref())?.unwrap_or(Timestamp::MAX);
-    let variable = match range.variable.as_deref() {
-        None => None,
-        Some(nombre) => {
-            let bad = || {
-                Problem::field("variable", "No es el nombre de una variable.", "Not the name of a variable.")
-            };
-            Some(Variable::new(nombre).ok_or_else(bad)?)
-        }
-    };
-    let orden = match range.orden {
-        Some(Order::Asc) => Orden::Ascendente,
-        Some(Order::Desc) | None => Orden::Descendente,
-    };
-    let mut tx = state.parts().store.read().await?;
-    let sensor = sensores::get(&mut tx, sesion.alcance()?, id).await?;
-    if sensor.is_none() {
-        return Err(Problem::not_found());
-    }
-    let filas = match &variable {
-        None => store::lecturas::page(&mut tx, id, desde, hasta, orden, limit).await?,
-        Some(v) => store::lecturas::page_with(&mut tx, id, desde, hasta, v, orden, limit).await?,
-    };
-    tx.commit().await?;
-    let solo = |valores: Valores| match &variable {
-        None => valores,
-        Some(v) => {
-            let mut uno = Valores::new();
-            if let Some(valor) = valores.get(v) {
-                uno.set(v.clone(), valor);
-            }
-            uno
-        }
-    };
-    let lectura = |f: store::lecturas::Fila| LecturaBody {
-        id_sensor: f.id_sensor,
-        timestamp: f.ts,
-        valores: solo(f.valores),
-    };
-    Ok(axum::Json(filas.into_iter().map(lectura).collect::<Vec<_>>()))
 }
 
 /// A refusal, as it was recorded.

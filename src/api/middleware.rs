@@ -85,6 +85,7 @@ fn cors(origins: Vec<OriginPattern>) -> CorsLayer {
         ])
         .expose_headers([
             HeaderName::from_static("x-total-count"),
+            HeaderName::from_static("x-alertrace-fuente"),
             header::LINK,
             header::RETRY_AFTER,
             REQUEST_ID,

@@ -7,15 +7,18 @@ mod alertas;
 mod auth;
 mod clientes;
 mod comandos;
+mod csv;
 mod dashboard;
 mod docs;
 mod extract;
 mod finish;
+mod historial;
 mod lecturas;
 mod listener;
 mod live;
 mod middleware;
 mod mqtt;
+mod paging;
 pub mod problem;
 mod salud;
 mod sensores;
@@ -44,6 +47,7 @@ use crate::identity::Directorio;
 use crate::identity::cuentas::Cuentas;
 use crate::ingest::Ingest;
 use crate::ingest::decode::Limites;
+use crate::mantenimiento::Disco;
 use crate::realtime::{Clientes, Hub, Pedidos, Presencia, Rutas};
 use crate::store::Store;
 use crate::tls::Acceptor;
@@ -99,6 +103,8 @@ pub struct Parts {
     pub cuentas: Cuentas,
     /// Whether the broker works.
     pub broker_ready: watch::Receiver<bool>,
+    /// How the disk stands.
+    pub disco: watch::Receiver<Disco>,
     /// For `/metrics`.
     pub metrics: PrometheusHandle,
     /// See [`Settings`].
@@ -150,7 +156,8 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(clientes::list))
         .routes(routes!(clientes::disconnect))
         .routes(routes!(lecturas::ingest))
-        .routes(routes!(lecturas::list))
+        .routes(routes!(historial::list))
+        .routes(routes!(historial::statistics))
         .routes(routes!(lecturas::rejections))
         .routes(routes!(alertas::list))
         .routes(routes!(alertas::count))

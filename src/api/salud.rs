@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::State;
 use super::problem::Problem;
 use crate::ingest::Salud;
+use crate::mantenimiento::Disco;
 
 /// The process lives.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -21,9 +22,42 @@ pub(super) async fn health() -> impl IntoResponse {
     axum::Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
 }
 
+/// Readings are being acknowledged.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct Ready {
+    status: &'static str,
+    version: &'static str,
+    /// What somebody should look at, though nothing has stopped; absent when there is nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
+}
+
+/// Something that somebody should look at.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct Warning {
+    /// Stable: `disk_budget` = history goes before its time; `disk_budget_spent` = and none is left that
+    /// may, so the database grows.
+    code: &'static str,
+    /// Bytes that the database uses.
+    used_bytes: u64,
+    /// Bytes that it may use (`store.max_gb`).
+    max_bytes: u64,
+}
+
+impl Warning {
+    fn of(disco: Disco) -> Option<Self> {
+        let code = match disco {
+            Disco { agotado: true, .. } => "disk_budget_spent",
+            Disco { apretado: true, .. } => "disk_budget",
+            _ => return None,
+        };
+        Some(Self { code, used_bytes: disco.usado, max_bytes: disco.maximo })
+    }
+}
+
 /// Readings are being acknowledged; else 503, with the reason.
 #[utoipa::path(get, path = "/ready", tag = "server", security(()),
-    responses((status = 200, body = Health), (status = 503, description = "Not now; says why")))]
+    responses((status = 200, body = Ready), (status = 503, description = "Not now; says why")))]
 pub(super) async fn ready(Shared(state): Shared<State>) -> Result<impl IntoResponse, Problem> {
     let parts = state.parts();
     let not = |code, es: String, en: String| {
@@ -48,7 +82,12 @@ pub(super) async fn ready(Shared(state): Shared<State>) -> Result<impl IntoRespo
         let es = format!("La base de datos no responde: {why}");
         return Err(not("store_unavailable", es, format!("The store is away: {why}")));
     }
-    Ok(axum::Json(Health { status: "ready", version: env!("CARGO_PKG_VERSION") }))
+    let disco = *parts.disco.borrow();
+    Ok(axum::Json(Ready {
+        status: "ready",
+        version: env!("CARGO_PKG_VERSION"),
+        warnings: Warning::of(disco).into_iter().collect(),
+    }))
 }
 
 /// The machine's clock cannot be right.

@@ -11,7 +11,7 @@ use super::finish::to_its_end;
 use super::problem::{Problem, Texto};
 use super::shapes::SensorBody;
 use super::validate::Check;
-use crate::domain::{DeviceId, EstadoSensor};
+use crate::domain::{DeviceId, EstadoSensor, Timestamp};
 use crate::identity::{Revocado, dispositivo};
 use crate::store;
 use crate::store::sensores::{self, Alcance, Cambio, Filtro, Nuevo};
@@ -353,9 +353,20 @@ async fn remove(state: State, id_empresa: i64, id: i64) -> Result<(), Problem> {
 async fn purge(state: &State, id_empresa: i64, id: i64) -> Result<(), Problem> {
     const STEP: i64 = 5_000;
     let db = &state.parts().store;
+    let mut tx = db.write().await?;
+    store::horas::forget(&mut tx, id).await?;
+    tx.commit().await?;
     loop {
         let mut tx = db.write().await?;
         let gone = store::lecturas::delete_some(&mut tx, id, STEP).await?;
+        tx.commit().await?;
+        if gone == 0 {
+            break;
+        }
+    }
+    loop {
+        let mut tx = db.write().await?;
+        let gone = store::horas::delete_hours(&mut tx, id, Timestamp::MAX, STEP / 10).await?;
         tx.commit().await?;
         if gone == 0 {
             break;

@@ -47,6 +47,8 @@ pub(super) enum Raw {
     Bool(bool),
     /// An integer in a file.
     Integer(i64),
+    /// A number with a fraction in a file.
+    Decimal(f64),
     /// A string in a file, and any variable: variables are parsed when it is known what they should be.
     Text(String),
     /// An array of a file.
@@ -237,6 +239,7 @@ fn raw(kind: ValueKind) -> Raw {
     match kind {
         ValueKind::Boolean(value) => Raw::Bool(value),
         ValueKind::I64(value) => Raw::Integer(value),
+        ValueKind::Float(value) => Raw::Decimal(value),
         ValueKind::String(value) => Raw::Text(value),
         ValueKind::Array(items) => Raw::List(items.into_iter().map(|item| raw(item.kind)).collect()),
         ValueKind::Table(_) => Raw::Other(String::from("a table")),

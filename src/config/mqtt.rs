@@ -56,6 +56,8 @@ pub struct Mqtt {
     pub max_messages_per_s: u64,
     /// Bytes a second of one client; 0 = no limit.
     pub max_bytes_per_s: u64,
+    /// Seconds that a client is slowed down before it is ended.
+    pub rate_patience_s: u64,
     /// Seconds between two rounds of `$SYS`.
     pub sys_interval_s: u64,
     /// Levels in a topic or filter.
@@ -94,6 +96,7 @@ impl Mqtt {
             // `sensores/{device_id}/data` and the others have three levels; a device_id has up to some dozen bytes.
             max_messages_per_s: r.integer("mqtt.max_messages_per_s", 0..=10_000_000),
             max_bytes_per_s: r.integer("mqtt.max_bytes_per_s", 0..=10_000_000_000),
+            rate_patience_s: r.integer("mqtt.rate_patience_s", 1..=86_400),
             sys_interval_s: r.integer("mqtt.sys_interval_s", 1..=86_400),
             max_topic_levels: r.integer("mqtt.max_topic_levels", 3..=1000),
             max_topic_bytes: r.integer("mqtt.max_topic_bytes", 64..=i64::from(u16::MAX)),

@@ -65,6 +65,21 @@ impl Reader {
         })
     }
 
+    /// A number in `range`, with a fraction or without.
+    pub(super) fn decimal(&mut self, key: &str, range: RangeInclusive<f64>) -> f64 {
+        let number = match self.raw(key) {
+            #[expect(clippy::cast_precision_loss, reason = "far below 2^52 where it is in range")]
+            Some(Raw::Integer(number)) => Some(*number as f64),
+            Some(Raw::Decimal(number)) => Some(*number),
+            Some(Raw::Text(text)) if self.is_variable(key) => text.trim().parse().ok(),
+            _ => None,
+        };
+        number.filter(|number| range.contains(number)).unwrap_or_else(|| {
+            self.invalid(key, &format!("a number from {} to {}", range.start(), range.end()));
+            0.0
+        })
+    }
+
     /// `true` or `false`.
     pub(super) fn boolean(&mut self, key: &str) -> bool {
         let value = match self.raw(key) {
@@ -196,6 +211,7 @@ fn shown(raw: &Raw) -> String {
     match raw {
         Raw::Bool(value) => value.to_string(),
         Raw::Integer(value) => value.to_string(),
+        Raw::Decimal(value) => value.to_string(),
         Raw::Text(text) => format!("{text:?}"),
         Raw::List(items) => format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(", ")),
         Raw::Other(text) => text.clone(),

@@ -38,6 +38,10 @@ impl Ingest {
 pub struct Store {
     /// Days that raw readings are kept.
     pub retention_days: u32,
+    /// Days that hourly aggregates are kept.
+    pub hourly_retention_days: u32,
+    /// Bytes that the database may use (`max_gb`); 0 = as many as there are.
+    pub max_bytes: u64,
     /// Connections that read at the same time.
     pub readers: u32,
     /// Milliseconds that a SQLite connection waits for a lock.
@@ -48,10 +52,17 @@ impl Store {
     pub(super) fn read(r: &mut Reader) -> Self {
         Self {
             retention_days: r.integer("store.retention_days", 1..=36_500),
+            hourly_retention_days: r.integer("store.hourly_retention_days", 1..=36_500),
+            max_bytes: gigabytes(r.decimal("store.max_gb", 0.0..=1_000_000.0)),
             readers: r.integer("store.readers", 1..=64),
             busy_timeout_ms: r.integer("store.busy_timeout_ms", 1..=600_000),
         }
     }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 1e15")]
+fn gigabytes(gb: f64) -> u64 {
+    (gb * 1e9) as u64
 }
 
 /// How a log line looks.

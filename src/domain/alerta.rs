@@ -116,7 +116,7 @@ pub struct Alerta {
     #[schema(value_type = String)]
     #[serde(serialize_with = "device_id_text")]
     pub device_id: DeviceId,
-    /// The variable, or `conexion`, or `bateria`.
+    /// The variable, or `conexion`, `bateria`, `almacenamiento`.
     pub tipo_alerta: String,
     /// How bad, the worst so far.
     pub severidad: Severidad,

@@ -1,6 +1,7 @@
 //! A reading, and the record of one that was refused.
 
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
@@ -9,66 +10,106 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::{Timestamp, Variable};
 
 /// The values of one reading, ordered by variable name, each name once, all finite.
-/// Written as a JSON object of numbers, which is also how `lecturas.valores` keeps it.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Valores(Vec<(Variable, f64)>);
+/// Written as a JSON object of numbers, which is also how `lecturas.valores` keeps it. Cheap to clone: a
+/// reading is held by the row, by the newest values of its sensor and by whoever hears of it.
+#[derive(Clone, Default)]
+pub struct Valores(Arc<Dentro>);
+
+#[derive(Default)]
+struct Dentro {
+    pares: Vec<(Variable, f64)>,
+    /// Written once, whoever asks first.
+    json: OnceLock<Arc<str>>,
+}
+
+impl Clone for Dentro {
+    /// To be changed: what is written of it will not be true any more.
+    fn clone(&self) -> Self {
+        Self { pares: self.pares.clone(), json: OnceLock::new() }
+    }
+}
+
+impl PartialEq for Valores {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.pares == other.0.pares
+    }
+}
+
+impl fmt::Debug for Valores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
 
 impl Valores {
     /// No value.
     #[must_use]
-    pub const fn new() -> Self {
-        Self(Vec::new())
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Sets `variable`; a later value for the same name replaces the earlier one.
     pub fn set(&mut self, variable: Variable, valor: f64) {
-        match self.0.binary_search_by(|(v, _)| v.cmp(&variable)) {
-            Ok(i) => self.0[i].1 = valor,
-            Err(i) => self.0.insert(i, (variable, valor)),
+        let Dentro { pares, json } = Arc::make_mut(&mut self.0);
+        json.take();
+        match pares.binary_search_by(|(v, _)| v.cmp(&variable)) {
+            Ok(i) => pares[i].1 = valor,
+            Err(i) => pares.insert(i, (variable, valor)),
         }
     }
 
     /// The value of `variable`.
     #[must_use]
     pub fn get(&self, variable: &Variable) -> Option<f64> {
-        self.0.binary_search_by(|(v, _)| v.cmp(variable)).ok().map(|i| self.0[i].1)
+        self.0.pares.binary_search_by(|(v, _)| v.cmp(variable)).ok().map(|i| self.0.pares[i].1)
     }
 
     /// In the order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&Variable, f64)> {
-        self.0.iter().map(|(v, x)| (v, *x))
+        self.0.pares.iter().map(|(v, x)| (v, *x))
     }
 
     /// Whether there is no value at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.pares.is_empty()
     }
 
     /// How many values.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.pares.len()
     }
 
     /// Every value of `newer` in place of ours.
     pub fn overlay(&mut self, newer: &Self) {
-        for (variable, valor) in &newer.0 {
-            self.set(variable.clone(), *valor);
+        for (variable, valor) in newer.iter() {
+            self.set(variable.clone(), valor);
         }
     }
 
     /// As [`Self::overlay`], but a name that is new to us and not one of contract section 1.1 only while
     /// there are fewer than `max`: what a device invents does not grow without end.
     pub fn overlay_bounded(&mut self, newer: &Self, max: usize) {
-        for (variable, valor) in &newer.0 {
-            if self.0.len() < max || self.get(variable).is_some() || variable.rango_fisico().is_some() {
-                self.set(variable.clone(), *valor);
+        if self.len() == newer.len() && self.iter().zip(newer.iter()).all(|((a, _), (b, _))| a == b) {
+            // A device says the same names each time.
+            self.clone_from(newer);
+            return;
+        }
+        for (variable, valor) in newer.iter() {
+            if self.len() < max || self.get(variable).is_some() || variable.rango_fisico().is_some() {
+                self.set(variable.clone(), valor);
             }
         }
     }
 
     /// The JSON text that the store keeps.
+    #[must_use]
+    pub fn json(&self) -> Arc<str> {
+        self.0.json.get_or_init(|| self.to_json().into()).clone()
+    }
+
+    /// As [`Self::json`], of one's own.
     #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_else(|_| String::from("{}"))
@@ -83,9 +124,9 @@ impl Valores {
 
 impl Serialize for Valores {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let mut map = s.serialize_map(Some(self.0.len()))?;
-        for (variable, valor) in &self.0 {
-            map.serialize_entry(variable.as_str(), valor)?;
+        let mut map = s.serialize_map(Some(self.len()))?;
+        for (variable, valor) in self.iter() {
+            map.serialize_entry(variable.as_str(), &valor)?;
         }
         map.end()
     }

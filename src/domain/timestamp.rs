@@ -21,6 +21,9 @@ impl Timestamp {
     /// See [`Timestamp::MIN`].
     pub const MAX: Self = Self(253_402_300_799_999_999);
 
+    /// An hour, in microseconds.
+    pub const HORA: i64 = 3_600_000_000;
+
     /// `None` outside 1970 … 9999.
     #[must_use]
     pub fn from_micros(micros: i64) -> Option<Self> {
@@ -100,6 +103,18 @@ impl Timestamp {
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0 - earlier.0).unwrap_or(0))
+    }
+
+    /// The hour (UTC) that this lies in, by its first moment.
+    #[must_use]
+    pub const fn hora(self) -> Self {
+        Self(self.0 - self.0.rem_euclid(Self::HORA))
+    }
+
+    /// The first whole hour that begins at this moment or after it.
+    #[must_use]
+    pub fn techo_hora(self) -> Self {
+        Self::clamped(self.0 + Self::HORA - 1).hora()
     }
 
     /// The next microsecond.

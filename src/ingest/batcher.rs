@@ -14,7 +14,7 @@ use super::mensaje::{Mensaje, Resolver, Resuelta, Resultado};
 use super::reloj::{Reloj, RelojIncorrecto};
 use super::vivo::Vivo;
 use super::writer::Writer;
-use crate::domain::{Clock, Timestamp};
+use crate::domain::{Alerta, Clock, SensorRef, Timestamp};
 use crate::realtime::Hub;
 use crate::store::mqtt::Cambio;
 use crate::store::{self, Store};
@@ -28,8 +28,6 @@ pub struct Ajustes {
     pub lote: usize,
     /// Refusals kept of a sensor.
     pub rechazos_por_sensor: i64,
-    /// How long refusals are kept.
-    pub rechazos_dias: Duration,
 }
 
 /// Whether readings are being acknowledged.
@@ -106,6 +104,8 @@ pub(super) enum Trabajo {
     Guardar(Pendiente),
     Resolver(Resolver, oneshot::Sender<store::Result<Option<Resuelta>>>),
     Umbrales(i64, oneshot::Sender<store::Result<()>>),
+    Abrir(Box<(SensorRef, Alerta)>, oneshot::Sender<store::Result<()>>),
+    Retenciones(oneshot::Sender<store::Result<()>>),
     Retira(i64, oneshot::Sender<()>),
     Reincorpora(i64, oneshot::Sender<store::Result<()>>),
 }
@@ -229,6 +229,24 @@ impl Ingest {
         self.pide(|responde| Trabajo::Umbrales(id_empresa, responde))
             .await
             .unwrap_or_else(|| Err(store::Error::stopping()))
+    }
+
+    /// Opens an alert that no reading caused, unless one of its kind is open for the sensor.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn abrir_alerta(&self, sensor: SensorRef, alerta: Alerta) -> store::Result<()> {
+        self.pide(|responde| Trabajo::Abrir(Box::new((sensor, alerta)), responde))
+            .await
+            .unwrap_or_else(|| Err(store::Error::stopping()))
+    }
+
+    /// How long empresas keep their readings was changed: older ones are refused from now on.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn recargar_retenciones(&self) -> store::Result<()> {
+        self.pide(Trabajo::Retenciones).await.unwrap_or_else(|| Err(store::Error::stopping()))
     }
 
     /// A sensor was retired or removed: once this returns, nothing of it is stored any more.

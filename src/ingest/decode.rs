@@ -237,7 +237,7 @@ impl Crudo {
             _ => None,
         };
         let entero = |motivo, detalle: &str| Rechazo::new(motivo, None, ts, detalle);
-        let contenido = self.valores.to_json();
+        let contenido = || self.valores.to_json();
         if let Some(otro) = self.device_id.as_deref().filter(|d| *d != reglas.device_id.as_str()) {
             salida.rechazos.push(entero(Motivo::DeviceIdDistinto, otro));
             return;
@@ -247,15 +247,15 @@ impl Crudo {
             return;
         }
         if self.variables > MAX_VARIABLES {
-            salida.rechazos.push(entero(Motivo::DemasiadasVariables, &contenido));
+            salida.rechazos.push(entero(Motivo::DemasiadasVariables, &contenido()));
             return;
         }
         if ts.is_some_and(|ts| ts > reglas.ahora.plus(reglas.limites.adelanto)) {
-            salida.rechazos.push(entero(Motivo::TimestampFuturo, &contenido));
+            salida.rechazos.push(entero(Motivo::TimestampFuturo, &contenido()));
             return;
         }
         if ts.is_some_and(|ts| ts < reglas.ahora.minus(reglas.limites.retencion)) {
-            salida.rechazos.push(entero(Motivo::TimestampAntiguo, &contenido));
+            salida.rechazos.push(entero(Motivo::TimestampAntiguo, &contenido()));
             return;
         }
         let sin_valores = self.valores.is_empty() && self.rechazos.is_empty();
@@ -266,6 +266,8 @@ impl Crudo {
         if sin_valores {
             salida.rechazos.push(entero(Motivo::SinValores, "{}"));
         } else if !self.valores.is_empty() {
+            // Written here, where there are many, and not by the one writer.
+            let _ = self.valores.json();
             salida.lecturas.push(Lectura { ts, valores: self.valores });
         }
     }

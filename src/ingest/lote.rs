@@ -87,7 +87,14 @@ impl Lote {
         lecturas.sort_by_key(|(ts, _)| *ts);
         // The worst excursion of each variable among readings that are history.
         let mut historicas: Vec<Alerta> = Vec::new();
+        // What decoding lets pass is within the installation's days; an empresa may keep fewer.
+        let minima = vivo.retencion(mensaje.sensor.id_empresa).map(|dias| mensaje.recibido.minus(dias));
         for (ts, valores) in lecturas {
+            if minima.is_some_and(|minima| ts < minima) {
+                let contenido = valores.to_json();
+                resultado.rechazos.push(Rechazo::new(Motivo::TimestampAntiguo, None, Some(ts), &contenido));
+                continue;
+            }
             let Some(nuevos) = self.guarda(&mensaje.sensor, ts, valores, resultado) else { continue };
             let sensor = self.toca(vivo, mensaje.sensor.id_sensor);
             if sensor.ultima.as_ref().is_some_and(|(ultima, _)| ts < *ultima) {
@@ -210,6 +217,11 @@ impl Lote {
             .collect();
         filas.sort_unstable_by_key(|f| (f.id_sensor, f.ts));
         filas
+    }
+
+    /// Pages that it writes, roughly: one a sensor, one an alert or refusal, and what holds them.
+    pub(super) fn paginas(&self) -> usize {
+        4 + self.sensores.len() + self.tocadas.len() + self.rechazos.len()
     }
 
     /// The rows of `ultimas_lecturas` to write.

@@ -46,8 +46,7 @@ async fn banco() -> Banco {
     };
     let id_sensor = sensores::create(&mut tx, &nuevo, BUILD_DATE).await.unwrap();
     tx.commit().await.unwrap();
-    let ajustes =
-        Ajustes { cola: 100, lote: 50, rechazos_por_sensor: 10, rechazos_dias: Duration::from_secs(86_400) };
+    let ajustes = Ajustes { cola: 100, lote: 50, rechazos_por_sensor: 10 };
     let drena = CancellationToken::new();
     let (ingest, escritor) =
         Ingest::start(store.clone(), Hub::default(), clock.clone(), ajustes, drena.clone()).await.unwrap();

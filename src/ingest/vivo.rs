@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::alertas::{Abierta, Umbrales};
 use crate::domain::{Timestamp, Valores, Variable};
@@ -38,6 +39,8 @@ pub(super) struct Vivo {
     sensores: HashMap<i64, Sensor>,
     umbrales: HashMap<i64, Arc<Umbrales>>,
     por_defecto: Arc<Umbrales>,
+    /// How long the readings of an empresa are kept, where that is its own matter.
+    retenciones: HashMap<i64, Duration>,
     retirados: HashSet<i64>,
     /// The newest moment stored: what the machine's clock is held against.
     pub(super) mas_nueva: Option<Timestamp>,
@@ -57,6 +60,7 @@ impl Vivo {
         for (id_empresa, variable, rango) in store::umbrales::all(&mut tx).await? {
             propios.entry(id_empresa).or_default().push((variable, rango));
         }
+        vivo.retenciones = retenciones(&mut tx).await?;
         tx.commit().await?;
         vivo.umbrales = propios.into_iter().map(|(id, u)| (id, Arc::new(Umbrales::with(u)))).collect();
         Ok(vivo)
@@ -84,6 +88,17 @@ impl Vivo {
         tx.commit().await?;
         self.umbrales.insert(id_empresa, Arc::new(Umbrales::with(propios)));
         Ok(())
+    }
+
+    pub(super) async fn recarga_retenciones(&mut self, store: &Store) -> store::Result<()> {
+        let mut tx = store.read().await?;
+        self.retenciones = retenciones(&mut tx).await?;
+        tx.commit().await
+    }
+
+    /// How long the readings of an empresa are kept; `None` = as long as any.
+    pub(super) fn retencion(&self, id_empresa: i64) -> Option<Duration> {
+        self.retenciones.get(&id_empresa).copied()
     }
 
     pub(super) fn retira(&mut self, id_sensor: i64) {
@@ -123,4 +138,9 @@ impl Vivo {
     pub(super) fn ultimo_valor(&self, id_sensor: i64, variable: &Variable) -> Option<f64> {
         self.sensores.get(&id_sensor)?.ultima.as_ref()?.1.get(variable)
     }
+}
+
+async fn retenciones(tx: &mut store::Tx) -> store::Result<HashMap<i64, Duration>> {
+    let todas = store::empresas::retentions(tx).await?.into_iter();
+    Ok(todas.filter_map(|r| Some((r.id_empresa, store::empresas::days(r.dias)?))).collect())
 }

@@ -30,8 +30,6 @@ use crate::store::{self, Store};
 const REENVIO: Duration = Duration::from_secs(120);
 /// Waits between tries while the store is away: from, to.
 const ESPERA: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// How often old refusals are looked for, and how many go in one step.
-const LIMPIEZA: (Duration, i64) = (Duration::from_secs(600), 1_000);
 
 pub(super) struct Writer {
     store: Store,
@@ -59,8 +57,6 @@ impl Writer {
     /// Works until `drena` is cancelled and what was taken before is done.
     pub(super) async fn run(mut self, mut llegadas: mpsc::Receiver<Trabajo>, drena: CancellationToken) {
         let mut trabajos = Vec::new();
-        let mut limpieza = tokio::time::interval(LIMPIEZA.0);
-        limpieza.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -71,12 +67,6 @@ impl Writer {
                     }
                     gauge!("alertrace_ingest_queue").set(u32::try_from(llegadas.len()).unwrap_or(u32::MAX));
                     self.atiende(std::mem::take(&mut trabajos)).await;
-                }
-                _ = limpieza.tick() => {
-                    if self.limpia().await {
-                        // There is more: soon, but not at the cost of what is arriving.
-                        limpieza.reset_after(Duration::from_secs(1));
-                    }
                 }
             }
         }
@@ -118,6 +108,13 @@ impl Writer {
                 // Stored they are, whatever whoever asked is told: nothing is judged by the old ones.
                 self.dudoso |= recargados.is_err();
                 let _ = responde.send(recargados);
+            }
+            Trabajo::Abrir(pedido, responde) => {
+                let (quien, alerta) = *pedido;
+                let _ = responde.send(self.abre(quien, alerta).await);
+            }
+            Trabajo::Retenciones(responde) => {
+                let _ = responde.send(self.vivo.recarga_retenciones(&self.store).await);
             }
             Trabajo::Retira(id_sensor, responde) => {
                 self.vivo.retira(id_sensor);
@@ -235,8 +232,14 @@ impl Writer {
                 Encargo::Cambios(suyos, _) => cambios.extend(suyos),
             }
         }
+        let paginas = lote.paginas() + cambios.len();
         store::mqtt::apply(&mut tx, cambios).await?;
-        store::lecturas::write(&mut tx, &lote.filas()).await?;
+        let filas = lote.filas();
+        store::lecturas::write(&mut tx, &filas).await?;
+        // Held to after the commit: nobody takes a mark between it and our remembering it.
+        let mut marcas = self.store.marcas().lock().await;
+        let por_marcar = marcas.faltan(filas.iter().map(|f| (f.id_sensor, f.ts.hora())));
+        store::horas::mark(&mut tx, &por_marcar).await?;
         store::lecturas::write_latest(&mut tx, &lote.ultimas()).await?;
         for AlertaTocada { abierta, nueva } in &mut lote.tocadas {
             if *nueva {
@@ -255,6 +258,9 @@ impl Writer {
             store::rechazos::trim(&mut tx, id_sensor, self.ajustes.rechazos_por_sensor).await?;
         }
         tx.commit().await?;
+        marcas.recuerda(por_marcar);
+        drop(marcas);
+        self.store.wrote(paginas as u64);
         Ok(lote.hecho())
     }
 
@@ -404,6 +410,25 @@ impl Writer {
         Ok(Some(Resuelta { alerta, nueva }))
     }
 
+    /// Opens an alert that no reading caused, unless one of its kind is open.
+    async fn abre(&mut self, quien: SensorRef, mut alerta: crate::domain::Alerta) -> store::Result<()> {
+        self.despeja().await?;
+        let mut sensor = self.vivo.sensor(quien.id_sensor);
+        if self.vivo.retirado(quien.id_sensor) || sensor.abierta(&alerta.tipo_alerta).is_some() {
+            return Ok(());
+        }
+        let mut tx = self.store.write_first().await?;
+        alerta.id_alerta = store::alertas::create(&mut tx, &alerta, 0).await?;
+        if let Err(e) = tx.commit().await {
+            self.dudoso = true;
+            return Err(e);
+        }
+        sensor.pon(alertas::Abierta { alerta: alerta.clone(), dentro: 0 });
+        self.vivo.confirma(HashMap::from([(quien.id_sensor, sensor)]));
+        self.hub.send(Evento::new(quien, Que::Alerta(Accion::Creada, Box::new(alerta))));
+        Ok(())
+    }
+
     /// The alert that replaces a resolved one while the last reading is outside.
     fn persiste(
         &self,
@@ -417,24 +442,6 @@ impl Writer {
         let medida = alertas::severidad(umbral, valor)?;
         let severidad = medida.max(alerta.severidad.siguiente());
         Some(alertas::nueva(quien, &variable, umbral, valor, ahora, severidad))
-    }
-
-    /// Forgets refusals past their days, one small step; answers whether there are more.
-    async fn limpia(&self) -> bool {
-        let antes = self.reloj.ahora().minus(self.ajustes.rechazos_dias);
-        let paso = async {
-            let mut tx = self.store.write_first().await?;
-            let n = store::rechazos::expire(&mut tx, antes, LIMPIEZA.1).await?;
-            tx.commit().await?;
-            Ok::<_, store::Error>(n)
-        };
-        match paso.await {
-            Ok(n) => i64::try_from(n).unwrap_or_default() >= LIMPIEZA.1,
-            Err(e) => {
-                tracing::warn!(error = %e, "old refusals cannot be forgotten now");
-                false
-            }
-        }
     }
 }
 

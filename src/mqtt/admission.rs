@@ -59,7 +59,9 @@ impl Negada {
     }
 }
 
-pub(super) type Testamento = Option<(Publicacion, u32)>;
+/// A will, and its delay in seconds.
+pub(super) type Legado = (Publicacion, u32);
+type Testamento = Option<Legado>;
 
 /// Reads the CONNECT, signs the client in and opens its session.
 pub(super) async fn entra<R>(
@@ -162,7 +164,7 @@ where
     R: AsyncRead + Unpin,
 {
     let s = &b.parts.settings;
-    let mut entrada = BytesMut::with_capacity(2_048);
+    let mut entrada = BytesMut::with_capacity(512);
     let largo = loop {
         match first_packet::mira(&entrada, MAX_CONNECT.min(s.max_packet as usize)) {
             Primero::Connect(largo) => break largo,

@@ -12,9 +12,9 @@ use tokio_util::task::TaskTracker;
 
 use super::acl::{self, Publicar};
 use super::comandos::EnCurso;
+use super::door::Puerta;
 use super::estado::Estados;
 use super::index::Destino;
-use super::listener::Puerta;
 use super::publicacion::{Publicacion, Qos};
 use super::retained::Retained;
 use super::router::{Parado, Router};
@@ -64,6 +64,8 @@ pub struct Settings {
     pub max_messages_per_s: u64,
     /// Bytes a second of one client; 0 = no limit.
     pub max_bytes_per_s: u64,
+    /// How long a client is slowed down before it is ended.
+    pub rate_patience: Duration,
     /// Seconds between two rounds of `$SYS`.
     pub sys_interval: Duration,
     /// Levels of a topic.
@@ -222,7 +224,7 @@ impl Compartido {
         let publicacion = Arc::new(publicacion);
         let retiene = publicacion.retain && self.retained.cabe(&publicacion);
         let cabe = retiene || !publicacion.retain;
-        let destinos = self.sessions.indice.destinos(&publicacion, true, &self.parts.directorio);
+        let destinos = self.sessions.indice.por_guardar(&publicacion, true, &self.parts.directorio);
         (Reparto { publicacion, destinos, retiene }, cabe)
     }
 
@@ -234,7 +236,13 @@ impl Compartido {
         for (sesion, entrega) in reparto.destinos {
             sesion.deja(entrega);
         }
-        self.router.publish(reparto.publicacion).await
+        self.rutea(reparto.publicacion).await
+    }
+
+    /// Gives a message to those who are there for it now, and whom it is not kept for.
+    pub(super) async fn rutea(&self, publicacion: Arc<Publicacion>) -> Result<(), Parado> {
+        let dados = self.sessions.indice.da(&publicacion, &self.parts.directorio);
+        self.router.publish(publicacion, dados).await
     }
 
     /// Has changes committed, however long that takes. `false` when the server stops first or the
@@ -259,7 +267,7 @@ impl Compartido {
     /// Delivers a message to whoever is connected now, and keeps it for nobody.
     pub(super) async fn avisa(&self, publicacion: Publicacion) {
         let publicacion = Arc::new(publicacion);
-        let destinos = self.sessions.indice.destinos(&publicacion, false, &self.parts.directorio);
+        let destinos = self.sessions.indice.por_guardar(&publicacion, false, &self.parts.directorio);
         let _ = self.entrega(Reparto { publicacion, destinos, retiene: false }).await;
     }
 

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
-use metrics::counter;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
 
-use super::admission::{self, Negada, Testamento};
+use super::admission::{self, Legado, Negada};
 use super::broker::{Broker, Compartido};
-use super::connection::{Conexion, Fin, Inicio};
+use super::connection::{Conexion, Fin};
+use super::door::Callado;
+use super::listener::ECHADA;
 use super::protocol::Cierre;
 use super::publicacion::Publicacion;
 use super::session::{Estado, Sesion};
@@ -45,30 +46,52 @@ pub(super) struct Origen {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn sirve<S>(broker: Broker, stream: S, origen: Origen)
+pub(super) async fn sirve<S>(broker: Broker, stream: S, origen: Origen, callado: Callado)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let b = broker.0;
     let (mut lee, mut escribe) = tokio::io::split(stream);
-    let entra = tokio::time::timeout_at(origen.hasta, admission::entra(&b, &mut lee, &origen));
-    let (inicio, testamento) = match entra.await {
-        Ok(Ok(inicio)) => inicio,
+    // Boxed, this and what follows: none of it is to hold room for the other.
+    let Some((conexion, testamento)) = Box::pin(entra(&b, &mut lee, &mut escribe, &origen, callado)).await
+    else {
+        return;
+    };
+    Box::pin(atiende(&b, lee, escribe, &origen, conexion, testamento)).await;
+}
+
+/// Lets a client in, or tells it why not.
+async fn entra<R, W>(
+    b: &Arc<Compartido>,
+    lee: &mut R,
+    escribe: &mut W,
+    origen: &Origen,
+    mut callado: Callado,
+) -> Option<(Box<Conexion>, Option<Box<Legado>>)>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let entrada = tokio::select! {
+        entrada = tokio::time::timeout_at(origen.hasta, admission::entra(b, lee, origen)) => entrada,
+        () = callado.echado() => {
+            b.puerta.niega(origen.ip, ECHADA);
+            return None;
+        }
+    };
+    match entrada {
+        Ok(Ok((inicio, testamento))) => Some((Box::new(Conexion::new(inicio)), testamento.map(Box::new))),
         Ok(Err(Negada { motivo, respuesta })) => {
-            counter!("alertrace_mqtt_connections_refused_total").increment(1);
-            tracing::info!(ip = %origen.ip, motivo, "a connection was refused");
-            despide(&mut lee, &mut escribe, respuesta).await;
-            return;
+            b.puerta.niega(origen.ip, &motivo);
+            Box::pin(despide(lee, escribe, respuesta)).await;
+            None
         }
         Err(_) => {
             limita("connect_deadline_s");
-            counter!("alertrace_mqtt_connections_refused_total").increment(1);
-            tracing::info!(ip = %origen.ip, "a connection did not say who it is in time");
-            return;
+            b.puerta.niega(origen.ip, "it did not say who it is in time");
+            None
         }
-    };
-    // Boxed, as what came before: until here there was no room for it.
-    Box::pin(atiende(&b, lee, escribe, &origen, inicio, testamento)).await;
+    }
 }
 
 /// Serves a client that was let in, and deals with what it leaves behind.
@@ -77,25 +100,24 @@ async fn atiende<R, W>(
     mut lee: R,
     mut escribe: W,
     origen: &Origen,
-    inicio: Inicio,
-    testamento: Testamento,
+    mut conexion: Box<Conexion>,
+    testamento: Option<Box<Legado>>,
 ) where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let client_id = inicio.sesion.clave.client_id.clone();
+    let client_id = conexion.sesion.clave.client_id.clone();
     tracing::debug!(ip = %origen.ip, client_id, "connected");
-    let cliente = inicio.cliente.clone();
+    let cliente = conexion.cliente.clone();
     let numero = cliente.numero;
     b.parts.clientes.llega(cliente.clone());
-    let sensor = match &inicio.principal {
+    let sensor = match &conexion.principal {
         Principal::Dispositivo(sensor) => Some(sensor.clone()),
         _ => None,
     };
     if let Some(sensor) = &sensor {
         b.presencia(sensor, numero, Presencia::Online);
     }
-    let mut conexion = Conexion::new(inicio);
     let fin = AssertUnwindSafe(conexion.run(&mut lee, &mut escribe)).catch_unwind().await;
     let fin = fin.unwrap_or_else(|_| {
         tracing::error!(client_id, "a connection's task panicked");
@@ -111,7 +133,7 @@ async fn atiende<R, W>(
     b.parts.clientes.se_va(&cliente, b.parts.clock.now(), motivo);
     let ultimas = AssertUnwindSafe(async { conexion.despide(&fin) }).catch_unwind().await.unwrap_or_default();
     let resto = conexion.resto();
-    let testamento = testamento.filter(|_| quiere_testamento(&fin));
+    let testamento = testamento.filter(|_| quiere_testamento(&fin)).map(|legado| *legado);
     let principal = conexion.principal.clone();
     // The session is free for whoever comes next; what follows concerns this connection alone.
     let (inmediato, cuenta) = deja(b, conexion, testamento);
@@ -132,8 +154,8 @@ async fn atiende<R, W>(
     };
     // A stream that panicked does so again, and what follows is not its.
     let adios = AssertUnwindSafe(despide(&mut lee, &mut escribe, ultimas)).catch_unwind();
-    // Nobody waits for the client to have read why.
-    let _ = tokio::join!(adios, despues);
+    // Nobody waits for the client to have read why. Boxed: no room for the end while it lasts.
+    let _ = Box::pin(async { tokio::join!(adios, despues) }).await;
 }
 
 /// A will is sent unless its owner took leave without it [MQTT-3.1.2-8] [MQTT-3.14.4-3], or the
@@ -154,8 +176,8 @@ enum Cuenta {
 /// is to be sent at once.
 fn deja(
     b: &Compartido,
-    mut conexion: Conexion,
-    testamento: Option<(Publicacion, u32)>,
+    mut conexion: Box<Conexion>,
+    testamento: Option<Legado>,
 ) -> (Option<Publicacion>, Cuenta) {
     let ahora = b.parts.clock.now();
     let segundos = |s: u32| Duration::from_secs(u64::from(s));
@@ -196,7 +218,7 @@ where
     let adios = async {
         escribe.write_all(&bytes).await?;
         escribe.shutdown().await?;
-        let mut basura = [0; 4096];
+        let mut basura = [0; 1024];
         while lee.read(&mut basura).await? > 0 {}
         std::io::Result::Ok(())
     };

@@ -1,7 +1,9 @@
-//! Which sessions a message goes to without the router: those that the store keeps it for, and one
-//! member of every shared subscription that it matches.
+//! Which sessions a message goes to without the router: those with a filter that its topic leads to,
+//! those that the store keeps it for, and one member of every shared subscription that it matches.
+//! What is left to the router are filters with a gap (`sensores/+/data`) of sessions that are not kept
+//! (`docs/decisions/0007-only-gaps-go-by-the-router.md`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::publicacion::{Publicacion, Qos};
@@ -15,9 +17,10 @@ pub(super) struct Indice(RwLock<Tablas>);
 
 #[derive(Default)]
 struct Tablas {
-    /// By filters without a wildcard.
-    exactos: HashMap<String, Vec<Arc<Sesion>>>,
-    comodines: HashMap<String, Vec<Arc<Sesion>>>,
+    /// By filters that a topic leads to ([`topic::claves`]).
+    directos: HashMap<String, Vec<Arc<Sesion>>>,
+    /// By filters with a gap: the kept sessions.
+    con_hueco: HashMap<String, Vec<Arc<Sesion>>>,
     /// By `$share/group/filter`.
     grupos: HashMap<Arc<str>, Grupo>,
 }
@@ -44,6 +47,33 @@ impl Grupo {
     }
 }
 
+impl Tablas {
+    /// The sessions of every filter that `topic` leads to.
+    fn de(&self, topic: &str) -> Vec<&Vec<Arc<Sesion>>> {
+        let mut listas = Vec::new();
+        if !self.directos.is_empty() {
+            topic::claves(topic, |clave| listas.extend(self.directos.get(clave)));
+        }
+        listas
+    }
+}
+
+/// Calls `ve` once for each session, however many of the lists it is in: it has overlapping
+/// subscriptions.
+fn cada_una<'a>(listas: impl IntoIterator<Item = &'a Vec<Arc<Sesion>>>, mut ve: impl FnMut(&'a Arc<Sesion>)) {
+    let mut listas = listas.into_iter().peekable();
+    let mut vistas = HashSet::new();
+    while let Some(lista) = listas.next() {
+        let hay_mas = listas.peek().is_some();
+        for sesion in lista {
+            let nueva = if hay_mas { vistas.insert(sesion.id) } else { !vistas.contains(&sesion.id) };
+            if nueva {
+                ve(sesion);
+            }
+        }
+    }
+}
+
 /// A session, and what it is to be given.
 pub(super) type Destino = (Arc<Sesion>, Entrega);
 
@@ -54,12 +84,12 @@ impl Indice {
         let miembros = if let Some((_, interno)) = topic::compartido(filtro) {
             let nuevo = || Grupo { filtro: interno.to_owned(), miembros: Vec::new(), turno: 0 };
             &mut t.grupos.entry(filtro.into()).or_insert_with(nuevo).miembros
-        } else if sesion.id_sesion.is_none() {
-            return;
-        } else if filtro.contains(['+', '#']) {
-            t.comodines.entry(filtro.to_owned()).or_default()
+        } else if !topic::con_hueco(filtro) {
+            t.directos.entry(filtro.to_owned()).or_default()
+        } else if sesion.id_sesion.is_some() {
+            t.con_hueco.entry(filtro.to_owned()).or_default()
         } else {
-            t.exactos.entry(filtro.to_owned()).or_default()
+            return;
         };
         if !miembros.iter().any(|m| Arc::ptr_eq(m, sesion)) {
             miembros.push(sesion.clone());
@@ -77,7 +107,7 @@ impl Indice {
             }
             return;
         }
-        let tabla = if filtro.contains(['+', '#']) { &mut t.comodines } else { &mut t.exactos };
+        let tabla = if topic::con_hueco(filtro) { &mut t.con_hueco } else { &mut t.directos };
         if let Some(miembros) = tabla.get_mut(filtro) {
             miembros.retain(otro);
             if miembros.is_empty() {
@@ -86,41 +116,48 @@ impl Indice {
         }
     }
 
-    /// Whom a message goes to. With `guarda`, those whom the store keeps it for have their place in
-    /// it; without, it is for whoever is connected.
-    pub(super) fn destinos(
+    /// Who is to have a message whether it is connected or not: a kept session that has it with QoS 1
+    /// or 2, and one member of each group. With `guarda` each has its place in the store.
+    pub(super) fn por_guardar(
         &self,
         publicacion: &Arc<Publicacion>,
         guarda: bool,
         directorio: &Directorio,
     ) -> Vec<Destino> {
-        {
-            let t = self.0.read().unwrap_or_else(PoisonError::into_inner);
-            if t.exactos.is_empty() && t.comodines.is_empty() && t.grupos.is_empty() {
-                return Vec::new();
-            }
-        }
-        let (topic, sensor) = (publicacion.topic.as_str(), publicacion.sensor);
-        let puede = |s: &Sesion| acl::entrega(&s.principal(), topic, sensor, directorio);
+        let puede =
+            |s: &Sesion| acl::entrega(&s.principal(), &publicacion.topic, publicacion.sensor, directorio);
         let numera = |s: &Sesion, e: Entrega| if guarda { s.numera(e) } else { e };
         let mut destinos = self.de_grupos(publicacion, guarda, &puede);
         let t = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let de_comodines = t.comodines.iter().filter(|(f, _)| topic::coincide(f, topic)).map(|(_, s)| s);
-        let mut vistas: Vec<*const Sesion> = Vec::new();
-        for sesion in t.exactos.get(topic).into_iter().chain(de_comodines).flatten() {
-            // A session with overlapping subscriptions is met more than once.
-            if vistas.contains(&Arc::as_ptr(sesion)) {
-                continue;
-            }
-            vistas.push(Arc::as_ptr(sesion));
-            if let (Some(entrega), _) = sesion.para_mi(publicacion)
+        let con_hueco = t.con_hueco.iter().filter(|(f, _)| topic::coincide(f, &publicacion.topic));
+        let listas = t.de(&publicacion.topic).into_iter().chain(con_hueco.map(|(_, s)| s));
+        cada_una(listas, |sesion| {
+            if sesion.id_sesion.is_some()
+                && let (Some(entrega), _) = sesion.para_mi(publicacion)
                 && entrega.qos > Qos::Cero
                 && puede(sesion)
             {
                 destinos.push((sesion.clone(), numera(sesion, entrega)));
             }
-        }
+        });
         destinos
+    }
+
+    /// Gives a message to those whom its topic leads to and who are there for it now: sessions that are
+    /// not kept, and kept ones that have it with QoS 0. Answers those of them who hear the router too.
+    pub(super) fn da(&self, publicacion: &Arc<Publicacion>, directorio: &Directorio) -> Vec<u64> {
+        let mut dados = Vec::new();
+        let t = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        cada_una(t.de(&publicacion.topic), |sesion| {
+            if let (Some(entrega), _) = sesion.para_mi(publicacion)
+                && (sesion.id_sesion.is_none() || entrega.qos == Qos::Cero)
+                && acl::entrega(&sesion.principal(), &publicacion.topic, publicacion.sensor, directorio)
+            {
+                dados.extend(sesion.enlazada().then_some(sesion.id));
+                sesion.deja(entrega);
+            }
+        });
+        dados
     }
 
     fn de_grupos(

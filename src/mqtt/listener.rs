@@ -1,43 +1,29 @@
-//! The ways in over TCP and TLS. A permit is taken before a connection is accepted, so a flood waits
-//! in the kernel's backlog and not in memory; what a proxy says, the TLS handshake and the CONNECT
-//! have one deadline together, and happen outside the accept loop.
+//! The ways in over TCP and TLS. One connection at most waits here for a place, so a flood waits in the
+//! kernel's backlog and not in memory; what a proxy says, the TLS handshake and the CONNECT have one
+//! deadline together, and happen outside the accept loop.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use metrics::counter;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::broker::{Broker, Compartido};
+use super::door::Callado;
 use super::handshake::{self, Origen};
 use super::proxy;
 use super::throttle::limita;
-use crate::limits::{ByAddress, Place};
 use crate::tls::Acceptor;
 
+/// Why a connection is refused.
+const LLENA: &str = "too many connections from its address";
+/// Why one that has said nothing is ended.
+pub(super) const ECHADA: &str = "it said nothing, and others needed its place";
 /// After an accept that failed for want of a file descriptor.
 const RESPIRO: Duration = Duration::from_millis(100);
-
-/// How many may be inside, over all listeners.
-pub(super) struct Puerta {
-    plazas: Arc<Semaphore>,
-    por_direccion: ByAddress,
-}
-
-impl Puerta {
-    pub(super) fn new(max: usize, max_por_direccion: usize) -> Self {
-        Self { plazas: Arc::new(Semaphore::new(max)), por_direccion: ByAddress::new(max_por_direccion) }
-    }
-
-    /// A place for one more from `ip`, until what is answered is dropped.
-    fn entra(&self, ip: IpAddr) -> Option<Place> {
-        self.por_direccion.enter(ip)
-    }
-}
 
 /// What a connection speaks.
 enum Via {
@@ -65,7 +51,6 @@ impl Broker {
         };
         let (tls, acceptor) = tls.unzip();
         loop {
-            let Ok(permiso) = self.0.puerta.plazas.clone().acquire_owned().await else { return Ok(()) };
             let (aceptada, por_tls) = tokio::select! {
                 () = self.0.apaga.cancelled() => return Ok(()),
                 aceptada = acepta(plain.as_ref()) => (aceptada, None),
@@ -79,11 +64,17 @@ impl Broker {
                     continue;
                 }
             };
+            let permiso = tokio::select! {
+                () = self.0.apaga.cancelled() => return Ok(()),
+                permiso = self.0.puerta.plaza() => permiso,
+            };
+            let Some(permiso) = permiso else { return Ok(()) };
             // An acknowledgement is a few bytes that somebody waits for.
             let _ = stream.set_nodelay(true);
+            let callado = self.0.puerta.callado();
             let (broker, via) = (self.clone(), por_tls.map_or(Via::Plana { local }, Via::Tls));
             self.0.conexiones.spawn(async move {
-                recibe(broker, stream, peer, via).await;
+                recibe(broker, stream, peer, via, callado).await;
                 drop(permiso);
             });
         }
@@ -98,19 +89,18 @@ impl Broker {
     {
         let b = self.0.clone();
         let servida = async {
-            let Ok(_permiso) = b.puerta.plazas.clone().try_acquire_owned() else {
-                limita("max_connections");
-                return niega(ip, "there are too many connections");
+            let hasta = Instant::now() + b.parts.settings.connect_deadline;
+            let Ok(Some(_permiso)) = timeout_at(hasta, b.puerta.plaza()).await else {
+                return b.puerta.niega(ip, "there are too many connections");
             };
-            let Some(_plaza) = b.puerta.entra(ip) else {
-                limita("max_connections_per_address");
-                return niega(ip, "too many connections from its address");
+            let Some(_plaza) = b.puerta.de_direccion(ip) else {
+                return b.puerta.niega(ip, LLENA);
             };
             counter!("alertrace_mqtt_connections_total").increment(1);
-            let hasta = Instant::now() + b.parts.settings.connect_deadline;
             let origen =
                 Origen { ip, via: "websocket", local: false, plano: false, certificado: None, hasta };
-            handshake::sirve(self, stream, origen).await;
+            let callado = b.puerta.callado();
+            handshake::sirve(self, stream, origen, callado).await;
         };
         b.conexiones.track_future(servida).await;
     }
@@ -124,52 +114,55 @@ async fn acepta(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, S
     }
 }
 
-/// One connection, from the accept to its end.
-async fn recibe(broker: Broker, mut stream: TcpStream, peer: SocketAddr, via: Via) {
+/// One connection, from the accept to its end. Each part has room of its own, given back when it is
+/// over: an idle connection is to hold little.
+async fn recibe(broker: Broker, mut stream: TcpStream, peer: SocketAddr, via: Via, mut callado: Callado) {
     let b = broker.0.clone();
     let hasta = Instant::now() + b.parts.settings.connect_deadline;
     // Nothing that is read before the CONNECT needs finishing when the server stops.
-    let antes = async {
-        let ip = cliente(&b, &mut stream, peer).await?;
-        // A full address is refused before the handshake, which is what costs.
-        let plaza = b.puerta.entra(ip).ok_or_else(|| {
-            limita("max_connections_per_address");
-            "too many connections from its address"
-        })?;
-        Ok::<_, String>((ip, plaza))
+    let ip = match &b.parts.settings.proxy_from {
+        None => Ok(peer.ip().to_canonical()),
+        Some(proxies) => {
+            Box::pin(en_plazo(&b, hasta, &mut callado, cliente(proxies, &mut stream, peer))).await
+        }
     };
-    let (ip, plaza) = match en_plazo(&b, hasta, antes).await {
-        Ok(entrada) => entrada,
-        Err(motivo) => return niega(peer.ip(), &motivo),
+    let ip = match ip {
+        Ok(ip) => ip,
+        Err(motivo) => return b.puerta.niega(peer.ip(), &motivo),
+    };
+    // A full address is refused before the handshake, which is what costs.
+    let Some(_plaza) = b.puerta.de_direccion(ip) else {
+        return b.puerta.niega(ip, LLENA);
     };
     counter!("alertrace_mqtt_connections_total").increment(1);
     match via {
         Via::Plana { local } => {
             let origen = Origen { ip, via: "tcp", local, plano: true, certificado: None, hasta };
-            handshake::sirve(broker, stream, origen).await;
+            handshake::sirve(broker, stream, origen, callado).await;
         }
         Via::Tls(acceptor) => {
             let saludo = async { acceptor.accept(stream).await.map_err(|e| format!("TLS: {e}")) };
-            match en_plazo(&b, hasta, saludo).await {
+            match Box::pin(en_plazo(&b, hasta, &mut callado, saludo)).await {
                 Ok((stream, certificado)) => {
                     let origen = Origen { ip, via: "tls", local: false, plano: false, certificado, hasta };
-                    handshake::sirve(broker, stream, origen).await;
+                    Box::pin(handshake::sirve(broker, stream, origen, callado)).await;
                 }
-                Err(motivo) => niega(ip, &motivo),
+                Err(motivo) => b.puerta.niega(ip, &motivo),
             }
         }
     }
-    drop(plaza);
 }
 
 /// What `que` comes to, unless the deadline or the server's end is first.
 async fn en_plazo<T>(
     b: &Compartido,
     hasta: Instant,
+    callado: &mut Callado,
     que: impl Future<Output = Result<T, String>>,
 ) -> Result<T, String> {
     tokio::select! {
         () = b.apaga.cancelled() => Err("the server stops".into()),
+        () = callado.echado() => Err(ECHADA.into()),
         hecho = timeout_at(hasta, que) => {
             hecho.unwrap_or_else(|_| {
                 limita("connect_deadline_s");
@@ -179,18 +172,12 @@ async fn en_plazo<T>(
     }
 }
 
-/// The client's address: that of the connection, or what the proxy in front says.
-async fn cliente(b: &Compartido, stream: &mut TcpStream, peer: SocketAddr) -> Result<IpAddr, String> {
+/// The client's address: what the proxy in front says, or its own.
+async fn cliente(proxies: &[IpNet], stream: &mut TcpStream, peer: SocketAddr) -> Result<IpAddr, String> {
     let ip = peer.ip().to_canonical();
-    let Some(proxies) = &b.parts.settings.proxy_from else { return Ok(ip) };
     if !proxies.iter().any(|red| red.contains(&ip)) {
         return Err("it is not one of mqtt.proxy_from".into());
     }
     let dicha = proxy::lee(stream).await.map_err(|e| format!("mqtt.proxy_protocol: {e}"))?;
     Ok(dicha.unwrap_or(ip))
-}
-
-fn niega(ip: IpAddr, motivo: &str) {
-    counter!("alertrace_mqtt_connections_refused_total").increment(1);
-    tracing::info!(%ip, motivo, "a connection was refused");
 }

@@ -79,7 +79,7 @@ pub(super) async fn abre(
             sesion.carga(filas, &mut estado, usize::from(b.parts.settings.receive_maximum));
         }
     }
-    for filtro in sesion.filtros().iter().filter(|f| topic::compartido(f).is_none()) {
+    for filtro in sesion.filtros().iter().filter(|f| topic::por_router(f)) {
         session::enlaza(b, &sesion, &mut estado).await.ok()?;
         if let Some(emisor) = &mut estado.emisor {
             emisor.subscribe(filtro);

@@ -184,7 +184,7 @@ impl Cierre {
             Self::Malformado => "a packet that cannot be read",
             Self::PaqueteGrande => "a packet larger than mqtt.max_packet_bytes",
             Self::DemasiadoRapido => {
-                "it sent faster than mqtt.max_messages_per_s or max_bytes_per_s for a minute"
+                "it went on sending faster than mqtt.max_messages_per_s or max_bytes_per_s"
             }
             Self::Administrativo => "an administrator disconnected it",
         }
@@ -307,8 +307,8 @@ impl Protocol {
         }
     }
 
-    /// Takes one packet, once it is there whole. `sin_confirmar` says whether an incoming packet id
-    /// waits for its commit: then a repeated QoS 2 PUBLISH is not answered yet. `pubrec` says how a
+    /// Takes one packet, once it is there whole. `sin_confirmar` says whether the QoS 2 message with an
+    /// incoming packet id waits for its commit: then it is not answered when it is repeated. `pubrec` says how a
     /// PUBREC or PUBCOMP with this packet id stands.
     pub(super) fn recv(
         &mut self,

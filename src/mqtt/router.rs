@@ -29,8 +29,10 @@ use super::throttle::limita;
 const COLA: usize = 4_096;
 /// The window: how many messages, and how many bytes of them, a slow link may lag.
 const VENTANA: (usize, usize) = (65_536, 64 << 20);
-/// A filter's log inside rumqttd, in bytes of tickets and topics; the window is the real bound.
-const SEGMENTO: (usize, usize) = (1 << 20, 4);
+/// A filter's log inside rumqttd: how many bytes make a segment, and how many segments. It counts the
+/// ticket and the topic, some 20 bytes a message, takes about 330, and never gives them back: this comes to
+/// 24,000 messages that a link may lag, and 8 MiB for a filter.
+const SEGMENTO: (usize, usize) = (256 << 10, 2);
 /// In front of every topic and filter, so that none begins with `$`.
 const PREFIJO: &str = "t/";
 
@@ -40,9 +42,12 @@ type Enlaza = dyn Fn(&str) -> Result<(LinkTx, LinkRx), Box<LinkError>> + Send + 
 /// A handle to the router; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Router {
-    publica: mpsc::Sender<Arc<Publicacion>>,
+    publica: mpsc::Sender<Ruteada>,
     comun: Arc<Comun>,
 }
+
+/// A message, and the sessions (by number) that have it already.
+type Ruteada = (Arc<Publicacion>, Vec<u64>);
 
 struct Comun {
     enlaza: Box<Enlaza>,
@@ -64,29 +69,34 @@ pub(super) struct Parado;
 /// Messages by number, the newest [`VENTANA`] of them.
 #[derive(Default)]
 struct Ventana {
-    mensajes: VecDeque<Arc<Publicacion>>,
+    mensajes: VecDeque<Ruteada>,
     /// Number of the first.
     primero: u64,
     bytes: usize,
 }
 
 impl Ventana {
-    fn pon(&mut self, mensaje: Arc<Publicacion>) -> u64 {
-        self.bytes += mensaje.peso();
+    fn pon(&mut self, mensaje: Ruteada) -> u64 {
+        self.bytes += peso(&mensaje);
         self.mensajes.push_back(mensaje);
         while self.mensajes.len() > VENTANA.0 || (self.bytes > VENTANA.1 && self.mensajes.len() > 1) {
             if let Some(viejo) = self.mensajes.pop_front() {
-                self.bytes -= viejo.peso();
+                self.bytes -= peso(&viejo);
                 self.primero += 1;
             }
         }
         self.primero + self.mensajes.len() as u64 - 1
     }
 
-    fn toma(&self, numero: u64) -> Option<Arc<Publicacion>> {
+    fn toma(&self, numero: u64) -> Option<Ruteada> {
         let i = usize::try_from(numero.checked_sub(self.primero)?).ok()?;
         self.mensajes.get(i).cloned()
     }
+}
+
+/// Bytes that a message of the window takes.
+fn peso((mensaje, dados): &Ruteada) -> usize {
+    mensaje.peso() + size_of_val(&dados[..])
 }
 
 impl Router {
@@ -114,7 +124,7 @@ impl Router {
             Ok((tx, rx))
         };
         let (mut tx, rx) = enlaza("server").map_err(std::io::Error::other)?;
-        let (publica, mut llegadas) = mpsc::channel::<Arc<Publicacion>>(COLA);
+        let (publica, mut llegadas) = mpsc::channel::<Ruteada>(COLA);
         let comun = Arc::new(Comun {
             enlaza: Box::new(enlaza),
             ventana: Mutex::default(),
@@ -130,7 +140,7 @@ impl Router {
             // The link lives as long as this thread: nothing comes back on it.
             let _rx = rx;
             while let Some(mensaje) = llegadas.blocking_recv() {
-                let topic = format!("{PREFIJO}{}", mensaje.topic);
+                let topic = format!("{PREFIJO}{}", mensaje.0.topic);
                 let numero = ventana.ventana.lock().unwrap_or_else(PoisonError::into_inner).pon(mensaje);
                 if let Err(e) = tx.publish(topic, numero.to_be_bytes().to_vec()) {
                     tracing::error!(error = %e, "the router has stopped");
@@ -141,13 +151,13 @@ impl Router {
         Ok(Self { publica, comun })
     }
 
-    /// Routes a message, waiting for the router's thread when it is behind. Nothing happens while
-    /// nobody subscribes.
-    pub(super) async fn publish(&self, mensaje: Arc<Publicacion>) -> Result<(), Parado> {
+    /// Routes a message that `dados` have already, waiting for the router's thread when it is behind.
+    /// Nothing happens while nobody subscribes.
+    pub(super) async fn publish(&self, mensaje: Arc<Publicacion>, dados: Vec<u64>) -> Result<(), Parado> {
         if self.comun.suscripciones.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
-        self.publica.send(mensaje).await.map_err(|_| Parado)
+        self.publica.send((mensaje, dados)).await.map_err(|_| Parado)
     }
 
     /// Opens a link for a session that subscribes.
@@ -247,9 +257,9 @@ pub(super) struct Receptor {
 }
 
 impl Receptor {
-    /// The next message and its number; `None` when the link has ended. A message that matches two
-    /// filters of the link comes twice, with one number.
-    pub(super) async fn next(&mut self) -> Option<(u64, Arc<Publicacion>)> {
+    /// The next message, its number and who has it already; `None` when the link has ended. A message
+    /// that matches two filters of the link comes twice, with one number.
+    pub(super) async fn next(&mut self) -> Option<(u64, Arc<Publicacion>, Vec<u64>)> {
         loop {
             match self.rx.next().await.ok()? {
                 Some(Notification::Forward(forward)) => {
@@ -257,7 +267,7 @@ impl Receptor {
                     let mensaje =
                         self.comun.ventana.lock().unwrap_or_else(PoisonError::into_inner).toma(numero);
                     match mensaje {
-                        Some(mensaje) => return Some((numero, mensaje)),
+                        Some((mensaje, dados)) => return Some((numero, mensaje, dados)),
                         None => {
                             counter!("alertrace_mqtt_messages_dropped_total", "reason" => "lag").increment(1);
                         }
@@ -288,10 +298,10 @@ mod tests {
     #[test]
     fn the_window_forgets_the_oldest() {
         let mut ventana = Ventana::default();
-        let numeros: Vec<u64> = (0..VENTANA.0 + 10).map(|n| ventana.pon(mensaje(n))).collect();
+        let numeros: Vec<u64> = (0..VENTANA.0 + 10).map(|n| ventana.pon((mensaje(n), Vec::new()))).collect();
         assert!(ventana.toma(numeros[9]).is_none());
-        assert_eq!(ventana.toma(numeros[10]).unwrap().topic, "a/10");
-        assert_eq!(ventana.toma(*numeros.last().unwrap()).unwrap().topic, format!("a/{}", VENTANA.0 + 9));
+        assert_eq!(ventana.toma(numeros[10]).unwrap().0.topic, "a/10");
+        assert_eq!(ventana.toma(*numeros.last().unwrap()).unwrap().0.topic, format!("a/{}", VENTANA.0 + 9));
         assert!(ventana.toma(u64::MAX).is_none());
     }
 
@@ -302,21 +312,21 @@ mod tests {
         assert!(emisor.subscribe("a/+"));
         assert!(emisor.subscribe("$x/#"));
         for n in 0..1_000 {
-            router.publish(mensaje(n)).await.unwrap();
+            router.publish(mensaje(n), Vec::new()).await.unwrap();
         }
         for n in 0..1_000 {
             assert_eq!(receptor.next().await.unwrap().1.topic, format!("a/{n}"));
         }
         let dolar = Publicacion::del_servidor("$x/y".into(), "1", Qos::Cero, false);
-        router.publish(Arc::new(dolar)).await.unwrap();
+        router.publish(Arc::new(dolar), Vec::new()).await.unwrap();
         assert_eq!(receptor.next().await.unwrap().1.topic, "$x/y");
         drop(emisor);
         assert!(receptor.next().await.is_none());
         // With nobody subscribed nothing is routed; a new link starts from now.
-        router.publish(mensaje(1)).await.unwrap();
+        router.publish(mensaje(1), Vec::new()).await.unwrap();
         let (mut emisor, mut receptor) = router.link().await.unwrap();
         assert!(emisor.subscribe("a/+"));
-        router.publish(mensaje(2)).await.unwrap();
+        router.publish(mensaje(2), Vec::new()).await.unwrap();
         assert_eq!(receptor.next().await.unwrap().1.topic, "a/2");
     }
 }

@@ -6,7 +6,7 @@
 //! anybody is told that it was taken, and while nobody is connected it is there alone.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::{Notify, watch};
@@ -109,6 +109,8 @@ pub(super) struct Sesion {
     /// What the store is to learn and nobody waits for: deliveries that were completed or given up.
     /// Bounded by what the store holds for the session.
     anotados: Mutex<Vec<Cambio>>,
+    /// It hears the router, or has.
+    enlazada: AtomicBool,
     /// Something was put into the mailbox.
     pub(super) aviso: Notify,
     pub(super) turno: watch::Sender<Turno>,
@@ -172,6 +174,7 @@ impl Sesion {
             suscripciones: RwLock::default(),
             buzon: Mutex::new(Buzon::new(max_buzon)),
             anotados: Mutex::default(),
+            enlazada: AtomicBool::new(false),
             aviso: Notify::new(),
             turno: watch::Sender::default(),
             estado: Arc::default(),
@@ -189,6 +192,11 @@ impl Sesion {
 
     pub(super) fn vida(&self) -> MutexGuard<'_, Vida> {
         self.vida.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it may hear of a message by the router as well.
+    pub(super) fn enlazada(&self) -> bool {
+        self.enlazada.load(Ordering::Acquire)
     }
 
     fn buzon(&self) -> MutexGuard<'_, Buzon> {
@@ -240,12 +248,12 @@ impl Sesion {
     }
 
     /// What a message comes to for this session (`None` when it is not for it), and how many of its
-    /// subscriptions match.
+    /// subscriptions that go by the router match.
     pub(super) fn para_mi(&self, publicacion: &Arc<Publicacion>) -> (Option<Entrega>, usize) {
         let todas = self.suscripciones.read().unwrap_or_else(PoisonError::into_inner);
         let (mut entrega, mut coinciden): (Option<Entrega>, usize) = (None, 0);
         for s in todas.iter().filter(|s| topic::coincide(&s.filtro, &publicacion.topic)) {
-            coinciden += 1;
+            coinciden += usize::from(topic::con_hueco(&s.filtro));
             // [MQTT-3.8.3-3]
             if s.no_local && publicacion.publicador == self.id {
                 continue;
@@ -412,6 +420,7 @@ pub(super) async fn enlaza(
         // Ends with the link, which ends with the connection.
         tokio::spawn(escucha(sesion.clone(), receptor, directorio, clock));
         estado.emisor = Some(emisor);
+        sesion.enlazada.store(true, Ordering::Release);
     }
     Ok(())
 }
@@ -425,7 +434,11 @@ async fn escucha(
 ) {
     // Number of a message → how many more times it will come, once for each filter that it matches.
     let mut repetidos: HashMap<u64, usize> = HashMap::new();
-    while let Some((numero, publicacion)) = receptor.next().await {
+    while let Some((numero, publicacion, dados)) = receptor.next().await {
+        if dados.contains(&sesion.id) {
+            // Its topic led to another filter of the session.
+            continue;
+        }
         if let Some(quedan) = repetidos.get_mut(&numero) {
             *quedan -= 1;
             if *quedan == 0 {

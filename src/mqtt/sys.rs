@@ -22,7 +22,7 @@ impl Compartido {
                 let mensaje = Arc::new(Publicacion::del_servidor(topic, cuanto, Qos::Cero, true));
                 self.retained.pon_propio(&mensaje);
                 // `Parado` ends the process by way of the router's token.
-                let _ = self.router.publish(mensaje).await;
+                let _ = self.rutea(mensaje).await;
             }
         }
     }

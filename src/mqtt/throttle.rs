@@ -17,8 +17,8 @@ pub(super) fn limita(cual: &'static str) {
     counter!("alertrace_mqtt_limited_total", "limit" => cual).increment(1);
 }
 
-/// A client that is slowed down for this long without a pause is ended.
-const PACIENCIA: Duration = Duration::from_secs(60);
+/// A pause as long as this between two delays is obedience.
+const PAUSA: Duration = Duration::from_secs(1);
 /// Sign-ins that may fail before the next ones wait.
 const LIBRES: u32 = 5;
 /// The longest that a sign-in is held back, and how long a failure is remembered.
@@ -60,16 +60,19 @@ impl Caudal {
 pub(super) struct Freno {
     mensajes: Caudal,
     bytes: Caudal,
+    /// One that is slowed down for this long without a pause is ended.
+    paciencia: Duration,
     hasta: Option<Instant>,
     /// Since when it has been slowed down again and again.
     desde: Option<Instant>,
 }
 
 impl Freno {
-    pub(super) fn new(mensajes: u64, bytes: u64) -> Self {
+    /// What may come in a second (0 = no limit).
+    pub(super) fn new(mensajes: u64, bytes: u64, paciencia: Duration) -> Self {
         let ahora = Instant::now();
         let (mensajes, bytes) = (Caudal::new(mensajes, ahora), Caudal::new(bytes, ahora));
-        Self { mensajes, bytes, hasta: None, desde: None }
+        Self { mensajes, bytes, paciencia, hasta: None, desde: None }
     }
 
     pub(super) fn mensaje(&mut self) {
@@ -87,8 +90,7 @@ impl Freno {
             return;
         }
         let ahora = Instant::now();
-        // A pause of a second between two delays is obedience.
-        if self.hasta.is_none_or(|h| ahora > h + Duration::from_secs(1)) {
+        if self.hasta.is_none_or(|h| ahora > h + PAUSA) {
             self.desde = Some(ahora);
             limita("rate");
         }
@@ -100,9 +102,10 @@ impl Freno {
         self.hasta.filter(|h| *h > Instant::now())
     }
 
-    /// It does not slow down.
+    /// It does not slow down. Looked at when a delay is over, too.
     pub(super) fn harta(&self) -> bool {
-        self.hasta().is_some() && self.desde.is_some_and(|d| d.elapsed() > PACIENCIA)
+        self.hasta.is_some_and(|h| Instant::now() <= h + PAUSA)
+            && self.desde.is_some_and(|d| d.elapsed() > self.paciencia)
     }
 }
 
@@ -148,7 +151,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_sends_too_fast_waits_and_who_keeps_at_it_is_ended() {
-        let mut freno = Freno::new(10, 0);
+        let mut freno = Freno::new(10, 0, Duration::from_secs(60));
         for _ in 0..10 {
             freno.mensaje();
         }

@@ -1,5 +1,7 @@
 //! Tenants.
 
+use std::time::Duration;
+
 use super::{Result, Tx, on, row};
 use crate::domain::Timestamp;
 
@@ -82,4 +84,58 @@ pub async fn any(tx: &mut Tx) -> Result<bool> {
         sqlx::query_as("SELECT MIN(id_empresa) AS id_empresa FROM empresas").fetch_one(db).await
     })?;
     Ok(primera.id_empresa.is_some())
+}
+
+row!(
+    /// For how many days an empresa's history is kept; `None` = as the configuration has it.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Retencion {
+        /// Whose.
+        pub id_empresa: i64,
+        /// Readings.
+        pub dias: Option<i64>,
+        /// Hours.
+        pub horas_dias: Option<i64>,
+    }
+);
+
+/// For how long the history of each empresa is kept.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn retentions(tx: &mut Tx) -> Result<Vec<Retencion>> {
+    Ok(on!(tx, |db| {
+        sqlx::query_as(
+            "SELECT id_empresa, retencion_dias AS dias, retencion_horas_dias AS horas_dias \
+             FROM empresas ORDER BY id_empresa",
+        )
+        .fetch_all(db)
+        .await
+    })?)
+}
+
+/// Has an empresa's history kept for so many days; `false` = there is no such empresa. More than the
+/// configuration's days has no effect.
+///
+/// # Errors
+/// `Refused` when a number is not positive, `Unavailable`.
+pub async fn set_retention(tx: &mut Tx, retencion: Retencion) -> Result<bool> {
+    let n = on!(tx, |db| {
+        sqlx::query(
+            "UPDATE empresas SET retencion_dias = $2, retencion_horas_dias = $3 WHERE id_empresa = $1",
+        )
+        .bind(retencion.id_empresa)
+        .bind(retencion.dias)
+        .bind(retencion.horas_dias)
+        .execute(db)
+        .await
+        .map(|r| r.rows_affected())
+    })?;
+    Ok(n == 1)
+}
+
+/// Days as a duration.
+#[must_use]
+pub fn days(dias: Option<i64>) -> Option<Duration> {
+    dias.map(|d| Duration::from_secs(d.unsigned_abs().saturating_mul(86_400)))
 }

@@ -12,6 +12,7 @@ const SQLITE: &[(i64, &str, &str)] = &[
     (1, "inicial", include_str!("../../migrations/sqlite/0001_inicial.sql")),
     (2, "sesiones mqtt", include_str!("../../migrations/sqlite/0002_sesiones_mqtt.sql")),
     (3, "comandos", include_str!("../../migrations/sqlite/0003_comandos.sql")),
+    (4, "historia", include_str!("../../migrations/sqlite/0004_historia.sql")),
 ];
 
 fn migrator(list: &'static [(i64, &'static str, &'static str)]) -> Migrator {

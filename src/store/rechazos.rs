@@ -64,6 +64,22 @@ pub async fn trim(tx: &mut Tx, id_sensor: i64, cuantos: i64) -> Result<()> {
     Ok(())
 }
 
+/// Whether anything arrived before `antes`.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn any_before(tx: &mut Tx, antes: Timestamp) -> Result<bool> {
+    row!(
+        struct Primera {
+            recibida: Option<i64>,
+        }
+    );
+    let primera: Primera = on!(tx, |db| {
+        sqlx::query_as("SELECT MIN(recibida) AS recibida FROM lecturas_rechazadas").fetch_one(db).await
+    })?;
+    Ok(primera.recibida.is_some_and(|r| r < antes.micros()))
+}
+
 /// Forgets what arrived before `antes`, at most `cuantos` rows; answers how many went.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-const FLOORS: [(&str, u8); 19] = [
+const FLOORS: [(&str, u8); 21] = [
     ("main", 6),
     ("cli", 6),
     ("app", 5),
@@ -10,9 +10,11 @@ const FLOORS: [(&str, u8); 19] = [
     ("api", 4),
     ("mqtt", 4),
     ("ingest", 3),
+    ("mantenimiento", 3),
     ("alertas", 2),
     ("realtime", 2),
     ("identity", 2),
+    ("historia", 2),
     ("store", 1),
     ("tls", 1),
     ("domain", 0),

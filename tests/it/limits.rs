@@ -72,6 +72,22 @@ async fn connections_in_all_wait_and_those_of_one_address_are_refused() {
 }
 
 #[tokio::test]
+async fn connections_that_say_nothing_make_room_for_one_that_does() {
+    let server = server("MAX_CONNECTIONS", "4", false).await;
+    let devices = [server.device("a").await, server.device("b").await];
+    let mut first = lets_in(&server, &devices[0]).await.expect("a place");
+    let mut silent = Vec::new();
+    for _ in 0..8 {
+        silent.push(Client::open(&server.mqtt, 5).await);
+    }
+    // Long before the deadline of those (5 s), and who is in stays in.
+    lets_in(&server, &devices[1]).await.expect("a place");
+    assert_eq!(silent[0].read().await, None);
+    assert_eq!(first.publish("sensores/a/data", 1, r#"{"temperatura":1}"#).await, 0);
+    assert!(met(&server, "max_connections").await > 0);
+}
+
+#[tokio::test]
 async fn a_connection_that_says_nothing_is_closed_at_its_deadline() {
     let server = server("CONNECT_DEADLINE_S", "1", false).await;
     let mut client = Client::open(&server.mqtt, 5).await;
@@ -94,9 +110,10 @@ async fn subscriptions_and_distinct_filters_are_bounded() {
 
     let server_b = server("MAX_FILTERS", "2", true).await;
     let (mut one, mut two) = (anonymous(&server_b, "a").await, anonymous(&server_b, "b").await);
-    assert_eq!((one.subscribe("a").await, one.subscribe("b").await), (1, 1));
-    assert_eq!(two.subscribe("c").await, 0x97);
-    assert_eq!(two.subscribe("b").await, 1, "a filter that is there already");
+    assert_eq!((one.subscribe("+/a").await, one.subscribe("+/b").await), (1, 1));
+    assert_eq!(two.subscribe("+/c").await, 0x97);
+    assert_eq!(two.subscribe("+/b").await, 1, "a filter that is there already");
+    assert_eq!((two.subscribe("c/#").await, two.subscribe("c").await), (1, 1), "only gaps cost");
     assert_eq!(met(&server_b, "max_filters").await, 1);
 }
 

@@ -123,6 +123,41 @@ async fn a_name_that_fails_again_and_again_waits_and_its_neighbours_do_not() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_on_sending_too_much_is_ended_and_told_why() {
+    for (key, limit, payload) in [("MESSAGES", "20", 2), ("BYTES", "20000", 500)] {
+        let server = Server::start_with(|mut command| {
+            command.env(format!("ALERTRACE__MQTT__MAX_{key}_PER_S"), limit);
+            command
+                .env("ALERTRACE__MQTT__RATE_PATIENCE_S", "2")
+                .env("ALERTRACE__MQTT__RECEIVE_MAXIMUM", "60000");
+            command
+        })
+        .await;
+        let device = server.device("s1").await;
+        let mut fast = Client::device(&server.mqtt, 5, &device).await;
+        let mut all = Vec::new();
+        for pid in 1..=400_u16 {
+            all.extend(fast.publish_packet("sensores/s1/data", 1, pid, &vec![b' '; payload]));
+        }
+        let start = Instant::now();
+        fast.stream.write_all(&all).await.expect("the kernel takes it");
+        let mut acknowledged = 0;
+        let end = loop {
+            match fast.read().await {
+                Some((0x40, _)) => acknowledged += 1,
+                other => break other,
+            }
+        };
+        let (first, body) = end.expect("it is told");
+        assert_eq!((first, body[0]), (0xe0, 0x96), "{key}");
+        assert!((Duration::from_secs(2)..Duration::from_secs(6)).contains(&start.elapsed()), "{key}");
+        assert!((20..200).contains(&acknowledged), "{key}: {acknowledged}");
+        let one = &clients(&server, &server.token, "?device_id=s1").await[0];
+        assert!(one["ultimo_error"]["motivo"].as_str().expect("text").contains("went on sending"), "{one}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_sends_too_fast_is_slowed_down_and_loses_nothing() {
     let server = Server::start_with(|mut command| {
         command.env("ALERTRACE__MQTT__MAX_MESSAGES_PER_S", "50");

@@ -45,6 +45,16 @@ impl Que {
             _ => None,
         }
     }
+
+    /// Whether this is the PUBREC of the message with this packet id.
+    pub(super) fn es_pubrec(&self, de: u16) -> bool {
+        match self {
+            Self::Negado { pid, qos, .. } | Self::Tomado { pid, qos, .. } | Self::Leido { pid, qos, .. } => {
+                *qos == Qos::Dos && *pid == Some(de)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// What must have happened before.

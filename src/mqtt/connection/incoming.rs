@@ -34,7 +34,8 @@ impl Conexion {
                 let cambios = cambio.filter(|_| conocido).into_iter().collect();
                 self.encarga(Que::Completa { pid, conocido }, cambios)
             }
-            Entrante::Subscribe { pid, pedidos } => self.subscribe(pid, pedidos).await,
+            // Boxed, as all that is rare: a connection is mostly idle, and holds room for the rest.
+            Entrante::Subscribe { pid, pedidos } => Box::pin(self.subscribe(pid, pedidos)).await,
             Entrante::Unsubscribe { pid, filtros } => self.unsubscribe(pid, &filtros),
             Entrante::Pingreq => Ok(()),
             Entrante::Disconnect { testamento, expiry } => {
@@ -243,7 +244,7 @@ impl Conexion {
             limita("max_subscriptions");
             return Ok(Err(Razon::Cuota));
         };
-        if compartido.is_none() {
+        if topic::por_router(&pedido.filtro) {
             session::enlaza(&b, &self.sesion, &mut self.estado)
                 .await
                 .map_err(|_| Fin::Cortada(Cierre::Interno))?;

@@ -34,6 +34,8 @@ use crate::store;
 /// Bytes waiting to be written beyond which nothing more is delivered, and beyond which nothing
 /// more is read either.
 const SALIDA: (usize, usize) = (64 << 10, 1 << 20);
+/// Bytes that are read at a time, at first and at most: a client that fills them is given more.
+const LECTURA: (usize, usize) = (512, 16 << 10);
 /// Bytes of a client's messages that may wait for their commit.
 const RETENIDO: usize = 4 << 20;
 /// A client that takes nothing for this long is gone.
@@ -91,11 +93,13 @@ pub(super) struct Conexion {
     pub(super) sesion: Arc<Sesion>,
     pub(super) estado: OwnedMutexGuard<Estado>,
     pub(super) principal: Principal,
-    cliente: Arc<Cliente>,
+    pub(super) cliente: Arc<Cliente>,
     freno: Freno,
     protocol: Protocol,
     generacion: u64,
     entrada: BytesMut,
+    /// Bytes to be read at a time.
+    lectura: usize,
     salida: BytesMut,
     acuses: VecDeque<Acuse>,
     atascado: Option<Atascado>,
@@ -141,7 +145,8 @@ pub(super) struct Inicio {
 impl Conexion {
     pub(super) fn new(i: Inicio) -> Self {
         let ahora = Instant::now();
-        let freno = Freno::new(i.b.parts.settings.max_messages_per_s, i.b.parts.settings.max_bytes_per_s);
+        let s = &i.b.parts.settings;
+        let freno = Freno::new(s.max_messages_per_s, s.max_bytes_per_s, s.rate_patience);
         let mut protocol = i.protocol;
         // Taken back in order, before anything new has an id [MQTT-4.4.0-1].
         protocol.retoma_recibidos(i.estado.recibidos.iter().copied());
@@ -162,6 +167,7 @@ impl Conexion {
             protocol,
             generacion: i.generacion,
             entrada: i.entrada,
+            lectura: LECTURA.0,
             salida: i.salida,
             acuses: VecDeque::new(),
             atascado: None,
@@ -198,6 +204,9 @@ impl Conexion {
             let puede_leer = !self.detenida() && !self.apagando;
             let puede_entregar = self.salida.len() < SALIDA.0;
             let plazo = self.plazo(puede_leer);
+            if puede_leer && self.entrada.capacity() == self.entrada.len() {
+                self.entrada.reserve(self.lectura);
+            }
             let (sesion, apaga, corte) = (&self.sesion, &self.b.apaga, &self.cliente.corte);
             tokio::select! {
                 leido = lee.read_buf(&mut self.entrada), if puede_leer => match leido {
@@ -292,7 +301,11 @@ impl Conexion {
         plazo
     }
 
-    fn vence(&self, puede_leer: bool) -> Option<Fin> {
+    /// What time has come for. Nothing else has happened for a while: the buffers go.
+    fn vence(&mut self, puede_leer: bool) -> Option<Fin> {
+        if self.entrada.is_empty() && self.salida.is_empty() {
+            (self.entrada, self.salida, self.lectura) = (BytesMut::new(), BytesMut::new(), LECTURA.0);
+        }
         let ahora = Instant::now();
         if puede_leer && self.keep_alive.is_some_and(|k| ahora >= self.oida + k) {
             return Some(Fin::Cortada(Cierre::KeepAlive));
@@ -312,7 +325,7 @@ impl Conexion {
     async fn lee_paquetes(&mut self) -> Result<(), Fin> {
         while !self.entrada.is_empty() && !self.detenida() && !self.apagando {
             let (acuses, en_vuelo) = (&self.acuses, &self.estado.en_vuelo);
-            let sin_confirmar = |pid| acuses.iter().any(|a| a.que.de_mensaje() == Some(pid));
+            let sin_confirmar = |pid| acuses.iter().any(|a| a.que.es_pubrec(pid));
             let pubrec = |pid| match en_vuelo.iter().find(|v| v.pid == pid) {
                 Some(vuelo) if vuelo.liberado => Pubrec::Repetido,
                 Some(_) => Pubrec::Esperado,
@@ -346,6 +359,9 @@ impl Conexion {
 
     fn leidos(&mut self, n: usize) {
         self.oida = Instant::now();
+        if self.entrada.capacity() == self.entrada.len() {
+            self.lectura = (self.lectura * 2).min(LECTURA.1);
+        }
         self.freno.lee(n);
         self.suma(|c| &c.bytes_recibidos, n);
     }

@@ -68,6 +68,7 @@ pub(super) fn settings() -> Settings {
         max_keep_alive: 0,
         max_messages_per_s: 0,
         max_bytes_per_s: 0,
+        rate_patience: Duration::from_secs(60),
         sys_interval: Duration::from_secs(10),
         max_topic_levels: 16,
         max_topic_bytes: 512,
@@ -108,7 +109,7 @@ impl Bench {
         let (stop, drain, dead) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (hub, day) = (Hub::default(), Duration::from_secs(86_400));
-        let how = ingest::Ajustes { cola: 64, lote: 50, rechazos_por_sensor: 10, rechazos_dias: day };
+        let how = ingest::Ajustes { cola: 64, lote: 50, rechazos_por_sensor: 10 };
         let (ingest, writer) =
             Ingest::start(store.clone(), hub.clone(), clock.clone(), how, drain.clone()).await.unwrap();
         let accounts = cuentas::Ajustes {
@@ -160,7 +161,8 @@ impl Bench {
             certificado: None,
             hasta: Instant::now() + Duration::from_secs(5),
         };
-        self.broker.0.conexiones.spawn(handshake::sirve(self.broker.clone(), stream, origin))
+        let silent = self.broker.0.puerta.callado();
+        self.broker.0.conexiones.spawn(handshake::sirve(self.broker.clone(), stream, origin, silent))
     }
 
     /// A connection that has said nothing yet; so many bytes may be on their way.

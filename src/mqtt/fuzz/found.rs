@@ -190,6 +190,30 @@ async fn a_qos_2_message_is_taken_once_though_its_publisher_is_lost_before_the_a
     }
 }
 
+#[tokio::test]
+async fn a_repeated_qos_2_message_is_answered_though_its_id_waits_for_another() {
+    let bench = Bench::new().await;
+    // What is kept for somebody has to be committed first.
+    let mut keeper = enter(&bench, &connect(true, "keeper", true, vec![expiry(600)])).await.0;
+    subscribe(&mut keeper, "k", 1).await;
+    let mut publisher = clean(&bench, "publisher").await;
+    publisher.say(&message("a", "x", 2, 7)).await;
+    assert_eq!(next(&mut publisher).await, Heard::Ack { kind: 5, pid: 7, reason: 0 });
+    let mut both = message("k", "y", 1, 7).bytes(true);
+    let mut again = message("a", "x", 2, 7).bytes(true);
+    again[0] |= 8;
+    both.extend(again);
+    publisher.write(&both).await;
+    let mut kinds = Vec::new();
+    for _ in 0..2 {
+        if let Heard::Ack { kind, pid: 7, reason: 0 } = next(&mut publisher).await {
+            kinds.push(kind);
+        }
+    }
+    kinds.sort_unstable();
+    assert_eq!(kinds, [4, 5]);
+}
+
 /// As large as they come.
 fn large() -> Settings {
     Settings { max_packet: 1 << 20, max_retained: 100, ..settings() }

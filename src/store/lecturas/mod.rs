@@ -2,9 +2,12 @@
 
 mod postgres;
 mod sqlite;
+pub(super) mod tira;
 
 use super::{Error, Result, Tx, on, row};
 use crate::domain::{Timestamp, Valores, Variable};
+
+pub use tira::{Cubeta, Tira, pares, pares_texto, tira};
 
 /// One row of `lecturas` or `ultimas_lecturas`.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,6 +142,37 @@ pub async fn newest(tx: &mut Tx) -> Result<Option<Timestamp>> {
     Ok(maximo.ts.map(Timestamp::clamped))
 }
 
+pub(super) const CUANTAS: &str = "SELECT COUNT(*) AS n FROM (SELECT 1 AS una FROM lecturas \
+     WHERE id_sensor = $1 AND ts >= $2 AND ts < $3 LIMIT $4) t";
+
+/// How many readings a sensor has with `desde <= ts < antes_de`, counted up to `tope`.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn count(
+    tx: &mut Tx,
+    id_sensor: i64,
+    desde: Timestamp,
+    antes_de: Timestamp,
+    tope: i64,
+) -> Result<i64> {
+    row!(
+        struct Total {
+            n: i64,
+        }
+    );
+    let total: Total = on!(tx, |db| {
+        sqlx::query_as(CUANTAS)
+            .bind(id_sensor)
+            .bind(desde.micros())
+            .bind(antes_de.micros())
+            .bind(tope)
+            .fetch_one(db)
+            .await
+    })?;
+    Ok(total.n)
+}
+
 /// In which order a page comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Orden {
@@ -147,6 +181,13 @@ pub enum Orden {
     /// Newest first.
     Descendente,
 }
+
+pub(super) const PAGINA: (&str, &str) = (
+    "SELECT id_sensor, ts, valores FROM lecturas WHERE id_sensor = $1 AND ts BETWEEN $2 AND $3 \
+     ORDER BY ts ASC LIMIT $4",
+    "SELECT id_sensor, ts, valores FROM lecturas WHERE id_sensor = $1 AND ts BETWEEN $2 AND $3 \
+     ORDER BY ts DESC LIMIT $4",
+);
 
 /// Readings of one sensor with `desde <= ts <= hasta`, at most `limit`.
 ///
@@ -161,14 +202,8 @@ pub async fn page(
     limit: i64,
 ) -> Result<Vec<Fila>> {
     let sql = match orden {
-        Orden::Ascendente => {
-            "SELECT id_sensor, ts, valores FROM lecturas WHERE id_sensor = $1 AND ts BETWEEN $2 AND $3 \
-             ORDER BY ts ASC LIMIT $4"
-        }
-        Orden::Descendente => {
-            "SELECT id_sensor, ts, valores FROM lecturas WHERE id_sensor = $1 AND ts BETWEEN $2 AND $3 \
-             ORDER BY ts DESC LIMIT $4"
-        }
+        Orden::Ascendente => PAGINA.0,
+        Orden::Descendente => PAGINA.1,
     };
     let crudas: Vec<Cruda> = on!(tx, |db| {
         sqlx::query_as(sql)
@@ -181,6 +216,14 @@ pub async fn page(
     })?;
     filas(crudas)
 }
+
+// `valores` holds numbers alone, so `"name":` can only be a key: one text serves both databases.
+pub(super) const PAGINA_CON: (&str, &str) = (
+    "SELECT id_sensor, ts, valores FROM lecturas WHERE id_sensor = $1 AND ts BETWEEN $2 AND $3 \
+     AND valores LIKE $5 ESCAPE '!' ORDER BY ts ASC LIMIT $4",
+    "SELECT id_sensor, ts, valores FROM lecturas WHERE id_sensor = $1 AND ts BETWEEN $2 AND $3 \
+     AND valores LIKE $5 ESCAPE '!' ORDER BY ts DESC LIMIT $4",
+);
 
 /// As [`page`], only the readings that have a value of `variable`.
 ///
@@ -195,16 +238,9 @@ pub async fn page_with(
     orden: Orden,
     limit: i64,
 ) -> Result<Vec<Fila>> {
-    // `valores` holds numbers alone, so `"name":` can only be a key: one text serves both databases.
     let sql = match orden {
-        Orden::Ascendente => {
-            "SELECT id_sensor, ts, valores FROM lecturas WHERE id_sensor = $1 AND ts BETWEEN $2 AND $3 \
-             AND valores LIKE $5 ESCAPE '!' ORDER BY ts ASC LIMIT $4"
-        }
-        Orden::Descendente => {
-            "SELECT id_sensor, ts, valores FROM lecturas WHERE id_sensor = $1 AND ts BETWEEN $2 AND $3 \
-             AND valores LIKE $5 ESCAPE '!' ORDER BY ts DESC LIMIT $4"
-        }
+        Orden::Ascendente => PAGINA_CON.0,
+        Orden::Descendente => PAGINA_CON.1,
     };
     let clave = format!("%\"{}\":%", variable.as_str().replace('_', "!_"));
     let crudas: Vec<Cruda> = on!(tx, |db| {

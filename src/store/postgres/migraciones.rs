@@ -13,6 +13,7 @@ const LISTA: &[(i64, &str, &str)] = &[
     (1, "inicial", include_str!("../../../migrations/postgres/0001_inicial.sql")),
     (2, "sesiones mqtt", include_str!("../../../migrations/postgres/0002_sesiones_mqtt.sql")),
     (3, "comandos", include_str!("../../../migrations/postgres/0003_comandos.sql")),
+    (4, "historia", include_str!("../../../migrations/postgres/0004_historia.sql")),
 ];
 
 const TABLA: &str = "CREATE TABLE IF NOT EXISTS migraciones (

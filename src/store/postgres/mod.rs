@@ -4,7 +4,7 @@
 //! Each transaction begins with one message that also sets, for itself alone, what it relies on: the
 //! `search_path`, a synced commit, limits on how long it may hold anything up. Each writing one then
 //! locks the lease ([`arriendo`]): whoever lost it writes nothing, and there is one writer at a time, as
-//! on SQLite. `docs/decisions/0007-postgresql.md` says why.
+//! on SQLite. `docs/decisions/0009-postgresql.md` says why.
 
 pub(super) mod arriendo;
 mod conexion;

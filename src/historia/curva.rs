@@ -1,0 +1,166 @@
+//! A curve of so many points, for a chart.
+
+use std::collections::BTreeMap;
+
+use super::consulta::{plan, sum_readings};
+use super::lttb::{self, Punto};
+use super::tramos::Tramo;
+use super::{Fuente, Rango};
+use crate::domain::Timestamp;
+use crate::store::lecturas::{Cubeta, Orden};
+use crate::store::{Result, Tx, horas, lecturas};
+
+/// Points of one curve.
+pub const MAX_PUNTOS: usize = 5_000;
+/// Up to this many readings are looked at one by one, however long the range: a month at one a minute.
+const POCAS: i64 = 50_000;
+/// And up to this many, where the hours are too few for the points asked for.
+const MUCHAS: i64 = 1_000_000;
+/// Values held at a time, over all variables.
+const MAX_VALORES: usize = 2_000_000;
+const PAGINA: i64 = 2_000;
+
+/// Curves by variable, and what they were chosen from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Curva {
+    /// [`Fuente::Lecturas`], or [`Fuente::Horas`]: the smallest and the largest reading of each hour.
+    pub fuente: Fuente,
+    /// In order of time, each point a reading that was made.
+    pub variables: BTreeMap<String, Vec<Punto>>,
+}
+
+/// The curve of each variable (or of one) over a range, at most `puntos` points each. `None` = too many
+/// values; one variable alone has fewer.
+///
+/// # Errors
+/// `Unavailable`, `Inconsistent`.
+pub async fn curve(
+    tx: &mut Tx,
+    id_sensor: i64,
+    rango: Rango,
+    variable: Option<&str>,
+    puntos: usize,
+) -> Result<Option<Curva>> {
+    if rango.vacio() {
+        return Ok(Some(Curva { fuente: Fuente::Lecturas, variables: BTreeMap::new() }));
+    }
+    let horas = Rango { desde: rango.desde.hora(), antes_de: rango.antes_de.techo_hora() };
+    let tramos = plan(tx, id_sensor, horas).await?;
+    let fuente = choose(tx, id_sensor, horas, &tramos, puntos).await?;
+    let todos = match fuente {
+        Fuente::Lecturas => from_readings(tx, id_sensor, rango, variable).await?,
+        Fuente::Horas | Fuente::Ambas => from_hours(tx, id_sensor, rango, &tramos, variable).await?,
+    };
+    let reducida = |(nombre, todos): (String, Vec<Punto>)| (nombre, lttb::reduce(&todos, puntos));
+    let curva =
+        |todos: BTreeMap<_, _>| Curva { fuente, variables: todos.into_iter().map(reducida).collect() };
+    Ok(todos.map(curva))
+}
+
+/// Readings, unless they are gone, or so many that their hours do.
+async fn choose(
+    tx: &mut Tx,
+    id_sensor: i64,
+    rango: Rango,
+    tramos: &[Tramo],
+    puntos: usize,
+) -> Result<Fuente> {
+    let mut cuantas = 0;
+    for Tramo { rango, fuente } in tramos {
+        if *fuente != Fuente::Lecturas {
+            let n = horas::count(tx, id_sensor, rango.desde, rango.antes_de).await?;
+            if *fuente == Fuente::Ambas && n > 0 {
+                return Ok(Fuente::Horas);
+            }
+            cuantas += n;
+        }
+    }
+    for Tramo { rango, fuente } in tramos {
+        if *fuente != Fuente::Horas && cuantas <= MUCHAS {
+            cuantas += lecturas::count(tx, id_sensor, rango.desde, rango.antes_de, MUCHAS + 1).await?;
+        }
+    }
+    let de_las_horas = rango.micros() / Timestamp::HORA * 2;
+    let bastan = de_las_horas >= i64::try_from(puntos).unwrap_or(i64::MAX);
+    let limite = if bastan { POCAS } else { MUCHAS };
+    Ok(if cuantas <= limite { Fuente::Lecturas } else { Fuente::Horas })
+}
+
+type Todos = BTreeMap<String, Vec<Punto>>;
+
+async fn from_readings(
+    tx: &mut Tx,
+    id_sensor: i64,
+    rango: Rango,
+    variable: Option<&str>,
+) -> Result<Option<Todos>> {
+    let (mut todos, mut valores, mut desde) = (Todos::new(), 0, rango.desde);
+    loop {
+        let tira = lecturas::tira(tx, id_sensor, desde, rango.antes_de, Orden::Ascendente, PAGINA).await?;
+        match variable {
+            Some(variable) => {
+                let suyos = todos.entry(variable.to_owned()).or_default();
+                for punto in tira.valores_de(variable) {
+                    suyos.push(punto?);
+                    valores += 1;
+                }
+            }
+            None => {
+                for fila in tira.iter() {
+                    let (ts, texto) = fila?;
+                    for par in lecturas::pares(texto) {
+                        let (nombre, valor) = par?;
+                        match todos.get_mut(nombre) {
+                            Some(suyos) => suyos.push((ts, valor)),
+                            None => drop(todos.insert(nombre.to_owned(), vec![(ts, valor)])),
+                        }
+                        valores += 1;
+                    }
+                }
+            }
+        }
+        if valores > MAX_VALORES {
+            return Ok(None);
+        }
+        match tira.extremos {
+            Some((_, ultima)) if tira.n == PAGINA => desde = ultima.next(),
+            _ => return Ok(Some(todos)),
+        }
+    }
+}
+
+/// The two ends of every hour, each at the moment of its reading.
+async fn from_hours(
+    tx: &mut Tx,
+    id_sensor: i64,
+    rango: Rango,
+    tramos: &[Tramo],
+    variable: Option<&str>,
+) -> Result<Option<Todos>> {
+    let mut cubetas: Vec<Cubeta> = Vec::new();
+    for Tramo { rango, fuente } in tramos {
+        if *fuente != Fuente::Lecturas {
+            cubetas.extend(horas::hours(tx, id_sensor, rango.desde, rango.antes_de, variable).await?);
+        }
+        if *fuente != Fuente::Horas {
+            cubetas.extend(sum_readings(tx, id_sensor, *rango, variable, Timestamp::hora).await?);
+        }
+        if cubetas.iter().map(|c| c.variables.len()).sum::<usize>() > MAX_VALORES / 2 {
+            return Ok(None);
+        }
+    }
+    let mut todos = Todos::new();
+    for (nombre, resumen) in cubetas.into_iter().flat_map(|c| c.variables) {
+        let suyos = todos.entry(nombre).or_default();
+        for (ts, valor) in [(resumen.min_ts, resumen.total.min), (resumen.max_ts, resumen.total.max)] {
+            if rango.desde <= ts && ts < rango.antes_de {
+                suyos.push((ts, valor));
+            }
+        }
+    }
+    for suyos in todos.values_mut() {
+        suyos.sort_unstable_by_key(|(ts, _)| *ts);
+        suyos.dedup_by_key(|(ts, _)| *ts);
+    }
+    Ok(Some(todos))
+}

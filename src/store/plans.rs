@@ -1,0 +1,54 @@
+//! No question about the past reads more than its sensor's part of a table, however large the table.
+
+use std::time::Duration;
+
+use super::horas::{self, marcas, tamano};
+use super::lecturas::{self, tira};
+use super::{Options, Store, Tx};
+
+/// The tables that grow with the readings.
+const LARGE: [&str; 4] = ["lecturas", "lecturas_hora", "horas", "horas_pendientes"];
+
+#[tokio::test]
+async fn history_is_found_by_key_and_never_searched_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { readers: 1, busy_timeout: Duration::from_secs(5) };
+    let store = Store::open_sqlite(&dir.path().join("a.db"), options).await.unwrap();
+    let by_sensor = [
+        tira::ASCENDENTE,
+        tira::DESCENDENTE,
+        lecturas::CUANTAS,
+        lecturas::PAGINA.0,
+        lecturas::PAGINA.1,
+        lecturas::PAGINA_CON.0,
+        lecturas::PAGINA_CON.1,
+        horas::CUBETAS,
+        horas::CUBETAS_DE,
+        horas::EXTREMOS,
+        horas::EXTREMOS_DE,
+        horas::LECTURAS,
+        horas::CUANTAS,
+        horas::PENDIENTES,
+        tamano::VIEJOS,
+        tamano::VIEJOS_DE,
+        marcas::TOMA,
+    ];
+    let Tx::Sqlite(mut tx) = store.read().await.unwrap() else { panic!("SQLite") };
+    for sql in by_sensor {
+        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+        let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(explain).fetch_all(&mut *tx).await.unwrap();
+        let steps: Vec<String> = plan.into_iter().map(|(_, _, _, step)| step).collect();
+        assert!(steps.iter().any(|s| s.starts_with("SEARCH")), "{sql}: {steps:#?}");
+        for step in &steps {
+            let scanned = step.strip_prefix("SCAN ").and_then(|s| s.split(' ').next());
+            // `s` is `sensores`, `t` what a subquery found.
+            assert!(
+                scanned.is_none_or(|t| !LARGE.contains(&t) && !["l", "h"].contains(&t)),
+                "{sql}: {steps:#?}"
+            );
+            assert!(!step.contains("AUTOMATIC"), "{sql}: {steps:#?}");
+            // Readings come in the order of the key: a month of them is never sorted.
+            assert!(!step.contains("ORDER BY"), "{sql}: {steps:#?}");
+        }
+    }
+}
