@@ -90,9 +90,7 @@ pub async fn start(
         tracing::warn!("{warning}");
     }
     let secret = config::secrets::jwt_secret(config)?;
-    let http_listener = bind("http.listen", config.http.listen).await?;
-    let mqtt_listener = bind_if("mqtt.listen", config.mqtt.listen).await?;
-    let tls_listener = bind_if("mqtt.tls_listen", config.mqtt.tls_listen).await?;
+    let (http_listener, mqtt_listener, tls_listener) = listeners(config).await?;
 
     let store = open_store(config).await?;
     // With the database's lock in hand: two processes must not make the same files.
@@ -279,6 +277,17 @@ fn until_dead(tokens: &Tokens) -> watch::Receiver<bool> {
         ready.send_replace(false);
     });
     hear
+}
+
+/// The ports of HTTP, of MQTT in clear and over TLS.
+async fn listeners(
+    config: &Config,
+) -> Result<(TcpListener, Option<TcpListener>, Option<TcpListener>), Error> {
+    Ok((
+        bind("http.listen", config.http.listen).await?,
+        bind_if("mqtt.listen", config.mqtt.listen).await?,
+        bind_if("mqtt.tls_listen", config.mqtt.tls_listen).await?,
+    ))
 }
 
 async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
