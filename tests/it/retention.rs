@@ -14,11 +14,11 @@ const MINUTE: i64 = 60_000_000;
 
 /// Has `n` readings of a device stored, as an older version stored them: one every `every` minutes.
 fn stored(server: &Server, device: &Device, from: i64, every: i64, n: i64) {
-    let id = device.id_sensor;
+    let (id, hasta) = (device.id_sensor, from + n * every * MINUTE);
     let code = format!(
         "db.execute('BEGIN')\ndb.executemany('INSERT INTO lecturas VALUES (?,?,?)', (({id}, {from} + i * {every} * {MINUTE}, \
          '{{\"humedad_suelo\":40.25,\"temperatura\":' + str(i % 100) + '.5}}') for i in range({n})))\n\
-         db.execute('INSERT INTO historia (id_sensor, relleno_hasta) VALUES ({id}, {from} + {n} * {every} * {MINUTE})')\ndb.execute('COMMIT')"
+         db.execute('INSERT INTO historia (id_sensor, relleno_hasta) VALUES ({id}, {hasta})')\ndb.execute('COMMIT')"
     );
     drop(python(server, &code).stdin.take());
 }

@@ -14,17 +14,51 @@ pub fn python(server: &Server, code: &str) -> Child {
     python_with(server, code, &[])
 }
 
+const SQLITE: &str =
+    "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)\n";
+/// As much of that as the scenarios use that run on both: each statement by itself, through psql.
+const POSTGRES: &str = r"
+import datetime, functools, re, subprocess, sys
+class Db:
+    def psql(self, sql, given=''):
+        start = 'SET client_min_messages TO warning; SET search_path TO ' + sys.argv[2]
+        now = 'CAST(EXTRACT(EPOCH FROM now()) AS BIGINT)'
+        sql = sql.replace('unixepoch()', now)
+        args = ['psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-c', start, '-c', sql, sys.argv[1]]
+        return subprocess.run(args, input=given, check=True, capture_output=True, text=True).stdout
+    def execute(self, sql):
+        self.rows = [] if sql in ('BEGIN', 'COMMIT') else [l.split('|') for l in self.psql(sql).splitlines()]
+        return self
+    def fetchone(self):
+        return self.rows[0]
+    def executemany(self, sql, rows):
+        rows, table = list(rows), re.match('INSERT INTO (\w+)', sql)[1]
+        if table != 'lecturas':
+            one = lambda row: functools.reduce(lambda text, value: text.replace('?', str(value), 1), row, sql)
+            self.psql(';'.join(map(one, rows)))
+            return
+        day = lambda row: datetime.datetime.fromtimestamp(row[1] / 1e6, datetime.timezone.utc)
+        month = lambda d: d.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        for first in sorted({month(day(row)) for row in rows}):
+            last = month(first + datetime.timedelta(days=32))
+            a, b = (int(m.timestamp()) * 1000000 for m in (first, last))
+            self.psql(f'CREATE TABLE IF NOT EXISTS {table}_{first:%Y_%m} PARTITION OF {table} FOR VALUES FROM ({a}) TO ({b})')
+        self.psql(f'COPY {table} FROM STDIN', ''.join('\t'.join(map(str, row)) + '\n' for row in rows))
+db = Db()
+";
+
 fn python_with(server: &Server, code: &str, args: &[&str]) -> Child {
-    let prelude =
-        "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)\n";
-    let mut child = Command::new("python3")
-        .args(["-c", &format!("{prelude}{code}\nprint('done', flush=True)\nsys.stdin.read()")])
-        .arg(server.data_dir().join("alertrace.db"))
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("python3 runs");
+    let place = |name: &str| server.place.iter().find(|(n, _)| *n == name).map(|(_, value)| value.clone());
+    let (prelude, database) = match place("DIRECT_URL").or_else(|| place("DATABASE_URL")) {
+        Some(url) => {
+            (POSTGRES, vec![url, place("ALERTRACE__DATABASE__SCHEMA").expect("a schema of its own")])
+        }
+        None => (SQLITE, vec![server.data_dir().join("alertrace.db").display().to_string()]),
+    };
+    let code = format!("{prelude}{code}\nprint('done', flush=True)\nsys.stdin.read()");
+    let mut python = Command::new("python3");
+    python.args(["-c", &code]).args(database).args(args);
+    let mut child = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3 runs");
     let mut line = String::new();
     let stdout = child.stdout.take().expect("piped");
     std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("text");

@@ -168,9 +168,11 @@ impl Base {
         tx.commit().await?;
         for mes in self.inner.particiones.antes_de(antes) {
             let mut tx = self.write().await?;
-            tx.drop_partition(mes).await?;
+            let gone = tx.drop_partition(mes).await?;
             tx.commit().await?;
-            tracing::info!(particion = mes.particion(), "a month of readings is past its days, and gone");
+            if gone {
+                tracing::info!(particion = mes.particion(), "a month of readings is past its days, and gone");
+            }
         }
         Ok(())
     }

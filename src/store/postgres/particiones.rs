@@ -1,4 +1,4 @@
-//! `lecturas` by months: made before they are needed, dropped whole when their days are over.
+//! `lecturas` by months: made before they are needed, dropped when their days are over and retention has emptied them.
 //!
 //! There is no default partition. A device that catches up after two years finds its month made in the
 //! transaction that stores the reading; a default one would have to be searched, under a lock that stops
@@ -115,7 +115,12 @@ impl Particiones {
     }
 
     /// Dropping one locks all of `lecturas`: it waits for whoever reads no longer than nobody minds.
-    pub(super) async fn remove(&self, db: &mut PgConnection, mes: Mes) -> Result<()> {
+    /// `false` = it has readings left, which retention removes once their hours are summed.
+    pub(super) async fn remove(&self, db: &mut PgConnection, mes: Mes) -> Result<bool> {
+        let sql = format!("SELECT 1 FROM {} LIMIT 1", mes.particion());
+        if sqlx::raw_sql(AssertSqlSafe(sql)).fetch_optional(&mut *db).await?.is_some() {
+            return Ok(false);
+        }
         // Forgotten first: should it stay after all, whoever needs it finds it.
         self.con(|meses| meses.remove(&mes));
         let sql = format!("SET LOCAL lock_timeout TO 1000; DROP TABLE IF EXISTS {}", mes.particion());
@@ -124,7 +129,7 @@ impl Particiones {
             self.hay(vec![mes]);
         }
         hecho?;
-        Ok(())
+        Ok(true)
     }
 
     fn con<T>(&self, hace: impl FnOnce(&mut BTreeSet<Mes>) -> T) -> Option<T> {

@@ -56,7 +56,7 @@ impl PgTx {
         Ok(())
     }
 
-    pub(super) async fn drop_partition(&mut self, mes: Mes) -> Result<()> {
+    pub(super) async fn drop_partition(&mut self, mes: Mes) -> Result<bool> {
         self.particiones.remove(&mut self.tx, mes).await
     }
 

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::{on, start};
 use crate::support::postgres::Cluster;
+use crate::support::server::Place;
 use crate::support::{Client, Device, Server};
 
 const DEVICES: usize = 10;
@@ -44,8 +45,12 @@ struct Sent {
 
 impl Bench {
     async fn start() -> Self {
+        Self::start_at(on).await
+    }
+
+    async fn start_at(place: impl Fn(&Cluster) -> Place) -> Self {
         let cluster = Cluster::own();
-        let server = start(on(&cluster)).await;
+        let server = start(place(&cluster)).await;
         let (mut devices, mut load) = (Vec::new(), Vec::new());
         let stop = Arc::new(AtomicBool::new(false));
         for n in 0..DEVICES {
@@ -201,6 +206,35 @@ async fn a_server_that_says_nothing_is_a_reason_too() {
     group("-CONT");
     bench.ready(200).await;
     bench.verify("stood still").await;
+}
+
+#[tokio::test]
+async fn a_database_that_takes_nothing_for_a_while_costs_only_time() {
+    let bench = Bench::start().await;
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'alertrace'";
+    bench.cluster.sql("ALTER ROLE alertrace SET default_transaction_read_only TO on");
+    bench.cluster.sql(cut);
+    let (_, problem) = bench.ready(503).await;
+    assert_eq!(problem["code"], "store_unavailable", "{problem}");
+    let writable = "BEGIN READ WRITE; ALTER ROLE alertrace RESET default_transaction_read_only; COMMIT";
+    bench.cluster.sql(writable);
+    bench.cluster.sql(cut);
+    bench.ready(200).await;
+    bench.verify("read-only for a while").await;
+}
+
+/// PgBouncer keeps its clients while its server is away, and their questions too.
+#[tokio::test]
+async fn a_server_behind_a_pooler_that_is_stopped_and_started_costs_only_time() {
+    let bench = Bench::start_at(|cluster| vec![("DATABASE_URL", cluster.pooler_url())]).await;
+    bench.ready(200).await;
+    bench.cluster.stop_server("fast");
+    let (_, problem) = bench.ready(503).await;
+    assert_eq!(problem["code"], "store_unavailable", "{problem}");
+    tokio::time::sleep(outage()).await;
+    bench.cluster.start_server();
+    let (back, _) = bench.ready(200).await;
+    bench.verify(&format!("stopped behind a pooler (200 after {back:?})")).await;
 }
 
 /// A row that is refused inside a full batch.
