@@ -10,6 +10,8 @@ use crate::store::{Result, Tx, horas, lecturas};
 
 /// Readings in one text.
 const PAGINA: i64 = 2_000;
+/// Readings summed for buckets that no hour answers for.
+const MAX_LECTURAS: i64 = 1_000_000;
 /// (bucket, variable) pairs in one answer.
 const MAX_FIGURAS: usize = 50_000;
 
@@ -51,7 +53,7 @@ pub(super) async fn plan(tx: &mut Tx, id_sensor: i64, rango: Rango) -> Result<Ve
 }
 
 /// A range of whole buckets ([`Intervalo::cubre`]), oldest first; a bucket without a value of a variable
-/// is absent. `None` = more than 50,000 figures.
+/// is absent. `None` = more than 50,000 figures, or, for buckets of less than an hour, than a million readings.
 ///
 /// # Errors
 /// `Unavailable`, `Inconsistent`.
@@ -71,6 +73,10 @@ pub async fn buckets(
     let tramos = if intervalo.de_horas() {
         plan(tx, id_sensor, rango).await?
     } else {
+        let (desde, antes_de) = (rango.desde, rango.antes_de);
+        if lecturas::count(tx, id_sensor, desde, antes_de, MAX_LECTURAS + 1).await? > MAX_LECTURAS {
+            return Ok(None);
+        }
         vec![Tramo { rango, fuente: Fuente::Lecturas }]
     };
     for Tramo { rango, fuente } in tramos {
