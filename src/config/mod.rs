@@ -117,7 +117,7 @@ pub fn load(sources: &Sources) -> Result<Config, Error> {
 
 impl Config {
     fn read(r: &mut Reader) -> Self {
-        Self {
+        let config = Self {
             data_dir: r.path("data_dir"),
             environment: r.required_text("environment"),
             http: Http::read(r),
@@ -129,7 +129,14 @@ impl Config {
             tls: Tls::read(r),
             log: Log::read(r),
             shutdown: Shutdown::read(r),
+        };
+        if config.store.max_bytes > 0 && matches!(config.database.address, Address::Postgres(_)) {
+            r.refuse(
+                "store.max_gb",
+                "this is for SQLite; what PostgreSQL may use is the database server's to say",
+            );
         }
+        config
     }
 
     /// What is allowed, but should be said at start. One sentence each.

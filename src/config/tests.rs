@@ -198,6 +198,14 @@ fn what_is_not_built_is_an_error_that_says_so() {
 }
 
 #[test]
+fn a_budget_for_the_disk_of_another_server_is_refused() {
+    let budget = ("ALERTRACE__STORE__MAX_GB", "5");
+    assert!(load(&env(&[budget])).is_ok());
+    let message = refused(&env(&[budget, ("DATABASE_URL", "postgres://h/d")]), 1);
+    assert!(message.contains("`store.max_gb`") && message.contains("SQLite"), "{message}");
+}
+
+#[test]
 fn aliases_set_their_keys_and_explicit_names_beat_them() {
     let config = load(&env(&[
         ("DATABASE_URL", "sqlite:///srv/alertrace.db"),
