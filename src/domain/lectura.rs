@@ -279,6 +279,17 @@ mod tests {
         assert_eq!(Valores::from_json(&v.to_json()), Some(v));
     }
 
+    proptest::proptest! {
+        /// Else a reading that is sent again would not be the one that is stored.
+        #[test]
+        fn a_value_is_read_back_to_the_last_bit(valor in proptest::num::f64::NORMAL | proptest::num::f64::SUBNORMAL) {
+            let mut v = Valores::new();
+            v.set(Variable::TEMPERATURA, valor);
+            let leido = Valores::from_json(&v.json()).unwrap();
+            proptest::prop_assert_eq!(leido.get(&Variable::TEMPERATURA).unwrap().to_bits(), valor.to_bits());
+        }
+    }
+
     #[test]
     fn refused_content_is_shortened_between_characters() {
         let r = Rechazo::new(Motivo::Malformado, None, None, &"ñ".repeat(400));
