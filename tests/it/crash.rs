@@ -1,9 +1,12 @@
 //! Acknowledged means stored: through `kill -9`, and down to the order of system calls.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use crate::support::{Client, Server};
+use tokio::io::AsyncWriteExt as _;
+use tokio::task::JoinSet;
+
+use crate::support::{Client, Device, Server};
 
 const ROUNDS: usize = 20;
 
@@ -51,6 +54,98 @@ async fn a_killed_process_loses_no_acknowledged_reading() {
     let missing: Vec<_> = acknowledged.difference(&unique).collect();
     assert!(missing.is_empty(), "{} of {} acknowledged are missing", missing.len(), acknowledged.len());
     assert!(acknowledged.len() >= ROUNDS * 30);
+}
+
+/// A device that sends as fast as it is acknowledged, until the connection is lost. What was not acknowledged
+/// stays in `open`, to be sent again.
+async fn sends_until_cut(mqtt: String, device: Device, mut open: VecDeque<i64>, mut next: i64) -> Sent {
+    let (mut acknowledged, topic) = (Vec::new(), format!("sensores/{}/data", device.id));
+    let run = async {
+        let mut client = Client::try_device(&mqtt, 4, &device).await?;
+        let (mut pid, mut sent) = (0_u16, VecDeque::new());
+        let again: Vec<i64> = open.iter().copied().collect();
+        let mut again = again.into_iter();
+        loop {
+            while sent.len() < 20 {
+                let moment = again.next().unwrap_or_else(|| {
+                    next += 1;
+                    open.push_back(next);
+                    next
+                });
+                pid = pid.checked_add(1).unwrap_or(1);
+                let payload = format!("{{\"temperatura\":20.5,\"timestamp\":{moment}}}");
+                let packet = client.publish_packet(&topic, 1, pid, payload.as_bytes());
+                client.stream.write_all(&packet).await.ok()?;
+                sent.push_back((pid, moment));
+            }
+            let (first, body) = client.read().await?;
+            let (expected, moment) = sent.pop_front()?;
+            assert_eq!((first, body[..2].to_vec()), (0x40, expected.to_be_bytes().to_vec()));
+            acknowledged.push(moment);
+            open.retain(|m| *m != moment);
+        }
+    };
+    let _: Option<()> = run.await;
+    Sent { device, acknowledged, open, next }
+}
+
+struct Sent {
+    device: Device,
+    acknowledged: Vec<i64>,
+    open: VecDeque<i64>,
+    next: i64,
+}
+
+/// `ALERTRACE_TEST_KILLS` rounds, 10 by default.
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_at_any_moment_under_full_load_lose_nothing_and_store_nothing_twice() {
+    let rounds = std::env::var("ALERTRACE_TEST_KILLS").map_or(10, |n| n.parse().expect("a number of rounds"));
+    let mut server = Server::start().await;
+    // In order and not ahead of the clock: an hour of milliseconds.
+    let start = alertrace::domain::Clock::now(&alertrace::domain::SystemClock).micros() / 1_000 - 3_600_000;
+    let mut fleet = Vec::new();
+    for n in 0..8 {
+        let device = server.device(&format!("s{n}")).await;
+        fleet.push(Sent { device, acknowledged: Vec::new(), open: VecDeque::new(), next: start });
+    }
+    let mut acknowledged: HashMap<String, HashSet<i64>> = HashMap::new();
+    for round in 0..rounds {
+        let mut sending = JoinSet::new();
+        for Sent { device, open, next, .. } in fleet.drain(..) {
+            sending.spawn(sends_until_cut(server.mqtt.clone(), device, open, next));
+        }
+        // At any moment: of a commit, a checkpoint, a start.
+        let bytes = uuid::Uuid::new_v4().as_u128();
+        let wait = Duration::from_micros(50_000 + u64::try_from(bytes % 400_000).expect("small"));
+        tokio::time::sleep(wait).await;
+        server.kill_and_restart();
+        while let Some(sent) = sending.join_next().await {
+            let sent = sent.expect("a device");
+            acknowledged.entry(sent.device.id.clone()).or_default().extend(&sent.acknowledged);
+            fleet.push(sent);
+        }
+        eprintln!(
+            "round {round}, after {wait:?}: {}",
+            acknowledged.values().map(HashSet::len).sum::<usize>()
+        );
+    }
+    for Sent { device, .. } in &fleet {
+        let stored: Vec<i64> = server
+            .readings(device)
+            .await
+            .iter()
+            .map(|l| l["timestamp"].as_str().expect("a moment").parse::<chrono::DateTime<chrono::Utc>>())
+            .map(|t| t.expect("RFC 3339").timestamp_millis())
+            .collect();
+        let unique: HashSet<i64> = stored.iter().copied().collect();
+        assert_eq!(stored.len(), unique.len(), "nothing is stored twice");
+        let acknowledged = &acknowledged[&device.id];
+        let missing = acknowledged.difference(&unique).count();
+        assert_eq!(missing, 0, "of {} acknowledged", acknowledged.len());
+        assert!(acknowledged.len() >= rounds * 20, "there was load: {}", acknowledged.len());
+    }
+    let refused = server.get(&format!("/api/v1/sensores/{}/rechazos", fleet[0].device.id_sensor)).await;
+    assert_eq!(refused.as_array().map(Vec::len), Some(0), "what is sent again is no conflict");
 }
 
 #[tokio::test]

@@ -71,6 +71,16 @@ impl Client {
         client
     }
 
+    /// As [`Self::device`], of a broker that may die meanwhile.
+    pub async fn try_device(address: &str, version: u8, device: &super::Device) -> Option<Self> {
+        let mut client = Self { stream: TcpStream::connect(address).await.ok()?, version };
+        let hello = connect(version, &device.id, &device.id, &device.token);
+        client.stream.write_all(&hello).await.ok()?;
+        let (first, body) = client.read().await?;
+        assert_eq!((first, body[1]), (0x20, 0), "{} is let in", device.id);
+        Some(client)
+    }
+
     pub async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.expect("the broker reads");
     }

@@ -325,8 +325,8 @@ impl Server {
             let page = self.get(&path).await;
             let page = page.as_array().expect("an array").clone();
             // `desde` is inclusive: the last of one page is the first of the next.
-            let new: Vec<Value> = page.iter().filter(|l| !all.contains(l)).cloned().collect();
-            all.extend(new);
+            let seen = all.last().is_some_and(|last| page.first() == Some(last));
+            all.extend(page.iter().skip(usize::from(seen)).cloned());
             if page.len() < 1_000 {
                 return all;
             }
