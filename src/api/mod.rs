@@ -10,6 +10,7 @@ mod comandos;
 mod csv;
 mod dashboard;
 mod docs;
+mod empresas;
 mod extract;
 mod finish;
 mod historial;
@@ -168,6 +169,7 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(alertas::viewed_by_post))
         .routes(routes!(alertas::read))
         .routes(routes!(alertas::read_by_post))
+        .routes(routes!(empresas::get, empresas::patch))
         .routes(routes!(umbrales::get, umbrales::put))
         .routes(routes!(dashboard::kpis))
         .routes(routes!(live::live));

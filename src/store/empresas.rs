@@ -114,24 +114,66 @@ pub async fn retentions(tx: &mut Tx) -> Result<Vec<Retencion>> {
     })?)
 }
 
-/// Has an empresa's history kept for so many days; `false` = there is no such empresa. More than the
-/// configuration's days has no effect.
+row!(
+    /// All that is known of a tenant.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Ficha {
+        /// Key.
+        pub id_empresa: i64,
+        /// Tax number.
+        pub ruc: String,
+        /// Registered name.
+        pub razon_social: String,
+        /// Where to write to the company itself.
+        pub email: Option<String>,
+        /// Where to call it.
+        pub telefono: Option<String>,
+        /// Days that its readings are kept; `None` = as the configuration has it, which none exceeds.
+        pub retencion_dias: Option<i64>,
+        /// Days that its hours are kept; as above.
+        pub retencion_horas_dias: Option<i64>,
+        /// When it was created, as a moment's microseconds.
+        pub creada: i64,
+    }
+);
+
+/// A tenant.
 ///
 /// # Errors
-/// `Refused` when a number is not positive, `Unavailable`.
-pub async fn set_retention(tx: &mut Tx, retencion: Retencion) -> Result<bool> {
-    let n = on!(tx, |db| {
-        sqlx::query(
-            "UPDATE empresas SET retencion_dias = $2, retencion_horas_dias = $3 WHERE id_empresa = $1",
+/// `Unavailable`.
+pub async fn get(tx: &mut Tx, id_empresa: i64) -> Result<Option<Ficha>> {
+    Ok(on!(tx, |db| {
+        sqlx::query_as(
+            "SELECT id_empresa, ruc, razon_social, email, telefono, retencion_dias, retencion_horas_dias, creada \
+             FROM empresas WHERE id_empresa = $1",
         )
-        .bind(retencion.id_empresa)
-        .bind(retencion.dias)
-        .bind(retencion.horas_dias)
+        .bind(id_empresa)
+        .fetch_optional(db)
+        .await
+    })?)
+}
+
+/// Writes all of a tenant but its key, tax number and creation.
+///
+/// # Errors
+/// `Refused` when a number of days is not positive, `Unavailable`.
+pub async fn update(tx: &mut Tx, ficha: &Ficha) -> Result<()> {
+    on!(tx, |db| {
+        sqlx::query(
+            "UPDATE empresas SET razon_social = $2, email = $3, telefono = $4, retencion_dias = $5, \
+             retencion_horas_dias = $6 WHERE id_empresa = $1",
+        )
+        .bind(ficha.id_empresa)
+        .bind(ficha.razon_social.as_str())
+        .bind(ficha.email.as_deref())
+        .bind(ficha.telefono.as_deref())
+        .bind(ficha.retencion_dias)
+        .bind(ficha.retencion_horas_dias)
         .execute(db)
         .await
-        .map(|r| r.rows_affected())
+        .map(drop)
     })?;
-    Ok(n == 1)
+    Ok(())
 }
 
 /// Days as a duration.

@@ -111,7 +111,18 @@ async fn an_empresa_may_keep_its_readings_for_fewer_days_than_others() {
     for device in [&short, &long] {
         stored(&server, device, midnight(20), 60, 20 * 24);
     }
-    sql(&server, "db.execute('UPDATE empresas SET retencion_dias = 5 WHERE id_empresa = 1')");
+    let me = "/api/v1/empresas/me";
+    for wrong in
+        [json!({ "retencion_dias": 0 }), json!({ "retencion_dias": 36_501 }), json!({ "razon_social": " " })]
+    {
+        let answer = server.request(Method::PATCH, me, &server.token, Some(wrong)).await;
+        assert_eq!(answer.status(), 422);
+    }
+    let answer = server.request(Method::PATCH, me, &server.token, Some(json!({ "retencion_dias": 5 }))).await;
+    let body: Value = answer.json().await.expect("JSON");
+    assert_eq!((&body["retencion_dias"], &body["retencion_horas_dias"]), (&json!(5), &Value::Null));
+    assert_eq!(server.get(me).await, body);
+    assert_eq!(server.request(Method::GET, me, "", None).await.status(), 401);
     server.kill_and_restart();
     let old = format!(
         "SELECT COUNT(*) FROM lecturas WHERE id_sensor = {} AND ts < {}",
@@ -135,6 +146,12 @@ async fn an_empresa_may_keep_its_readings_for_fewer_days_than_others() {
     assert_eq!(answer.status(), 422);
     let problem: Value = answer.json().await.expect("a problem");
     assert_eq!(problem["errors"][0]["mensaje"], "timestamp_antiguo");
+    // Null: as long as the installation keeps any; what is not named stays.
+    let answer =
+        server.request(Method::PATCH, me, &server.token, Some(json!({ "retencion_dias": null }))).await;
+    let body: Value = answer.json().await.expect("JSON");
+    assert_eq!((&body["retencion_dias"], &body["ruc"]), (&Value::Null, &json!("20123456789")));
+    send(&server, &short, &[old]).await;
 }
 
 /// Starts the server again with a disk budget.

@@ -1,0 +1,127 @@
+//! The empresa of whoever asks.
+
+use axum::extract::State as Shared;
+use axum::response::IntoResponse;
+use serde::{Deserialize, Serialize};
+
+use super::State;
+use super::extract::{Json, Sesion, presente};
+use super::finish::to_its_end;
+use super::problem::Problem;
+use super::validate::Check;
+use crate::domain::Timestamp;
+use crate::store::empresas::{self, Ficha};
+
+/// An empresa.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct EmpresaBody {
+    id_empresa: i64,
+    ruc: String,
+    razon_social: String,
+    email: Option<String>,
+    telefono: Option<String>,
+    /// Days that its readings are kept; null = as long as the installation keeps any.
+    retencion_dias: Option<i64>,
+    /// Days that its hourly figures are kept; null = as long as the installation keeps any.
+    retencion_horas_dias: Option<i64>,
+    fecha_creacion: Timestamp,
+}
+
+impl From<Ficha> for EmpresaBody {
+    fn from(f: Ficha) -> Self {
+        Self {
+            id_empresa: f.id_empresa,
+            ruc: f.ruc,
+            razon_social: f.razon_social,
+            email: f.email,
+            telefono: f.telefono,
+            retencion_dias: f.retencion_dias,
+            retencion_horas_dias: f.retencion_horas_dias,
+            fecha_creacion: Timestamp::clamped(f.creada),
+        }
+    }
+}
+
+/// What to change; absent stays, null clears.
+#[derive(Deserialize, utoipa::ToSchema)]
+pub(super) struct Patch {
+    razon_social: Option<String>,
+    #[serde(default, deserialize_with = "presente")]
+    #[schema(value_type = Option<String>)]
+    email: Option<Option<String>>,
+    #[serde(default, deserialize_with = "presente")]
+    #[schema(value_type = Option<String>)]
+    telefono: Option<Option<String>>,
+    /// Readings older than this are removed for good, their hourly figures stay. More than the
+    /// installation's own days has no effect.
+    #[serde(default, deserialize_with = "presente")]
+    #[schema(value_type = Option<i64>)]
+    retencion_dias: Option<Option<i64>>,
+    /// Hourly figures older than this are removed for good.
+    #[serde(default, deserialize_with = "presente")]
+    #[schema(value_type = Option<i64>)]
+    retencion_horas_dias: Option<Option<i64>>,
+}
+
+/// The empresa.
+#[utoipa::path(get, path = "/empresas/me", tag = "empresas",
+    responses((status = 200, body = EmpresaBody), (status = 401, description = "Not signed in"),
+        (status = 403, description = "Belongs to no empresa")))]
+pub(super) async fn get(Shared(state): Shared<State>, sesion: Sesion) -> Result<impl IntoResponse, Problem> {
+    let id_empresa = sesion.alcance()?.id_empresa;
+    let mut tx = state.parts().store.read().await?;
+    let ficha = empresas::get(&mut tx, id_empresa).await?.ok_or_else(Problem::not_found)?;
+    tx.commit().await?;
+    Ok(axum::Json(EmpresaBody::from(ficha)))
+}
+
+/// Change the empresa.
+#[utoipa::path(patch, path = "/empresas/me", tag = "empresas", request_body = Patch,
+    responses((status = 200, body = EmpresaBody), (status = 401, description = "Not signed in"),
+        (status = 403, description = "Not an administrator"), (status = 422, description = "Fields are wrong")))]
+pub(super) async fn patch(
+    Shared(state): Shared<State>,
+    sesion: Sesion,
+    Json(p): Json<Patch>,
+) -> Result<impl IntoResponse, Problem> {
+    let id_empresa = sesion.admin()?;
+    Ok(axum::Json(to_its_end(&state, change(state.clone(), id_empresa, p)).await?))
+}
+
+async fn change(state: State, id_empresa: i64, p: Patch) -> Result<EmpresaBody, Problem> {
+    let parts = state.parts();
+    let mut tx = parts.store.write().await?;
+    let antes = empresas::get(&mut tx, id_empresa).await?.ok_or_else(Problem::not_found)?;
+    let ficha = Ficha {
+        razon_social: p.razon_social.unwrap_or(antes.razon_social),
+        email: p.email.unwrap_or(antes.email),
+        telefono: p.telefono.unwrap_or(antes.telefono),
+        retencion_dias: p.retencion_dias.unwrap_or(antes.retencion_dias),
+        retencion_horas_dias: p.retencion_horas_dias.unwrap_or(antes.retencion_horas_dias),
+        ..antes
+    };
+    check(&ficha)?;
+    empresas::update(&mut tx, &ficha).await?;
+    tx.commit().await?;
+    // What is older is refused from now on, and not taken only to be forgotten.
+    parts.ingest.recargar_retenciones().await?;
+    Ok(ficha.into())
+}
+
+fn check(ficha: &Ficha) -> Result<(), Problem> {
+    let mut check = Check::default();
+    check.text("razon_social", &ficha.razon_social);
+    if let Some(email) = &ficha.email {
+        check.email("email", email);
+    }
+    if let Some(telefono) = &ficha.telefono {
+        check.text("telefono", telefono);
+    }
+    for (campo, dias) in
+        [("retencion_dias", ficha.retencion_dias), ("retencion_horas_dias", ficha.retencion_horas_dias)]
+    {
+        let good = dias.is_none_or(|d| (1..=36_500).contains(&d));
+        check.that(good, campo, "De 1 a 36500 días.", "From 1 to 36,500 days.");
+    }
+    check.done()
+}
