@@ -1,0 +1,112 @@
+//! Files that appear whole or not at all, for their owner alone.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::domain::{Clock as _, SystemClock, Timestamp};
+
+/// The directory that a file is in.
+pub(super) fn parent(path: &Path) -> &Path {
+    // The parent of a relative name is empty.
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A name with something behind it: `alertrace.db` and `-wal`.
+pub(super) fn with(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Now, as it stands in the name of a file: `20261124T130952Z`.
+pub(super) fn stamp() -> String {
+    let whole = Timestamp::clamped(SystemClock.now().secs() * 1_000_000);
+    whole.to_string().replace(['-', ':'], "")
+}
+
+/// Makes a directory for its owner alone, who is the owner of what it is in.
+pub(super) fn private_dir(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let of = fs::metadata(parent(dir))?;
+    // As in `give`.
+    let _ = std::os::unix::fs::chown(dir, Some(of.uid()), Some(of.gid()));
+    sync_dir(parent(dir))
+}
+
+/// A file that will take the name of `path`, and until then is nothing that anybody would take for it.
+pub(super) fn new_beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    // tempfile creates with O_EXCL and mode 0600.
+    tempfile::Builder::new().prefix(PARTIAL).tempfile_in(parent(path))
+}
+
+/// Of files that a process was cut off from finishing.
+const PARTIAL: &str = ".partial-";
+
+/// Removes what a process that was cut off has left in `dir`.
+pub(super) fn remove_partial(dir: &Path) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(PARTIAL.as_bytes()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Copies a file byte for byte, synced, under a name that is still free.
+pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let mut file = new_beside(to)?;
+    io::copy(&mut File::open(from)?, file.as_file_mut())?;
+    give(&file, from);
+    file.as_file().sync_all()?;
+    file.persist_noclobber(to).map_err(|e| e.error)?;
+    sync_dir(parent(to))
+}
+
+/// A command that root runs must not lock out the server, which is somebody else. Whoever may not give
+/// files away is the server's own user.
+pub(super) fn give(file: &tempfile::NamedTempFile, like: &Path) {
+    use std::os::unix::fs::MetadataExt as _;
+    if let Ok(like) = fs::metadata(like) {
+        let _ = std::os::unix::fs::fchown(file.as_file(), Some(like.uid()), Some(like.gid()));
+    }
+}
+
+/// Makes the names in a directory last.
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Whether two files hold the same; two that are not there do.
+pub(super) fn same(a: &Path, b: &Path) -> io::Result<bool> {
+    let size = |path: &Path| fs::metadata(path).map_or(0, |m| m.len());
+    if size(a) != size(b) {
+        return Ok(false);
+    }
+    Ok(size(a) == 0 || sha256(a)? == sha256(b)?)
+}
+
+/// SHA-256 of a file, in hexadecimal.
+pub(super) fn sha256(path: &Path) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    let mut file = File::open(path)?;
+    let mut block = vec![0; 1 << 20];
+    loop {
+        match io::Read::read(&mut file, &mut block)? {
+            0 => break,
+            n => hash.update(&block[..n]),
+        }
+    }
+    let mut text = String::with_capacity(64);
+    for byte in hash.finalize() {
+        use std::fmt::Write as _;
+        let _ = write!(text, "{byte:02x}");
+    }
+    Ok(text)
+}
