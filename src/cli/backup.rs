@@ -35,6 +35,12 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<()> {
     if args.verify {
         return verify(&args.file).await;
     }
+    let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
+    anyhow::ensure!(
+        !same(&args.file, &config.sqlite_path()),
+        "{} is the database itself; name another file",
+        args.file.display()
+    );
     let copy = match Unnamed::new(&args.file, args.force) {
         Ok(copy) => copy,
         Err(_) if args.file.exists() && !args.force => {

@@ -107,12 +107,14 @@ impl Source {
 }
 
 impl Unnamed {
-    /// Room for a backup that will be called `to`, which must be free unless it is to `replace` another.
+    /// Room for a backup that will be called `to`, which must be free unless it is to `replace` another; and
+    /// never a database with a log beside it, which SQLite would take for that of the backup.
     ///
     /// # Errors
     /// [`Error::File`].
     pub fn new(to: &Path, replace: bool) -> Result<Self> {
-        if !replace && to.exists() {
+        let in_use = ["-wal", "-journal"].iter().any(|suffix| with(to, suffix).exists());
+        if in_use || (!replace && to.exists()) {
             return Err(Error::file(to)(io::ErrorKind::AlreadyExists.into()));
         }
         let file = files::new_beside(to).map_err(Error::file(to))?;
@@ -141,10 +143,8 @@ impl Unnamed {
         let sum = files::sha256(file.path()).map_err(Error::file(&to))?;
         let sum_path = with(&to, SUM);
         // That of a file that is replaced would be wrong.
-        if replace && let Err(e) = fs::remove_file(&sum_path) {
-            if e.kind() != io::ErrorKind::NotFound {
-                return Err(Error::file(&sum_path)(e));
-            }
+        if replace {
+            remove(&sum_path)?;
         }
         let named = if replace { file.persist(&to) } else { file.persist_noclobber(&to) };
         named.map_err(|e| Error::file(&to)(e.error))?;
@@ -172,13 +172,11 @@ pub fn check_sum(file: &Path, copy: &Path) -> Result<Sum> {
         Err(e) => return Err(Error::file(&sum_path)(e)),
     };
     let expected = text.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
-    match files::sha256(copy).map_err(Error::file(copy))? == expected {
-        true => Ok(Sum::Same),
-        false => Err(Error::Damaged(format!(
-            "it is not what was written: its SHA-256 is not the one in {}",
-            sum_path.display()
-        ))),
+    if files::sha256(copy).map_err(Error::file(copy))? == expected {
+        return Ok(Sum::Same);
     }
+    let sum_path = sum_path.display();
+    Err(Error::Damaged(format!("it is not what was written: its SHA-256 is not the one in {sum_path}")))
 }
 
 /// Checks a file as SQLite can: its structure, its references; and that its schema is known here.
@@ -199,10 +197,10 @@ async fn inspect_in(db: &mut SqliteConnection) -> Result<Contents> {
     if found != ["ok"] {
         return Err(Error::Damaged(found.join("; ")));
     }
-    let lost = sqlx::query("PRAGMA foreign_key_check").fetch_all(&mut *db).await?;
-    if let Some(row) = lost.first() {
+    let orphans = sqlx::query("PRAGMA foreign_key_check").fetch_all(&mut *db).await?;
+    if let Some(row) = orphans.first() {
         let (table, of): (String, String) = (row.try_get(0)?, row.try_get(2)?);
-        let n = lost.len();
+        let n = orphans.len();
         return Err(Error::Damaged(format!("{n} rows, the first in {table}, refer to missing ones of {of}")));
     }
     let applied = migrations::applied(db).await?;
@@ -280,15 +278,20 @@ pub async fn restore(file: &Path, db: &Path) -> Result<Restored> {
     let aside = if db.exists() { Some(set_aside(db).await?) } else { None };
     // The name of the old log must be gone before there is a database that it does not belong to.
     for beside in [with(db, "-wal"), with(db, "-shm"), with(db, "-journal")] {
-        match fs::remove_file(&beside) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::file(&beside)(e)),
-            _ => {}
-        }
+        remove(&beside)?;
     }
     files::sync_dir(parent(db)).map_err(Error::file(parent(db)))?;
     copy.persist(db).map_err(|e| Error::file(db)(e.error))?;
     files::sync_dir(parent(db)).map_err(Error::file(parent(db)))?;
     Ok(Restored { contents, sum, aside })
+}
+
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file(path)(e)),
+        _ => Ok(()),
+    }
 }
 
 /// What SQLite leaves beside a copy that came to nothing.

@@ -43,43 +43,51 @@ pub(super) async fn before_migrating(db: &Path) -> Result<()> {
 }
 
 fn copy(db: &Path, version: i64) -> Result<()> {
-    let (dir, wal) = (dir(db), with(db, "-wal"));
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::NoCopy { path, source }
-    };
+    let dir = dir(db);
     files::private_dir(&dir).map_err(failed(&dir))?;
     files::remove_partial(&dir);
     let stem = db.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let mut copies = copies(&dir, &stem);
+    let mut there = copies(&dir, &stem);
     // A start that fails after this and is tried again and again must not push older copies out.
-    if let Some(last) = copies.iter().rfind(|c| c.version == version)
+    if let Some(last) = there.iter().rfind(|c| c.version == version)
         && is_copy(db, &last.path).map_err(failed(&last.path))?
     {
         tracing::info!(copy = %last.path.display(), "the schema changes; the database has been copied before");
         return Ok(());
     }
-    let size = |path: &Path| fs::metadata(path).map_or(0, |m| m.len());
-    let needed = size(db) + size(&wal) + SPARE;
-    let free = rustix::fs::statvfs(&dir).map_err(|e| failed(&dir)(e.into()))?;
-    let free = free.f_bavail.saturating_mul(free.f_frsize);
-    if free < needed {
-        return Err(Error::NoRoom { dir, needed, free });
-    }
     let date = files::stamp();
     let path = dir.join(format!("{stem}-v{version}-{date}.db"));
-    if size(&wal) > 0 {
-        let to = with(&path, "-wal");
-        files::copy(&wal, &to).map_err(failed(&to))?;
-    }
-    files::copy(db, &path).map_err(failed(&path))?;
+    write(db, &path)?;
     tracing::info!(schema = version, copy = %path.display(), "the schema changes; the database is copied");
-    copies.push(Copy { version, date, path });
-    let past = copies.len().saturating_sub(KEPT);
-    for old in copies.drain(..past) {
+    there.push(Copy { version, date, path });
+    let past = there.len().saturating_sub(KEPT);
+    for old in there.drain(..past) {
         remove(&old.path);
     }
     Ok(())
+}
+
+fn write(db: &Path, to: &Path) -> Result<()> {
+    let (dir, wal) = (parent(to), with(db, "-wal"));
+    let size = |path: &Path| fs::metadata(path).map_or(0, |m| m.len());
+    let needed = size(db).saturating_add(size(&wal)).saturating_add(SPARE);
+    let disk = rustix::fs::statvfs(dir).map_err(|e| failed(dir)(e.into()))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free < needed {
+        return Err(Error::NoRoom { dir: dir.to_owned(), needed, free });
+    }
+    // Both are on the disk before either has its name, and a database never has it before its log.
+    let log = (size(&wal) > 0).then(|| files::copied(&wal, to)).transpose().map_err(failed(to))?;
+    let copy = files::copied(db, to).map_err(failed(to))?;
+    if let Some(log) = log {
+        files::name(log, &with(to, "-wal")).map_err(failed(to))?;
+    }
+    files::name(copy, to).map_err(failed(to))
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::NoCopy { path, source }
 }
 
 struct Copy {

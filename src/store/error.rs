@@ -56,7 +56,11 @@ pub enum Error {
     #[error("the database is damaged: {0}")]
     Damaged(String),
     /// The copy that is made before the schema changes could not be; the database is as it was.
-    #[error("the database is copied before its schema changes, and {}: {source}; nothing was changed", .path.display())]
+    #[error(
+        "the database is copied before its schema changes; that failed, and nothing was changed: {} cannot be \
+         read or written",
+        .path.display()
+    )]
     NoCopy {
         /// What could not be written.
         path: PathBuf,
@@ -78,7 +82,7 @@ pub enum Error {
         free: u64,
     },
     /// A file that cannot be read or written.
-    #[error("{}: {source}", .path.display())]
+    #[error("{} cannot be read or written", .path.display())]
     File {
         /// Which.
         path: PathBuf,

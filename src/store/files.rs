@@ -61,10 +61,20 @@ pub(super) fn remove_partial(dir: &Path) {
 
 /// Copies a file byte for byte, synced, under a name that is still free.
 pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    name(copied(from, to)?, to)
+}
+
+/// A copy, synced, that is to be called `to` and has no name yet: gone when dropped.
+pub(super) fn copied(from: &Path, to: &Path) -> io::Result<tempfile::NamedTempFile> {
     let mut file = new_beside(to)?;
     io::copy(&mut File::open(from)?, file.as_file_mut())?;
     give(&file, from);
     file.as_file().sync_all()?;
+    Ok(file)
+}
+
+/// Gives a file its name, which must be free, and makes that last.
+pub(super) fn name(file: tempfile::NamedTempFile, to: &Path) -> io::Result<()> {
     file.persist_noclobber(to).map_err(|e| e.error)?;
     sync_dir(parent(to))
 }

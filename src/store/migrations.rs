@@ -87,14 +87,11 @@ pub fn refuse_unknown(steps: &[Step]) -> Result<()> {
 
 /// Every version, whether known here or there.
 pub(super) fn steps(known: Lista, applied: Vec<Applied>) -> Vec<Step> {
-    let state = |version| match applied.iter().any(|a| a.version == version) {
-        true => State::Applied,
-        false => State::Pending,
-    };
+    let has = |version| applied.iter().any(|a| a.version == version);
     let ours = known.iter().map(|(version, description, _)| Step {
         version: *version,
         description: described(*version, description),
-        state: state(*version),
+        state: if has(*version) { State::Applied } else { State::Pending },
     });
     let mut steps: Vec<Step> = ours.collect();
     for Applied { version, description } in applied {

@@ -80,11 +80,13 @@ impl Volcado {
         format!("pg_dump --format=custom --schema={schema} --file='{}' --dbname='{url}'", out.display())
     }
 
-    /// What a person runs to put the dump `file` back, keeping what is there under another name.
+    /// What a person runs to put the dump `file` back, keeping what is there under another name, which ends
+    /// in `date`.
     #[must_use]
     pub fn restore_lines(&self, file: &Path, date: &str) -> [String; 2] {
         let Self { url, schema, .. } = self;
-        let aside = format!("{schema}_{}", date.to_ascii_lowercase());
+        // PostgreSQL cuts a name off at 63 bytes.
+        let aside = format!("{}_{date}", &schema[..schema.len().min(48)]);
         [
             format!("psql --dbname='{url}' -c 'ALTER SCHEMA {schema} RENAME TO {aside}'"),
             format!(
