@@ -261,6 +261,7 @@ pub async fn restore(file: &Path, db: &Path) -> Result<Restored> {
     if !file.exists() {
         return Err(Error::file(file)(io::ErrorKind::NotFound.into()));
     }
+    files::remove_partial_of(db);
     // What is checked is what will be used: the copy on this disk.
     let copy = files::new_beside(db).map_err(Error::file(parent(db)))?;
     copy_bytes(file, copy.path()).map_err(Error::file(file))?;
@@ -273,7 +274,7 @@ pub async fn restore(file: &Path, db: &Path) -> Result<Restored> {
         fold(copy.path()).await?;
     }
     let contents = inspect(copy.path()).await?;
-    files::give(&copy, if db.exists() { db } else { parent(db) });
+    files::give(copy.as_file(), if db.exists() { db } else { parent(db) });
     copy.as_file().sync_all().map_err(Error::file(db))?;
     let aside = if db.exists() { Some(set_aside(db).await?) } else { None };
     // The name of the old log must be gone before there is a database that it does not belong to.

@@ -45,7 +45,6 @@ pub(super) async fn before_migrating(db: &Path) -> Result<()> {
 fn copy(db: &Path, version: i64) -> Result<()> {
     let dir = dir(db);
     files::private_dir(&dir).map_err(failed(&dir))?;
-    files::remove_partial(&dir);
     let stem = db.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let mut there = copies(&dir, &stem);
     // A start that fails after this and is tried again and again must not push older copies out.
@@ -57,6 +56,8 @@ fn copy(db: &Path, version: i64) -> Result<()> {
     }
     let date = files::stamp();
     let path = dir.join(format!("{stem}-v{version}-{date}.db"));
+    // Of a start that was cut off: nothing else writes here while the lock is ours.
+    files::remove_beginning(&dir, files::PARTIAL);
     write(db, &path)?;
     tracing::info!(schema = version, copy = %path.display(), "the schema changes; the database is copied");
     there.push(Copy { version, date, path });

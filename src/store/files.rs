@@ -43,17 +43,25 @@ pub(super) fn private_dir(dir: &Path) -> io::Result<()> {
 /// A file that will take the name of `path`, and until then is nothing that anybody would take for it.
 pub(super) fn new_beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
     // tempfile creates with O_EXCL and mode 0600.
-    tempfile::Builder::new().prefix(PARTIAL).tempfile_in(parent(path))
+    tempfile::Builder::new().prefix(&partial(path)).tempfile_in(parent(path))
 }
 
-/// Of files that a process was cut off from finishing.
-const PARTIAL: &str = ".partial-";
+/// How the names of such files begin.
+pub(super) const PARTIAL: &str = ".partial-";
 
-/// Removes what a process that was cut off has left in `dir`.
-pub(super) fn remove_partial(dir: &Path) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(PARTIAL.as_bytes()) {
+fn partial(path: &Path) -> String {
+    format!("{PARTIAL}{}-", path.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// Removes what processes that were cut off had made of `path`. Whoever calls this is alone with it.
+pub(super) fn remove_partial_of(path: &Path) {
+    remove_beginning(parent(path), &partial(path));
+}
+
+/// Removes the files of a directory whose names begin so.
+pub(super) fn remove_beginning(dir: &Path, begin: &str) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(begin) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -68,7 +76,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
 pub(super) fn copied(from: &Path, to: &Path) -> io::Result<tempfile::NamedTempFile> {
     let mut file = new_beside(to)?;
     io::copy(&mut File::open(from)?, file.as_file_mut())?;
-    give(&file, from);
+    give(file.as_file(), from);
     file.as_file().sync_all()?;
     Ok(file)
 }
@@ -81,10 +89,10 @@ pub(super) fn name(file: tempfile::NamedTempFile, to: &Path) -> io::Result<()> {
 
 /// A command that root runs must not lock out the server, which is somebody else. Whoever may not give
 /// files away is the server's own user.
-pub(super) fn give(file: &tempfile::NamedTempFile, like: &Path) {
+pub(super) fn give(file: &File, like: &Path) {
     use std::os::unix::fs::MetadataExt as _;
     if let Ok(like) = fs::metadata(like) {
-        let _ = std::os::unix::fs::fchown(file.as_file(), Some(like.uid()), Some(like.gid()));
+        let _ = std::os::unix::fs::fchown(file, Some(like.uid()), Some(like.gid()));
     }
 }
 

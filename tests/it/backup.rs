@@ -336,6 +336,38 @@ fn the_copy_before_a_migration_is_what_the_older_version_left_byte_for_byte() {
     assert_eq!(code, Some(0), "{text}");
 }
 
+/// `alertrace restore` by root, on a machine whose server is somebody else: nothing may be out of its reach.
+#[test]
+fn what_root_restores_belongs_to_the_server() {
+    use std::os::unix::fs::MetadataExt as _;
+    if !crate::support::postgres::is_root() {
+        // Only root can give a file away; for others it is theirs anyway.
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (code, text) = alertrace(dir.path(), &["migrate"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = alertrace(dir.path(), &["backup", "copia.db"]);
+    assert_eq!(code, Some(0), "{text}");
+    let data = dir.path().join("data");
+    std::fs::remove_dir_all(&data).expect("a directory");
+    let older = older_database(dir.path());
+    for path in [&data, &older, &with(&older, "-wal")] {
+        std::os::unix::fs::chown(path, Some(65_534), Some(65_534)).expect("root may");
+    }
+    for args in [&["migrate"][..], &["restore", "copia.db"]] {
+        let (code, text) = alertrace(dir.path(), args);
+        assert_eq!(code, Some(0), "{text}");
+    }
+    let backups = data.join("backups");
+    let mut seen = vec![data.join("alertrace.db"), data.join("alertrace.lock"), backups.clone()];
+    seen.extend(files(&backups).iter().map(|name| backups.join(name)));
+    assert_eq!(seen.len(), 6, "{seen:?}");
+    for path in seen {
+        assert_eq!(std::fs::metadata(&path).expect("a file").uid(), 65_534, "{}", path.display());
+    }
+}
+
 #[test]
 fn a_newer_database_is_refused_and_the_version_that_it_needs_is_named() {
     let dir = tempfile::tempdir().expect("a temporary directory");
