@@ -331,7 +331,7 @@ async fn set_aside(db: &Path) -> Result<PathBuf> {
     let dir = copia::dir(db);
     files::private_dir(&dir).map_err(Error::file(&dir))?;
     let stem = db.file_stem().unwrap_or_default().to_string_lossy();
-    let aside = dir.join(format!("{stem}-replaced-{}.db", files::stamp()));
+    let (_, aside) = files::dated(&dir, &format!("{stem}-replaced"));
     for suffix in ["-wal", "-journal"] {
         let (log, to) = (with(db, suffix), with(&aside, suffix));
         if log.exists() {

@@ -54,8 +54,7 @@ fn copy(db: &Path, version: i64) -> Result<()> {
         tracing::info!(copy = %last.path.display(), "the schema changes; the database has been copied before");
         return Ok(());
     }
-    let date = files::stamp();
-    let path = dir.join(format!("{stem}-v{version}-{date}.db"));
+    let (date, path) = files::dated(&dir, &format!("{stem}-v{version}"));
     // Of a start that was cut off: nothing else writes here while the lock is ours.
     files::remove_beginning(&dir, files::PARTIAL);
     write(db, &path)?;
@@ -159,6 +158,10 @@ mod tests {
         assert_eq!(fs::read(&left[2].path).unwrap(), b"new");
         assert!(!backups.join(format!("alertrace-{}.db-wal", older[0])).exists());
         assert!(others.iter().all(|name| backups.join(name).exists()), "what is not ours to remove");
+        // As it is after two changes within a second.
+        let (date, path) = files::dated(&backups, "alertrace-v11");
+        assert_ne!(path, left[2].path);
+        assert!(date > left[2].date || !date.ends_with('Z'));
         // Unlike the one that is there: by its WAL alone.
         fs::write(with(&db, "-wal"), "log").unwrap();
         assert!(!is_copy(&db, &left[2].path).unwrap());

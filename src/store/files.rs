@@ -21,10 +21,20 @@ pub(super) fn with(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Now, as it stands in the name of a file: `20261124T130952Z`.
-pub(super) fn stamp() -> String {
+/// A name that is free in `dir`, and the date in it: `{begin}-20261124T130952Z.db`, or `…Z-2` where that is
+/// taken.
+pub(super) fn dated(dir: &Path, begin: &str) -> (String, PathBuf) {
     let whole = Timestamp::clamped(SystemClock.now().secs() * 1_000_000);
-    whole.to_string().replace(['-', ':'], "")
+    let now = whole.to_string().replace(['-', ':'], "");
+    let (mut date, mut n) = (now.clone(), 1);
+    loop {
+        let path = dir.join(format!("{begin}-{date}.db"));
+        if !path.exists() && !with(&path, "-wal").exists() {
+            return (date, path);
+        }
+        n += 1;
+        date = format!("{now}-{n}");
+    }
 }
 
 /// Makes a directory for its owner alone, who is the owner of what it is in.
