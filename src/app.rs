@@ -349,15 +349,22 @@ async fn partitions(
 /// # Errors
 /// As [`Store::open_sqlite`] and [`Store::open_postgres`].
 pub async fn open_store(config: &Config) -> store::Result<Store> {
-    let database = &config.database;
-    let config::Address::Postgres(url) = &database.address else {
-        let options = store::Options {
-            readers: config.store.readers,
-            busy_timeout: Duration::from_millis(config.store.busy_timeout_ms),
-        };
-        return Store::open_sqlite(&config.sqlite_path(), options).await;
+    if let Some(options) = postgres_options(config) {
+        return Store::open_postgres(&options).await;
+    }
+    let options = store::Options {
+        readers: config.store.readers,
+        busy_timeout: Duration::from_millis(config.store.busy_timeout_ms),
     };
-    let options = store::PostgresOptions {
+    Store::open_sqlite(&config.sqlite_path(), options).await
+}
+
+/// How PostgreSQL is reached; `None` = the data is in SQLite.
+#[must_use]
+pub fn postgres_options(config: &Config) -> Option<store::PostgresOptions> {
+    let database = &config.database;
+    let config::Address::Postgres(url) = &database.address else { return None };
+    Some(store::PostgresOptions {
         url: url.clone(),
         direct_url: database.direct_url.clone(),
         ca: database.ca.clone(),
@@ -365,8 +372,7 @@ pub async fn open_store(config: &Config) -> store::Result<Store> {
         max_connections: database.max_connections,
         acquire_timeout: Duration::from_millis(database.acquire_timeout_ms),
         data_dir: config.data_dir.clone(),
-    };
-    Store::open_postgres(&options).await
+    })
 }
 
 fn retention(config: &Config) -> Duration {

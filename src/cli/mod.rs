@@ -2,11 +2,14 @@
 //!
 //! Exit codes: 0 = clean stop, 2 = bad configuration or usage, 1 = anything else.
 
+mod backup;
 mod cert;
 mod demo;
 mod devices;
 mod load;
+mod migrate;
 mod openapi;
+mod restore;
 mod serve;
 mod user;
 
@@ -40,6 +43,12 @@ enum Command {
     User(user::Args),
     /// The site's certificates: the server's, and those of devices.
     Cert(cert::Args),
+    /// Copy the database while the server runs, or check a copy.
+    Backup(backup::Args),
+    /// Put a backup in the place of the database, and keep what was there.
+    Restore(restore::Args),
+    /// Bring the database's schema up to date, as a start does by itself.
+    Migrate(migrate::Args),
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -91,6 +100,9 @@ async fn dispatch(command: Command, config: Config) -> anyhow::Result<()> {
         Command::Simulate(args) => load::run(&args).await,
         Command::User(args) => user::run(&args, &config).await,
         Command::Cert(args) => cert::run(&args, &config),
+        Command::Backup(args) => backup::run(&args, &config).await,
+        Command::Restore(args) => restore::run(&args, &config).await,
+        Command::Migrate(args) => migrate::run(&args, &config).await,
         Command::Openapi => openapi::run(),
     }
 }

@@ -37,9 +37,58 @@ pub enum Error {
     Lost(String),
     /// A newer version wrote the database.
     #[error(
-        "the database was written by a newer version (schema {0}); install that version or restore a backup"
+        "the database has schema {schema}, and this alertrace ({}) knows schemas up to {known}: install {needs}, \
+         or restore a backup of before",
+        env!("CARGO_PKG_VERSION")
     )]
-    Newer(i64),
+    Newer {
+        /// The newest version that the database has.
+        schema: i64,
+        /// The newest that this binary knows.
+        known: i64,
+        /// What does know it, as a person would be told.
+        needs: String,
+    },
+    /// There is no database.
+    #[error("there is no database at {}", .0.display())]
+    Absent(PathBuf),
+    /// What a check of a database found.
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
+    /// The copy that is made before the schema changes could not be; the database is as it was.
+    #[error(
+        "the database is copied before its schema changes; that failed, and nothing was changed: {} cannot be \
+         read or written",
+        .path.display()
+    )]
+    NoCopy {
+        /// What could not be written.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is no room for it.
+    #[error(
+        "the database is copied to {} before its schema changes: that takes {needed} bytes, and {free} are free; \
+         make room (or move older copies away) and start again; nothing was changed",
+        .dir.display()
+    )]
+    NoRoom {
+        /// Where it would be.
+        dir: PathBuf,
+        /// Bytes that it takes.
+        needed: u64,
+        /// Bytes that there are.
+        free: u64,
+    },
+    /// A file that cannot be read or written.
+    #[error("{} cannot be read or written", .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
 }
 
 impl Error {
@@ -62,6 +111,11 @@ impl Error {
     #[must_use]
     pub const fn stopping() -> Self {
         Self::Unavailable(sqlx::Error::PoolClosed)
+    }
+
+    pub(super) fn file(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { path, source }
     }
 
     pub(super) fn inconsistent(what: impl std::fmt::Display) -> Self {

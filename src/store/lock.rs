@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write as _;
 use std::path::Path;
 
-use super::{Error, Result};
+use super::{Error, Result, files};
 
 /// An advisory lock (`flock`) that the kernel releases when the process ends, however it ends.
 #[derive(Debug)]
@@ -15,14 +15,15 @@ impl FileLock {
     /// person who looks.
     pub(super) fn take(path: &Path) -> Result<Self> {
         let unavailable = |e| Error::Unavailable(sqlx::Error::Io(e));
-        if let Some(dir) = path.parent() {
-            use std::os::unix::fs::DirBuilderExt as _;
-            // For its owner alone: everything that the site said is in it.
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unavailable)?;
-        }
+        // For its owner alone: everything that the site said is in it.
+        files::private_dir(files::parent(path)).map_err(unavailable)?;
+        let new = !path.exists();
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(path).map_err(unavailable)?;
+        if new {
+            files::give(&file, files::parent(path));
+        }
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(Error::Locked(path.to_owned())),

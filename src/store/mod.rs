@@ -7,11 +7,14 @@
 
 pub mod alertas;
 pub mod asignaciones;
+pub mod backup;
 mod checkpoint;
 pub mod comandos;
+mod copia;
 pub mod disk;
 pub mod empresas;
 mod error;
+mod files;
 pub mod horas;
 pub mod identidades;
 pub mod lecturas;
@@ -44,7 +47,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use disk::Disco;
 pub use error::{Error, Result};
+pub use migrations::{State, Step, refuse_unknown};
 pub use postgres::Options as PostgresOptions;
+pub use postgres::volcado;
 pub use tx::Tx;
 
 use crate::domain::Timestamp;
@@ -93,16 +98,19 @@ enum Pools {
 }
 
 impl Store {
-    /// Opens (or creates) the SQLite database at `path` and brings its schema up to date.
+    /// Opens (or creates) the SQLite database at `path` and brings its schema up to date; before that changes,
+    /// the database is copied as it is ([`copia`]).
     ///
     /// WAL with `synchronous=FULL`: a commit has been synced when it returns
     /// (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
     ///
     /// # Errors
     /// [`Error::Locked`] when another process has it, [`Error::Newer`] when a newer version wrote
-    /// it, [`Error::Unavailable`] when it cannot be opened.
+    /// it, [`Error::NoRoom`] or [`Error::NoCopy`] when it cannot be copied, [`Error::Unavailable`] when it
+    /// cannot be opened.
     pub async fn open_sqlite(path: &Path, options: Options) -> Result<Self> {
         let lock = lock::FileLock::take(&path.with_extension("lock"))?;
+        copia::before_migrating(path).await?;
         let base = SqliteConnectOptions::new()
             .filename(path)
             .busy_timeout(options.busy_timeout)

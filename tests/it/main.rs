@@ -3,6 +3,7 @@
 mod alerts;
 mod api;
 mod architecture;
+mod backup;
 mod broker;
 mod clients;
 mod clock;

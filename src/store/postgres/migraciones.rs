@@ -5,11 +5,12 @@ use sha2::{Digest as _, Sha256};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
+use super::super::migrations::{self, Applied, Lista};
 use super::super::{Error, Result};
 use super::{arriendo, conexion};
 
-/// (version, description, SQL), in order. A line is never changed once released.
-const LISTA: &[(i64, &str, &str)] = &[
+/// See [`Lista`].
+pub(in crate::store) const LISTA: Lista = &[
     (1, "inicial", include_str!("../../../migrations/postgres/0001_inicial.sql")),
     (2, "sesiones mqtt", include_str!("../../../migrations/postgres/0002_sesiones_mqtt.sql")),
     (3, "comandos", include_str!("../../../migrations/postgres/0003_comandos.sql")),
@@ -51,11 +52,16 @@ pub(super) async fn run(options: &PgConnectOptions, schema: &str, token: i64) ->
     if fila.try_get::<i64, _>(0)? != token {
         return Err(Error::Lost(String::from("while it started")));
     }
-    let mut hechas = applied(&mut tx).await?;
+    let hechas = applied(&mut tx).await?;
+    let versiones: Vec<Applied> = hechas.iter().map(|(a, _)| a.clone()).collect();
+    migrations::check(LISTA, &versiones)?;
+    if !hechas.is_empty() && hechas.len() < LISTA.len() {
+        tracing::warn!("the schema changes; have a backup of before (alertrace backup, or pg_dump)");
+    }
     for (version, descripcion, sql) in LISTA {
         let sha256 = Sha256::digest(sql.as_bytes()).to_vec();
-        match hechas.iter().position(|(v, _)| v == version) {
-            Some(n) if hechas.swap_remove(n).1 == sha256 => continue,
+        match hechas.iter().find(|(a, _)| a.version == *version) {
+            Some((_, hecha)) if *hecha == sha256 => continue,
             Some(_) => {
                 return Err(Error::inconsistent(format!("migration {version} is not as it was applied")));
             }
@@ -65,14 +71,11 @@ pub(super) async fn run(options: &PgConnectOptions, schema: &str, token: i64) ->
         sqlx::query("INSERT INTO migraciones (version, descripcion, sha256) VALUES ($1, $2, $3)")
             .persistent(false)
             .bind(version)
-            .bind(*descripcion)
+            .bind(migrations::described(*version, descripcion))
             .bind(sha256)
             .execute(&mut *tx)
             .await?;
         tracing::info!(version, descripcion, "the schema has a new version");
-    }
-    if let Some(version) = hechas.iter().map(|(v, _)| *v).max() {
-        return Err(Error::Newer(version));
     }
     shut(&mut tx, schema).await?;
     tx.commit().await?;
@@ -80,10 +83,27 @@ pub(super) async fn run(options: &PgConnectOptions, schema: &str, token: i64) ->
     Ok(())
 }
 
-async fn applied(db: &mut PgConnection) -> Result<Vec<(i64, Vec<u8>)>> {
-    let filas =
-        sqlx::query("SELECT version, sha256 FROM migraciones").persistent(false).fetch_all(db).await?;
-    filas.iter().map(|f| Ok((f.try_get(0)?, f.try_get(1)?))).collect()
+/// What the schema has, without making it: for whoever only looks.
+pub(in crate::store) async fn look(options: &PgConnectOptions, schema: &str) -> Result<Vec<Applied>> {
+    let mut db = conexion::connect(options).await?;
+    let mut tx = db.begin_with("BEGIN READ ONLY").await?;
+    run_sql(&mut tx, format!("SET LOCAL search_path TO \"{schema}\"")).await?;
+    let there = sqlx::raw_sql("SELECT to_regclass('migraciones') IS NOT NULL").fetch_one(&mut *tx).await?;
+    let hechas = if there.try_get(0)? { applied(&mut tx).await? } else { Vec::new() };
+    tx.commit().await?;
+    db.close().await?;
+    Ok(hechas.into_iter().map(|(a, _)| a).collect())
+}
+
+async fn applied(db: &mut PgConnection) -> Result<Vec<(Applied, Vec<u8>)>> {
+    let filas = sqlx::query("SELECT version, descripcion, sha256 FROM migraciones ORDER BY version")
+        .persistent(false)
+        .fetch_all(db)
+        .await?;
+    let fila = |f: &sqlx::postgres::PgRow| {
+        Ok((Applied { version: f.try_get(0)?, description: f.try_get(1)? }, f.try_get(2)?))
+    };
+    filas.iter().map(fila).collect()
 }
 
 /// Nothing for anybody but the owner, whatever default privileges a platform has set: Supabase's API

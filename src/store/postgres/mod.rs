@@ -11,6 +11,7 @@ mod conexion;
 pub(super) mod migraciones;
 pub(super) mod particiones;
 mod tx;
+pub mod volcado;
 
 use std::path::PathBuf;
 use std::sync::Arc;

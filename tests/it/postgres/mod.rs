@@ -1,6 +1,7 @@
 //! What PostgreSQL adds to the promises, and what it can do to them. That all the other scenarios hold on
 //! it too is a matter of running them with `ALERTRACE_TEST_DATABASE=postgres`, as `scripts/test` does.
 
+mod backup;
 mod failures;
 mod lease;
 mod partitions;

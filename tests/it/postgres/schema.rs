@@ -88,6 +88,6 @@ async fn a_database_of_a_newer_version_is_left_alone() {
     let output = server.command().arg("serve").output().expect("the binary starts");
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains("newer version (schema 9999)"), "{error}");
+    assert!(error.contains("schema 9999") && error.contains("install a newer alertrace"), "{error}");
     assert!(!error.contains("secreta"), "no password in {error}");
 }
