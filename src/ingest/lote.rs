@@ -95,7 +95,10 @@ impl Lote {
                 resultado.rechazos.push(Rechazo::new(Motivo::TimestampAntiguo, None, Some(ts), &contenido));
                 continue;
             }
-            let Some(nuevos) = self.guarda(&mensaje.sensor, ts, valores, resultado) else { continue };
+            let Some(valores) = self.admitidos(vivo, &mensaje.sensor, ts, valores, resultado) else {
+                continue;
+            };
+            let Some(nuevos) = self.guarda(&mensaje.sensor, ts, &valores, resultado) else { continue };
             let sensor = self.toca(vivo, mensaje.sensor.id_sensor);
             if sensor.ultima.as_ref().is_some_and(|(ultima, _)| ts < *ultima) {
                 historia(&mut historicas, &mensaje.sensor, &umbrales, ts, &nuevos);
@@ -120,6 +123,38 @@ impl Lote {
         resultado.alertas_generadas += u32::try_from(historicas.len()).unwrap_or(u32::MAX);
         let nuevas = historicas.into_iter().map(|alerta| Abierta { alerta, dentro: 0 });
         self.tocadas.extend(nuevas.map(|abierta| AlertaTocada { abierta, nueva: true }));
+    }
+
+    /// The values whose names the sensor has room for; the others are refused.
+    fn admitidos(
+        &mut self,
+        vivo: &Vivo,
+        quien: &SensorRef,
+        ts: Timestamp,
+        valores: &Valores,
+        resultado: &mut Resultado,
+    ) -> Option<Valores> {
+        let sensor = self.toca(vivo, quien.id_sensor);
+        let de_mas: Vec<&Variable> =
+            valores.iter().map(|(v, _)| v).filter(|v| !sensor.admite(v, MAX_NOMBRES)).collect();
+        if de_mas.is_empty() {
+            return Some(valores.clone());
+        }
+        let mut quedan = Valores::new();
+        for (variable, valor) in valores.iter() {
+            if de_mas.contains(&variable) {
+                let (nombre, contenido) = (Some(variable.as_str()), valor.to_string());
+                resultado.rechazos.push(Rechazo::new(
+                    Motivo::DemasiadasVariables,
+                    nombre,
+                    Some(ts),
+                    &contenido,
+                ));
+            } else {
+                quedan.set(variable.clone(), valor);
+            }
+        }
+        (!quedan.is_empty()).then_some(quedan)
     }
 
     /// Puts a reading in its cell: stored, merged, or found there already. Answers the values that

@@ -2,7 +2,7 @@
 //!
 //! Changed only after a commit; after a commit whose outcome is not known it is read again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +15,31 @@ use crate::store::{self, Store};
 pub(super) struct Sensor {
     /// The newest reading's moment and the newest value of each variable.
     pub(super) ultima: Option<(Timestamp, Valores)>,
+    /// Names of other variables that it has sent since the start, of those that are not in the contract.
+    pub(super) otras: Arc<BTreeSet<Variable>>,
     /// At most one a variable.
     pub(super) abiertas: Vec<Abierta>,
 }
 
 impl Sensor {
+    /// Whether a variable may be stored: one of the contract, or one of the first `max` names that the
+    /// sensor has invented. All are in the history of each of its hours, and a column of its exports.
+    pub(super) fn admite(&mut self, variable: &Variable, max: usize) -> bool {
+        let vigentes = self.ultima.as_ref().map(|(_, valores)| valores);
+        if variable.rango_fisico().is_some()
+            || self.otras.contains(variable)
+            || vigentes.is_some_and(|v| v.get(variable).is_some())
+        {
+            return true;
+        }
+        let solo_vigentes = vigentes.map_or(0, |v| v.iter().filter(|(v, _)| !self.otras.contains(v)).count());
+        let cabe = self.otras.len() + solo_vigentes < max;
+        if cabe {
+            Arc::make_mut(&mut self.otras).insert(variable.clone());
+        }
+        cabe
+    }
+
     pub(super) fn abierta(&self, tipo: &str) -> Option<&Abierta> {
         self.abiertas.iter().find(|a| a.alerta.tipo_alerta == tipo)
     }

@@ -412,12 +412,13 @@ impl Writer {
 
     /// Opens an alert that no reading caused, unless one of its kind is open.
     async fn abre(&mut self, quien: SensorRef, mut alerta: crate::domain::Alerta) -> store::Result<()> {
+        // In its turn first: a commit of unknown outcome is over then, and what is read again is what is.
+        let mut tx = self.store.write_first().await?;
         self.despeja().await?;
         let mut sensor = self.vivo.sensor(quien.id_sensor);
         if self.vivo.retirado(quien.id_sensor) || sensor.abierta(&alerta.tipo_alerta).is_some() {
             return Ok(());
         }
-        let mut tx = self.store.write_first().await?;
         alerta.id_alerta = store::alertas::create(&mut tx, &alerta, 0).await?;
         if let Err(e) = tx.commit().await {
             self.dudoso = true;

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use metrics::gauge;
+use tokio::time::timeout;
 
 use super::Mantenimiento;
 use super::retencion::{PASO, step, step_hours};
@@ -21,6 +22,8 @@ use crate::store::{self, Disco};
 
 /// How often the disk is looked at.
 const CADA: Duration = Duration::from_secs(5);
+/// How long the writer may take to open an alert about it.
+const DECIRLO: Duration = Duration::from_secs(2);
 /// Fractions of the budget, in percent: from where on history goes, and down to where.
 const LLENO: u64 = 90;
 const ALIVIADO: u64 = 88;
@@ -195,9 +198,10 @@ async fn give(
 ) -> store::Result<bool> {
     let (edad, de): (Duration, fn(&Viejo) -> Option<Timestamp>) = match que {
         Que::Lecturas(edad) => (edad, |v| v.lectura),
-        Que::Horas(edad) => (edad, |v| v.hora),
+        // An hour whose readings are there is what answers of them come from: it goes after them.
+        Que::Horas(edad) => (edad, |v| v.hora.filter(|h| v.lectura.is_none_or(|l| *h < l.hora()))),
     };
-    let suelo = m.clock.now().minus(edad).hora();
+    let suelo = m.hora_de_olvidar().await?.minus(edad).hora();
     let mut tx = m.store.read().await?;
     let mut viejos = horas::oldest_of(&mut tx, id_empresa).await?;
     tx.commit().await?;
@@ -206,7 +210,12 @@ async fn give(
     let Some(primero) = viejos.first().and_then(de) else { return Ok(false) };
     // A day of it at a time, so that the oldest goes first, whichever sensor's it is.
     let limite = primero.plus(Duration::from_secs(86_400)).hora().min(suelo).max(primero.next().techo_hora());
-    tell(m, memoria, id_empresa, viejos[0].id_sensor).await?;
+    // Not at the price of making room: with the disk full the writer waits for just that.
+    match timeout(DECIRLO, tell(m, memoria, id_empresa, viejos[0].id_sensor)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => tracing::warn!(error = %e, "an empresa cannot be told that its history goes"),
+        Err(_) => tracing::warn!("an empresa cannot be told now that its history goes"),
+    }
     let mut pasos = 0;
     for viejo in viejos.iter().filter(|v| de(v).is_some_and(|ts| ts < limite)) {
         loop {
@@ -222,7 +231,8 @@ async fn give(
                     (purgado.listo, paso)
                 }
                 Que::Horas(_) => {
-                    let (idas, paso) = step_hours(m, viejo.id_sensor, limite).await?;
+                    let hasta = viejo.lectura.map_or(limite, |l| limite.min(l.hora()));
+                    let (idas, paso) = step_hours(m, viejo.id_sensor, hasta).await?;
                     (idas == 0, paso)
                 }
             };

@@ -21,9 +21,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::Clock;
+use crate::domain::{Clock, Timestamp};
 use crate::ingest::Ingest;
-use crate::store::Store;
+use crate::store::{self, Store};
+
+const UN_DIA: Duration = Duration::from_secs(86_400);
 
 pub use disco::Estado as Disco;
 
@@ -69,6 +71,16 @@ impl Mantenimiento {
     #[must_use]
     pub fn disco(&self) -> watch::Receiver<Disco> {
         self.disco.subscribe()
+    }
+
+    /// By what moment history is forgotten: the clock's, but no more than a day after the newest reading.
+    /// What goes does not come back when a clock that was years ahead is put right.
+    async fn hora_de_olvidar(&self) -> store::Result<Timestamp> {
+        let mut tx = self.store.read().await?;
+        let ultima = store::lecturas::newest(&mut tx).await?;
+        tx.commit().await?;
+        let ahora = self.clock.now();
+        Ok(ultima.map_or(ahora, |ts| ahora.min(ts.plus(UN_DIA))))
     }
 
     /// Sums hours as they close, and the past of what was stored before there were sums.

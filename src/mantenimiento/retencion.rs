@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use metrics::{counter, histogram};
+use tokio::time::timeout;
 
 use super::Mantenimiento;
 use super::ritmo::{self, Paso};
@@ -12,6 +13,8 @@ use crate::store::{self, empresas, horas, rechazos};
 
 /// How often it is looked for.
 const CADA: Duration = Duration::from_secs(60);
+/// How long the writer may take to learn of an empresa's days.
+const RECARGA: Duration = Duration::from_secs(5);
 /// Rows in one step. It is what a reading that arrives in the middle of one waits for.
 pub(super) const PASO: i64 = 250;
 /// Hours in one step, some rows each.
@@ -47,10 +50,13 @@ async fn round(m: &Mantenimiento, antes: &mut Option<Vec<empresas::Retencion>>) 
     tx.commit().await?;
     if antes.as_ref() != Some(&propias) {
         // Before anything is removed: what would be removed at once is not taken.
-        m.ingest.recargar_retenciones().await?;
+        if timeout(RECARGA, m.ingest.recargar_retenciones()).await.is_err() {
+            // The writer is held up, perhaps for want of the room that this makes: it is asked again.
+            tracing::debug!("the writer does not know the empresas' days yet");
+        }
         *antes = Some(propias.clone());
     }
-    let ahora = m.clock.now();
+    let ahora = m.hora_de_olvidar().await?;
     let limites: HashMap<i64, Limites> =
         propias.iter().map(|r| (r.id_empresa, limits(m, ahora, r))).collect();
     for sensor in sensores {
@@ -72,10 +78,9 @@ async fn round(m: &Mantenimiento, antes: &mut Option<Vec<empresas::Retencion>>) 
 fn limits(m: &Mantenimiento, ahora: Timestamp, de: &empresas::Retencion) -> Limites {
     let propia = |dias: Option<i64>, comun: Duration| empresas::days(dias).map_or(comun, |d| d.min(comun));
     // Whole hours: an hour is not visited again for every reading of it that comes of age.
-    Limites {
-        lecturas: ahora.minus(propia(de.dias, m.ajustes.lecturas)).hora(),
-        horas: ahora.minus(propia(de.horas_dias, m.ajustes.horas)).hora(),
-    }
+    let lecturas = ahora.minus(propia(de.dias, m.ajustes.lecturas)).hora();
+    // No hour goes before its readings: answers come from it.
+    Limites { lecturas, horas: ahora.minus(propia(de.horas_dias, m.ajustes.horas)).hora().min(lecturas) }
 }
 
 /// Removes a sensor's readings before `limite`, step by step.

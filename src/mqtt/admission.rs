@@ -10,8 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::acl::{self, Publicar};
 use super::broker::Compartido;
 use super::connection::Inicio;
+use super::door::Callado;
 use super::first_packet::{self, Primero};
 use super::handshake::Origen;
+use super::listener::ECHADA;
 use super::opening::{self, Suya};
 use super::protocol::{Bienvenida, Connect, Entrante, Protocol, Pubrec, Rechazo};
 use super::publicacion::Publicacion;
@@ -68,12 +70,18 @@ pub(super) async fn entra<R>(
     b: &Arc<Compartido>,
     lee: &mut R,
     origen: &Origen,
+    mut callado: Callado,
 ) -> Result<(Inicio, Testamento), Negada>
 where
     R: AsyncRead + Unpin,
 {
     let ahora = b.parts.clock.now();
-    let dicho = lee_connect(b, lee, ahora).await?;
+    let dicho = tokio::select! {
+        dicho = lee_connect(b, lee, ahora) => dicho?,
+        () = callado.echado() => return Err(Negada::callada(ECHADA)),
+    };
+    // It has said who it is, and gives its place to nobody any more.
+    drop(callado);
     // Boxed: a connection that has said nothing yet is to hold no room for what may follow.
     Box::pin(admite(b, dicho, origen, ahora)).await
 }

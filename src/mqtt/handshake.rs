@@ -66,24 +66,21 @@ async fn entra<R, W>(
     lee: &mut R,
     escribe: &mut W,
     origen: &Origen,
-    mut callado: Callado,
+    callado: Callado,
 ) -> Option<(Box<Conexion>, Option<Box<Legado>>)>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let entrada = tokio::select! {
-        entrada = tokio::time::timeout_at(origen.hasta, admission::entra(b, lee, origen)) => entrada,
-        () = callado.echado() => {
-            b.puerta.niega(origen.ip, ECHADA);
-            return None;
-        }
-    };
+    let entrada = tokio::time::timeout_at(origen.hasta, admission::entra(b, lee, origen, callado)).await;
     match entrada {
         Ok(Ok((inicio, testamento))) => Some((Box::new(Conexion::new(inicio)), testamento.map(Box::new))),
         Ok(Err(Negada { motivo, respuesta })) => {
             b.puerta.niega(origen.ip, &motivo);
-            Box::pin(despide(lee, escribe, respuesta)).await;
+            // Somebody waits for the place of one that is put out.
+            if motivo != ECHADA {
+                Box::pin(despide(lee, escribe, respuesta)).await;
+            }
             None
         }
         Err(_) => {

@@ -152,3 +152,36 @@ async fn without_a_token_nothing_is_told() {
     let answer = server.request(Method::GET, "/api/v1/sensores/", &server.token, None).await;
     assert_eq!(answer.status(), 200, "a trailing slash is accepted");
 }
+
+#[tokio::test]
+async fn names_that_a_device_invents_are_bounded_however_old_its_readings_are() {
+    let server = Server::start().await;
+    let device = server.device("s1").await;
+    let mut client = Client::device(&server.mqtt, 5, &device).await;
+    for (n, old) in
+        [(0, false), (1, true), (2, true), (3, false), (4, true), (5, true), (6, false), (7, true)]
+    {
+        let names: Vec<String> = (0..32).map(|i| format!("\"v{n}_{i}\":1")).collect();
+        let moment =
+            if old { format!(",\"timestamp\":{}", 1_790_000_000 + u64::from(n)) } else { String::new() };
+        let payload = format!("{{{}{moment}}}", names.join(","));
+        let pid = n + 1;
+        assert_eq!(client.publish("sensores/s1/data", pid, &payload).await, 0, "{n}");
+    }
+    // The 257th and its like are not stored; what is known, and what the contract names, is.
+    let mixed = r#"{"temperatura":20,"v7_31":2,"v8_0":1}"#;
+    assert_eq!(client.publish("sensores/s1/data", 9, mixed).await, 0);
+    assert_eq!(client.publish("sensores/s1/data", 10, r#"{"v8_0":1,"timestamp":1790000100}"#).await, 0x99);
+    let newest = &server.readings(&device).await.pop().expect("readings");
+    assert_eq!(
+        (&newest["temperatura"], &newest["v7_31"], &newest["v8_0"]),
+        (&json!(20.0), &json!(2.0), &Value::Null)
+    );
+    let refused = server.get(&format!("/api/v1/sensores/{}/rechazos", device.id_sensor)).await;
+    let refused = refused.as_array().expect("an array");
+    assert_eq!(refused.len(), 2);
+    assert!(
+        refused.iter().all(|r| r["motivo"] == "demasiadas_variables" && r["variable"] == "v8_0"),
+        "{refused:?}"
+    );
+}

@@ -85,7 +85,8 @@ async fn enter(tx: &mut Tx, id_sensor: i64, desde: Timestamp, antes_de: Timestam
 }
 
 /// Removes up to `cuantas` hours of a sensor that begin before `antes_de`, the oldest first; answers how
-/// many there were.
+/// many there were. Those from [`Historia::zona`](super::Historia::zona) on stand for readings that are
+/// there, and without them these are in no answer.
 ///
 /// # Errors
 /// `Unavailable`.

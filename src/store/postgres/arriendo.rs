@@ -118,7 +118,11 @@ impl Arriendo {
                 () = parar.cancelled() => return,
                 _ = cada.tick() => {}
             }
-            match self.put_expiry(base, DURA).await {
+            let renovado = tokio::select! {
+                () = parar.cancelled() => return,
+                renovado = self.put_expiry(base, DURA) => renovado,
+            };
+            match renovado {
                 Ok(()) => {}
                 Err(Error::Lost(_)) => return,
                 // Whoever waits for a commit is told; this one tries again.
@@ -138,12 +142,10 @@ impl Arriendo {
     async fn put_expiry(&self, base: &Base, dura: Duration) -> Result<()> {
         let mut tx = base.begin(&base.inner.escribe).await?;
         self.check(&mut tx).await?;
-        sqlx::query(concat!("UPDATE arriendo SET vence = ", ahora!(), " + $1 WHERE id = 1"))
-            .persistent(false)
-            .bind(micros(dura))
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
+        let sql = concat!("UPDATE arriendo SET vence = ", ahora!(), " + $1 WHERE id = 1");
+        let renueva = sqlx::query(sql).persistent(false).bind(micros(dura)).execute(&mut *tx);
+        super::tx::in_time(renueva).await?;
+        super::tx::in_time(tx.commit()).await?;
         Ok(())
     }
 }

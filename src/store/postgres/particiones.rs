@@ -14,6 +14,7 @@ use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::super::Result;
+use super::tx::in_time;
 use crate::domain::Timestamp;
 
 /// Months made ahead of time.
@@ -102,14 +103,14 @@ impl Particiones {
         let sql = format!(
             "SELECT 1 FROM pg_inherits WHERE inhparent = to_regclass('lecturas') AND inhrelid = to_regclass('{nombre}')"
         );
-        if sqlx::raw_sql(AssertSqlSafe(sql)).fetch_optional(&mut *db).await?.is_some() {
+        if in_time(sqlx::raw_sql(AssertSqlSafe(sql)).fetch_optional(&mut *db)).await?.is_some() {
             return Ok(());
         }
         let sql = format!(
             "CREATE TABLE IF NOT EXISTS {nombre} (LIKE lecturas INCLUDING ALL); \
              ALTER TABLE lecturas ATTACH PARTITION {nombre} FOR VALUES FROM ({desde}) TO ({hasta})"
         );
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(db).await?;
+        in_time(sqlx::raw_sql(AssertSqlSafe(sql)).execute(db)).await?;
         tracing::info!(particion = nombre, "a month of readings has its partition");
         Ok(())
     }
@@ -118,13 +119,13 @@ impl Particiones {
     /// `false` = it has readings left, which retention removes once their hours are summed.
     pub(super) async fn remove(&self, db: &mut PgConnection, mes: Mes) -> Result<bool> {
         let sql = format!("SELECT 1 FROM {} LIMIT 1", mes.particion());
-        if sqlx::raw_sql(AssertSqlSafe(sql)).fetch_optional(&mut *db).await?.is_some() {
+        if in_time(sqlx::raw_sql(AssertSqlSafe(sql)).fetch_optional(&mut *db)).await?.is_some() {
             return Ok(false);
         }
         // Forgotten first: should it stay after all, whoever needs it finds it.
         self.con(|meses| meses.remove(&mes));
         let sql = format!("SET LOCAL lock_timeout TO 1000; DROP TABLE IF EXISTS {}", mes.particion());
-        let hecho = sqlx::raw_sql(AssertSqlSafe(sql)).execute(db).await;
+        let hecho = in_time(sqlx::raw_sql(AssertSqlSafe(sql)).execute(db)).await;
         if hecho.is_err() {
             self.hay(vec![mes]);
         }
