@@ -69,7 +69,7 @@ async fn packet_identifiers_of_the_server_are_not_used_twice_at_a_time() {
 #[tokio::test]
 async fn overlapping_subscriptions_deliver_once_at_the_highest_qos() {
     let server = broker().await;
-    // Found by their topic, by the router, by both.
+    // [3.1.1 MQTT-3.3.5-1] [5.0 MQTT-3.3.4-2], for filters that are found by their topic, by the router, by both.
     for filters in [
         [("o/#", 0), ("o/+", 2), ("o/a", 1), ("x/#", 2)],
         [("+/a", 0), ("+/#", 2), ("+/+/#", 1), ("+/x", 2)],
@@ -99,7 +99,6 @@ async fn overlap(server: &Server, version: u8, kept: bool, filters: &[(&str, u8)
     }
     let mut got = Vec::new();
     for _ in 0..4 {
-        // [3.1.1 MQTT-3.3.5-1] [5.0 MQTT-3.3.4-2]
         let message = reader.take().await;
         got.push((message.body().to_owned(), message.qos()));
     }
