@@ -152,8 +152,19 @@ impl Cluster {
 
     pub fn start_server(&self) {
         let log = self.dir.join("log");
-        let mut command = as_postgres(&bin("pg_ctl"));
-        run(command.arg("-D").arg(self.data()).arg("-l").arg(log).args(["-w", "-t", "60", "start"]));
+        let start = || {
+            let mut command = as_postgres(&bin("pg_ctl"));
+            command.arg("-D").arg(self.data()).arg("-l").arg(&log).args(["-w", "-t", "60", "start"]);
+            command
+        };
+        // After a kill the server's children hold its shared memory until they have noticed.
+        for _ in 0..60 {
+            if succeeds(&mut start()).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        }
+        run(&mut start());
     }
 
     /// `mode`: `fast` ends every connection; `immediate` is as good as a kill.
@@ -260,6 +271,12 @@ pub fn as_postgres(program: &str) -> Command {
 }
 
 fn run(command: &mut Command) {
+    if let Err(text) = succeeds(command) {
+        panic!("{command:?}: {text}");
+    }
+}
+
+fn succeeds(command: &mut Command) -> Result<(), String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::piped());
     // What is started stays, and must not hold a pipe of ours open.
     let log = tempfile::tempfile().expect("a file");
@@ -269,6 +286,7 @@ fn run(command: &mut Command) {
         use std::io::{Read as _, Seek as _};
         let (mut log, mut text) = (log, String::new());
         let _ = log.rewind().and_then(|()| log.read_to_string(&mut text));
-        panic!("{command:?}: {text}");
+        return Err(text);
     }
+    Ok(())
 }
