@@ -12,7 +12,8 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use metrics::counter;
@@ -29,6 +30,10 @@ use super::throttle::limita;
 const COLA: usize = 4_096;
 /// The window: how many messages, and how many bytes of them, a slow link may lag.
 const VENTANA: (usize, usize) = (65_536, 64 << 20);
+/// How long a message waits in the window. A link is drained by a task that waits for nothing else, so this
+/// is many times what one is ever behind; without it the window fills however little is said, and a
+/// server that hears 200 messages a second grows for the first five minutes of its life.
+const EDAD: Duration = Duration::from_secs(10);
 /// A filter's log inside rumqttd: how many bytes make a segment, and how many segments. It counts the
 /// ticket and the topic, some 20 bytes a message, takes about 330, and never gives them back: this comes to
 /// 24,000 messages that a link may lag, and 8 MiB for a filter.
@@ -61,36 +66,44 @@ struct Comun {
     muerto: CancellationToken,
 }
 
+impl Comun {
+    fn ventana(&self) -> MutexGuard<'_, Ventana> {
+        self.ventana.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The router's thread is gone, which ends the process.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the router has stopped")]
 pub(super) struct Parado;
 
-/// Messages by number, the newest [`VENTANA`] of them.
+/// Messages by number: those of the last [`EDAD`], at most [`VENTANA`] of them.
 #[derive(Default)]
 struct Ventana {
-    mensajes: VecDeque<Ruteada>,
+    mensajes: VecDeque<(Ruteada, Instant)>,
     /// Number of the first.
     primero: u64,
     bytes: usize,
 }
 
 impl Ventana {
-    fn pon(&mut self, mensaje: Ruteada) -> u64 {
+    fn pon(&mut self, mensaje: Ruteada, ahora: Instant) -> u64 {
         self.bytes += peso(&mensaje);
-        self.mensajes.push_back(mensaje);
-        while self.mensajes.len() > VENTANA.0 || (self.bytes > VENTANA.1 && self.mensajes.len() > 1) {
-            if let Some(viejo) = self.mensajes.pop_front() {
-                self.bytes -= peso(&viejo);
-                self.primero += 1;
-            }
+        self.mensajes.push_back((mensaje, ahora));
+        while self.mensajes.len() > 1
+            && let Some((viejo, desde)) = self.mensajes.front()
+            && (self.mensajes.len() > VENTANA.0 || self.bytes > VENTANA.1 || ahora - *desde > EDAD)
+        {
+            self.bytes -= peso(viejo);
+            self.mensajes.pop_front();
+            self.primero += 1;
         }
         self.primero + self.mensajes.len() as u64 - 1
     }
 
     fn toma(&self, numero: u64) -> Option<Ruteada> {
         let i = usize::try_from(numero.checked_sub(self.primero)?).ok()?;
-        self.mensajes.get(i).cloned()
+        self.mensajes.get(i).map(|(mensaje, _)| mensaje.clone())
     }
 }
 
@@ -134,14 +147,14 @@ impl Router {
             nombres: Mutex::default(),
             muerto: muerto.clone(),
         });
-        let ventana = comun.clone();
+        let ventanas = comun.clone();
         std::thread::Builder::new().name("mqtt-fanout".into()).spawn(move || {
             let _fin = muerto.drop_guard();
             // The link lives as long as this thread: nothing comes back on it.
             let _rx = rx;
             while let Some(mensaje) = llegadas.blocking_recv() {
                 let topic = format!("{PREFIJO}{}", mensaje.0.topic);
-                let numero = ventana.ventana.lock().unwrap_or_else(PoisonError::into_inner).pon(mensaje);
+                let numero = ventanas.ventana().pon(mensaje, Instant::now());
                 if let Err(e) = tx.publish(topic, numero.to_be_bytes().to_vec()) {
                     tracing::error!(error = %e, "the router has stopped");
                     return;
@@ -264,8 +277,7 @@ impl Receptor {
             match self.rx.next().await.ok()? {
                 Some(Notification::Forward(forward)) => {
                     let Some(numero) = numero(&forward.publish.payload) else { continue };
-                    let mensaje =
-                        self.comun.ventana.lock().unwrap_or_else(PoisonError::into_inner).toma(numero);
+                    let mensaje = self.comun.ventana().toma(numero);
                     match mensaje {
                         Some((mensaje, dados)) => return Some((numero, mensaje, dados)),
                         None => {
@@ -298,11 +310,31 @@ mod tests {
     #[test]
     fn the_window_forgets_the_oldest() {
         let mut ventana = Ventana::default();
-        let numeros: Vec<u64> = (0..VENTANA.0 + 10).map(|n| ventana.pon((mensaje(n), Vec::new()))).collect();
+        let ahora = Instant::now();
+        let numeros: Vec<u64> =
+            (0..VENTANA.0 + 10).map(|n| ventana.pon((mensaje(n), Vec::new()), ahora)).collect();
         assert!(ventana.toma(numeros[9]).is_none());
         assert_eq!(ventana.toma(numeros[10]).unwrap().0.topic, "a/10");
         assert_eq!(ventana.toma(*numeros.last().unwrap()).unwrap().0.topic, format!("a/{}", VENTANA.0 + 9));
         assert!(ventana.toma(u64::MAX).is_none());
+    }
+
+    #[test]
+    fn the_window_does_not_keep_what_every_link_has_had_time_for() {
+        let mut ventana = Ventana::default();
+        let inicio = Instant::now();
+        // Two hundred a second for a minute.
+        let numeros: Vec<u64> = (0..12_000)
+            .map(|n| {
+                let cuando = inicio + Duration::from_millis(5) * u32::try_from(n).unwrap();
+                ventana.pon((mensaje(n), Vec::new()), cuando)
+            })
+            .collect();
+        assert_eq!(ventana.mensajes.len(), 2_001);
+        assert_eq!(ventana.bytes, ventana.mensajes.iter().map(|(m, _)| peso(m)).sum::<usize>());
+        assert!(ventana.toma(numeros[9_998]).is_none());
+        assert_eq!(ventana.toma(numeros[9_999]).unwrap().0.topic, "a/9999");
+        assert_eq!(ventana.toma(numeros[11_999]).unwrap().0.topic, "a/11999");
     }
 
     #[tokio::test]
