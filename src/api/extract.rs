@@ -6,8 +6,9 @@ use axum::http::{StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use super::State;
-use super::problem::{Problem, Texto};
+pub(super) use super::paging::Pagina;
+use super::problem::Problem;
+use super::{State, lector};
 use crate::domain::{Rol, Timestamp};
 use crate::identity::Usuario;
 use crate::store::sensores::Alcance;
@@ -106,6 +107,9 @@ impl FromRequestParts<State> for Sesion {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
+        if let Some(clave) = lector::key(parts) {
+            return Err(lector::refuse(state, clave).await);
+        }
         let token = bearer(parts).ok_or_else(Problem::unauthorized)?;
         let (usuario, _) = state.parts().cuentas.usuario(token).await?;
         Ok(Self(usuario))
@@ -153,33 +157,6 @@ impl Sesion {
     fn con(&self, roles: &[Rol]) -> Result<i64, Problem> {
         let alcance = self.alcance()?;
         if roles.contains(&self.0.rol) { Ok(alcance.id_empresa) } else { Err(Problem::forbidden()) }
-    }
-}
-
-/// `limit` and `skip` of a list.
-#[derive(Debug, Clone, Copy, Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Pagina {
-    /// At most this many (1 … 1,000; default 100).
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<i64>,
-    /// Leave out this many first (0 … 10,000).
-    #[param(minimum = 0, maximum = 10000, default = 0)]
-    skip: Option<i64>,
-}
-
-impl Pagina {
-    /// (limit, skip), checked.
-    pub(super) fn checked(&self) -> Result<(i64, i64), Problem> {
-        let (limit, skip) = (self.limit.unwrap_or(100), self.skip.unwrap_or(0));
-        let mut campos = Vec::new();
-        if !(1..=1_000).contains(&limit) {
-            campos.push(("limit".to_owned(), Texto::new("De 1 a 1000.", "From 1 to 1000.")));
-        }
-        if !(0..=10_000).contains(&skip) {
-            campos.push(("skip".to_owned(), Texto::new("De 0 a 10000.", "From 0 to 10000.")));
-        }
-        if campos.is_empty() { Ok((limit, skip)) } else { Err(Problem::invalid(campos)) }
     }
 }
 

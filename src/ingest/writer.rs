@@ -103,8 +103,8 @@ impl Writer {
                 let resuelta = self.resuelve(pedido).await;
                 let _ = responde.send(resuelta);
             }
-            Trabajo::Umbrales(id_empresa, responde) => {
-                let recargados = self.vivo.recarga_umbrales(&self.store, id_empresa).await;
+            Trabajo::Umbrales(cambiados, responde) => {
+                let recargados = self.vivo.umbrales.recarga(&self.store, cambiados).await;
                 // Stored they are, whatever whoever asked is told: nothing is judged by the old ones.
                 self.dudoso |= recargados.is_err();
                 let _ = responde.send(recargados);
@@ -439,7 +439,7 @@ impl Writer {
     ) -> Option<crate::domain::Alerta> {
         let variable = Variable::new(&alerta.tipo_alerta)?;
         let valor = self.vivo.ultimo_valor(alerta.id_sensor, &variable)?;
-        let umbral = self.vivo.umbrales(alerta.id_empresa).de(&variable)?;
+        let umbral = self.vivo.umbrales(quien).de(&variable)?;
         let medida = alertas::severidad(umbral, valor)?;
         let severidad = medida.max(alerta.severidad.siguiente());
         Some(alertas::nueva(quien, &variable, umbral, valor, ahora, severidad))

@@ -305,7 +305,7 @@ async fn open(m: &Mantenimiento, id_empresa: i64) -> store::Result<Vec<crate::do
     let filtro = store::alertas::Filtro { tipo: Some(alertas::ALMACENAMIENTO), ..Default::default() };
     let alcance = Alcance { id_empresa, id_trabajador: None };
     let mut tx = m.store.read().await?;
-    let abiertas = store::alertas::list(&mut tx, alcance, &filtro, 100, 0).await?;
+    let abiertas = store::alertas::list(&mut tx, alcance, &filtro, &store::Hoja::primeras(100)).await?;
     tx.commit().await?;
     Ok(abiertas)
 }

@@ -40,7 +40,7 @@ async fn a_dump_is_made_while_the_server_runs_and_the_lines_that_are_shown_resto
     let dump = server.dir().join("copia.dump");
     assert_eq!(std::fs::metadata(&dump).expect("a file").permissions().mode() & 0o777, 0o600);
     let verified = server.run(&["backup", "--verify", "copia.dump"]);
-    for part in ["good", "schema 4", "1 empresas, 1 sensores", "newest reading 2", "SHA-256"] {
+    for part in ["good", "schema 5", "1 empresas, 1 sensores", "newest reading 2", "SHA-256"] {
         assert!(verified.contains(part), "{part}: {verified}");
     }
 
