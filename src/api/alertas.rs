@@ -5,7 +5,7 @@ use axum::extract::{OriginalUri, State as Shared};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
-use super::extract::{Pagina, Path, Query, Sesion, momento};
+use super::extract::{Json, Pagina, Path, Query, Sesion, momento};
 use super::lector::Lector;
 use super::problem::Problem;
 use super::{State, paging};
@@ -137,11 +137,10 @@ async fn resolved(
         serde_json::from_slice(body)
             .map_err(|e| Problem::field("", "El cuerpo no tiene la forma esperada.", e.to_string()))?
     };
-    if resolve.notas.as_ref().is_some_and(|n| n.chars().count() > 2_000 || n.contains('\0')) {
-        return Err(Problem::field("notas", "Como máximo 2000 caracteres.", "At most 2000 characters."));
-    }
+    check_notes(resolve.notas.as_deref())?;
     find(state, sesion.alcance()?, id).await?;
-    let pedido = Resolver { id_alerta: id, por: sesion.0.user_id.clone(), notas: resolve.notas };
+    let (estado, por) = (EstadoAlerta::Resuelta, sesion.0.user_id.clone());
+    let pedido = Resolver { id_alerta: id, estado, por, notas: resolve.notas };
     let done = state.parts().ingest.resolver(pedido).await?.ok_or_else(Problem::not_found)?;
     let persists = done.nueva.is_some();
     Ok(axum::Json(Resolved {
@@ -150,6 +149,42 @@ async fn resolved(
         problema_persiste: persists,
         nueva_alerta: done.nueva,
     }))
+}
+
+fn check_notes(notas: Option<&str>) -> Result<(), Problem> {
+    if notas.is_some_and(|n| n.chars().count() > 2_000 || n.contains('\0')) {
+        return Err(Problem::field("notas", "Como máximo 2000 caracteres.", "At most 2000 characters."));
+    }
+    Ok(())
+}
+
+/// Where an alert stands.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[schema(example = json!({ "estado": "en_proceso", "notas": "va un técnico" }))]
+pub(super) struct Patch {
+    /// `en_proceso`: somebody has taken it. `pendiente`: given back. `ignorada`: closed without an answer; a
+    /// reading that is still outside opens another. `resuelta`: as `/resolve`.
+    estado: EstadoAlerta,
+    /// Absent = as they are.
+    notas: Option<String>,
+}
+
+/// Say where an alert stands. One that is closed stays as it is.
+#[utoipa::path(patch, path = "/alertas/{id}", tag = "alertas", params(("id" = i64, Path)), request_body = Patch,
+    responses((status = 200, body = Alerta), (status = 400, description = "Not JSON"), (status = 401, description = "Not signed in"),
+        (status = 403, description = "No empresa"), (status = 404, description = "No such alert"),
+        (status = 415, description = "Not JSON"), (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
+pub(super) async fn patch(
+    Shared(state): Shared<State>,
+    sesion: Sesion,
+    Path(id): Path<i64>,
+    Json(patch): Json<Patch>,
+) -> Result<impl IntoResponse, Problem> {
+    check_notes(patch.notas.as_deref())?;
+    find(&state, sesion.alcance()?, id).await?;
+    let pedido = Resolver { id_alerta: id, estado: patch.estado, por: sesion.0.user_id, notas: patch.notas };
+    let done = state.parts().ingest.resolver(pedido).await?.ok_or_else(Problem::not_found)?;
+    Ok(axum::Json(done.alerta))
 }
 
 /// Close an alert.

@@ -181,7 +181,7 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(lecturas::rejections))
         .routes(routes!(alertas::list))
         .routes(routes!(alertas::count))
-        .routes(routes!(alertas::get))
+        .routes(routes!(alertas::get, alertas::patch))
         .routes(routes!(alertas::resolve))
         .routes(routes!(alertas::resolve_by_post))
         .routes(routes!(alertas::viewed))

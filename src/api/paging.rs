@@ -104,8 +104,8 @@ fn malo() -> Problem {
 /// `Link` to the page after this one: the same request with another cursor, which stands for what was skipped.
 pub(super) fn next(uri: &Uri, cursor: &str) -> Option<HeaderValue> {
     let query = uri.query().unwrap_or_default();
-    let suya = |p: &&str| !p.is_empty() && !p.starts_with("cursor=") && !p.starts_with("skip=");
-    let mut partes: Vec<&str> = query.split('&').filter(suya).collect();
+    let kept = |p: &&str| !p.is_empty() && !p.starts_with("cursor=") && !p.starts_with("skip=");
+    let mut partes: Vec<&str> = query.split('&').filter(kept).collect();
     let suyo = format!("cursor={cursor}");
     partes.push(&suyo);
     let enlace = format!("<{}?{}>; rel=\"next\"", uri.path(), partes.join("&"));

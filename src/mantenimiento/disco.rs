@@ -293,7 +293,12 @@ async fn close_alerts(m: &Mantenimiento, memoria: &mut Memoria) -> store::Result
     for id_empresa in pasados {
         for alerta in open(m, id_empresa).await? {
             let por = "alertrace".to_owned();
-            let pedido = crate::ingest::Resolver { id_alerta: alerta.id_alerta, por, notas: None };
+            let pedido = crate::ingest::Resolver {
+                id_alerta: alerta.id_alerta,
+                estado: crate::domain::EstadoAlerta::Resuelta,
+                por,
+                notas: None,
+            };
             m.ingest.resolver(pedido).await?;
         }
         memoria.dieron.remove(&id_empresa);

@@ -1,7 +1,13 @@
 //! REST as a front end and a device that speaks HTTP use it.
 
+mod alertas;
+mod api_keys;
 mod asignaciones;
+mod cultivos;
+mod dashboard;
+mod paging;
 mod people;
+mod sensores;
 mod trabajadores;
 
 use reqwest::{Method, StatusCode};
