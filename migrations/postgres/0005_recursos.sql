@@ -67,6 +67,10 @@ CREATE TABLE umbrales_sensor (
     CONSTRAINT umbrales_sensor_orden CHECK (minimo < maximo)
 );
 
+-- One for each filter of the list, so that a page and the count of what is behind it come from an index.
+CREATE INDEX alertas_severidad ON alertas (id_empresa, severidad, estado, id_alerta);
+CREATE INDEX alertas_tipo ON alertas (id_empresa, tipo_alerta, estado, id_alerta);
+CREATE INDEX alertas_fecha ON alertas (id_empresa, estado, fecha_creacion, id_alerta);
 CREATE INDEX alertas_abiertas ON alertas (id_empresa, id_alerta) WHERE estado IN ('pendiente', 'en_proceso');
 
 -- Keys of programs, by SHA-256. `permisos` are names separated by spaces.

@@ -262,7 +262,8 @@ impl Sessions {
         (vida.terminada, vida.conectada) = (true, false);
     }
 
-    /// Cuts the connections of somebody who may no longer be here.
+    /// Cuts the connections of somebody who may no longer be here. The session of a person or a program ends
+    /// with it; that of a device, which gets another credential, waits.
     pub(super) fn revoca(&self, quien: &Revocado) {
         let principales: HashSet<String> = match quien {
             Revocado::Dispositivo(id_sensor) => [format!("d:{id_sensor}")].into(),
@@ -270,8 +271,14 @@ impl Sessions {
             Revocado::Usuario(user_id) => [format!("u:{user_id}")].into(),
             Revocado::Llave(id_api_key) => [format!("k:{id_api_key}")].into(),
         };
+        let termina = matches!(quien, Revocado::Usuario(_) | Revocado::Llave(_));
         for sesion in self.mapa().por_clave.values().filter(|s| principales.contains(&s.clave.principal)) {
-            sesion.corta(Cierre::NoAutorizado);
+            let mut vida = sesion.vida();
+            if vida.conectada {
+                sesion.corta(Cierre::NoAutorizado);
+            } else if termina {
+                vida.expira = Some(Timestamp::MIN);
+            }
         }
     }
 

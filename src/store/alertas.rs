@@ -228,9 +228,13 @@ pub(super) fn donde(alcance: Alcance, filtro: &Filtro<'_>) -> String {
              WHERE g.id_trabajador = $2 AND g.hasta IS NULL)",
         );
     }
-    sql.push_str(match filtro.estado {
-        None => " AND a.estado IN ('pendiente', 'en_proceso')",
-        Some(_) => " AND a.estado = $3",
+    // One sensor, or what is assigned, is few of many: no index of the states is to be taken before its own.
+    let pocas = filtro.id_sensor.is_some() || alcance.id_trabajador.is_some();
+    sql.push_str(match (filtro.estado, pocas) {
+        (None, true) => " AND COALESCE(a.estado, '') IN ('pendiente', 'en_proceso')",
+        (None, false) => " AND a.estado IN ('pendiente', 'en_proceso')",
+        (Some(_), true) => " AND COALESCE(a.estado, '') = $3",
+        (Some(_), false) => " AND a.estado = $3",
     });
     for (pedido, condicion) in [
         (filtro.severidad.is_some(), " AND a.severidad = $4"),

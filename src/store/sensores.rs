@@ -251,16 +251,20 @@ pub(super) fn donde(alcance: Alcance, filtro: &Filtro<'_>) -> String {
              WHERE a.id_trabajador = $2 AND a.hasta IS NULL)",
         );
     }
-    match filtro.activo {
-        Some(true) => sql.push_str(" AND s.estado <> 'inactivo'"),
-        Some(false) => sql.push_str(" AND s.estado = 'inactivo'"),
-        None => {}
-    }
+    // A place, or what is assigned, is few of many: no index of the states is to be taken before its own.
+    let estado = if filtro.ubicacion.is_some() || alcance.id_trabajador.is_some() {
+        "COALESCE(s.estado, '')"
+    } else {
+        "s.estado"
+    };
     if filtro.ubicacion.is_some() {
         sql.push_str(" AND s.ubicacion_sensor = $3");
     }
     if filtro.estado.is_some() {
-        sql.push_str(" AND s.estado = $4");
+        sql = format!("{sql} AND {estado} = $4");
+    }
+    if let Some(activo) = filtro.activo {
+        sql = format!("{sql} AND {estado} {} 'inactivo'", if activo { "<>" } else { "=" });
     }
     sql
 }

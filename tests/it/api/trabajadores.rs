@@ -6,6 +6,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::people::{another_empresa, delete, get, list, person, post, put, refusal, sign_in};
+use crate::support::mqtt::{packet, text};
 use crate::support::server::{EMAIL, PASSWORD};
 use crate::support::{Client, Server};
 
@@ -245,4 +246,45 @@ async fn another_role_holds_at_once_on_what_is_open() {
     assert_eq!(put(&server, &person, &server.token, json!({ "rol": "worker" })).await.status(), 200);
     assert_eq!(get(&server, &path, &boss.token).await.status(), 404, "with the same token");
     assert!(closed_4401(&mut socket).await);
+}
+
+/// Connects as a person, with a session that is kept for ten minutes; answers whether it was there.
+async fn kept(server: &Server, token: &str) -> (Client, bool) {
+    let mut body = text("MQTT");
+    body.extend([5, 0b1100_0000, 0, 60, 5, 0x11, 0, 0, 2, 88]);
+    for part in ["p", "jwt", token] {
+        body.extend(text(part));
+    }
+    let mut client = Client::open(&server.mqtt, 5).await;
+    client.send(&packet(0x10, &body)).await;
+    let (first, body) = client.read().await.expect("a CONNACK");
+    assert_eq!((first, body[1]), (0x20, 0));
+    (client, body[0] == 1)
+}
+
+#[tokio::test]
+async fn nothing_waits_in_a_session_for_somebody_who_was_shut_out() {
+    let server = Server::start().await;
+    let device = server.device("s1").await;
+    for connected in [true, false] {
+        let boss = person(&server, &format!("s{connected}"), "supervisor").await;
+        let (mut panel, present) = kept(&server, &boss.token).await;
+        assert!(!present);
+        assert_eq!(panel.subscribe("sensores/+/data").await, 1);
+        if !connected {
+            drop(panel);
+            // It is there for whoever has the right to it.
+            let (again, present) = kept(&server, &boss.token).await;
+            assert!(present);
+            drop(again);
+        }
+        let path = format!("/api/v1/trabajadores/{}", boss.id);
+        assert_eq!(delete(&server, &path, &server.token).await, 204);
+        let mut client = Client::device(&server.mqtt, 5, &device).await;
+        assert_eq!(client.publish("sensores/s1/data", 1, r#"{"temperatura":20}"#).await, 0);
+        assert_eq!(put(&server, &path, &server.token, json!({ "activo": true })).await.status(), 200);
+        let (mut panel, present) = kept(&server, &server.sign_in(&boss.email).await).await;
+        assert!(!present, "connected when shut out: {connected}");
+        assert!(panel.alive().await);
+    }
 }
