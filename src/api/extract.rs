@@ -1,6 +1,7 @@
 //! What handlers take from a request, each refusal a [`Problem`].
 
-use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequestParts, Request};
+use axum::body::HttpBody as _;
+use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, OptionalFromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use serde::de::DeserializeOwned;
@@ -21,7 +22,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         use axum::extract::rejection::JsonRejection;
-        match axum::Json::<T>::from_request(request, state).await {
+        match <axum::Json<T> as FromRequest<S>>::from_request(request, state).await {
             Ok(axum::Json(value)) => Ok(Self(value)),
             Err(JsonRejection::JsonDataError(e)) => Err(wrong_shape(&e)),
             Err(JsonRejection::MissingJsonContentType(_)) => Err(Problem::new(
@@ -36,6 +37,18 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
                 Err(Problem::new(StatusCode::BAD_REQUEST, "malformed_json", "El cuerpo no es JSON.", en))
             }
         }
+    }
+}
+
+/// A JSON body, or none at all.
+impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
+        if request.body().is_end_stream() {
+            return Ok(None);
+        }
+        <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
     }
 }
 
@@ -196,7 +209,7 @@ mod tests {
     async fn fields(body: &'static str) -> Vec<String> {
         let request = Request::builder().header(header::CONTENT_TYPE, "application/json");
         let request = request.body(axum::body::Body::from(body)).unwrap();
-        let refused = Json::<Outer>::from_request(request, &()).await.err().unwrap();
+        let refused = <Json<Outer> as FromRequest<()>>::from_request(request, &()).await.err().unwrap();
         refused.fields().map(str::to_owned).collect()
     }
 

@@ -15,11 +15,10 @@ use crate::identity::Revocado;
 use crate::store::invitaciones::{self, Invitacion};
 
 /// As what somebody is invited.
-#[derive(Deserialize, Default, utoipa::ToSchema)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[schema(example = json!({ "rol": "supervisor" }))]
 pub(super) struct Invite {
     /// `worker` (default), `supervisor` or `admin_empresa`.
-    #[serde(default)]
     rol: Option<Rol>,
 }
 
@@ -81,17 +80,17 @@ impl Body {
 }
 
 /// Invite somebody. The code is shown this once, is good for seven days and lets one person in.
-#[utoipa::path(post, path = "/trabajadores/invitaciones", tag = "trabajadores", request_body = Invite,
+#[utoipa::path(post, path = "/trabajadores/invitaciones", tag = "trabajadores", request_body = Option<Invite>,
     responses((status = 201, body = Invited), (status = 400, description = "Not JSON"), (status = 401, description = "Not signed in"),
         (status = 403, description = "Not an administrator"), (status = 409, description = "Too many are unused"),
         (status = 415, description = "Not JSON"), (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
 pub(super) async fn create(
     Shared(state): Shared<State>,
     sesion: Sesion,
-    Json(invite): Json<Invite>,
+    invite: Option<Json<Invite>>,
 ) -> Result<impl IntoResponse, Problem> {
     let id_empresa = sesion.admin()?;
-    let rol = miembro(invite.rol.unwrap_or(Rol::Worker))?;
+    let rol = miembro(invite.and_then(|Json(invite)| invite.rol).unwrap_or(Rol::Worker))?;
     let parts = state.parts();
     let made = parts.cuentas.invitar(id_empresa, rol, &sesion.0.user_id).await?;
     let body = Invited {

@@ -221,15 +221,17 @@ pub struct Filtro<'a> {
 /// The condition of [`list`] and [`count`]; `$1` … `$8`. Only what is asked for stands in it, so that each
 /// has its index.
 pub(super) fn donde(alcance: Alcance, filtro: &Filtro<'_>) -> String {
-    let mut sql = String::from("WHERE a.id_empresa = $1");
+    // One sensor, or what is assigned, is few of many: no index of the empresa or of the states is to be taken
+    // before that of the sensors.
+    let pocas = filtro.id_sensor.is_some() || alcance.id_trabajador.is_some();
+    let empresa = if pocas { "COALESCE(a.id_empresa, 0)" } else { "a.id_empresa" };
+    let mut sql = format!("WHERE {empresa} = $1");
     if alcance.id_trabajador.is_some() {
         sql.push_str(
             " AND a.id_sensor IN (SELECT g.id_sensor FROM asignaciones g \
              WHERE g.id_trabajador = $2 AND g.hasta IS NULL)",
         );
     }
-    // One sensor, or what is assigned, is few of many: no index of the states is to be taken before its own.
-    let pocas = filtro.id_sensor.is_some() || alcance.id_trabajador.is_some();
     sql.push_str(match (filtro.estado, pocas) {
         (None, true) => " AND COALESCE(a.estado, '') IN ('pendiente', 'en_proceso')",
         (None, false) => " AND a.estado IN ('pendiente', 'en_proceso')",

@@ -89,7 +89,10 @@ async fn after_the_first_empresa_registration_is_by_invitation() {
         "apellidos": "Rey" });
     let answer = post(&server, "/api/v1/auth/register", "", body.clone()).await;
     assert_eq!(refusal(answer).await, (403, "invitation_required".to_owned()));
-    let invited = post(&server, "/api/v1/trabajadores/invitaciones", &server.token, json!({})).await;
+    // Without a body it is for a worker.
+    let path = "/api/v1/trabajadores/invitaciones";
+    let invited = server.request(reqwest::Method::POST, path, &server.token, None).await;
+    assert_eq!(post(&server, path, &server.token, json!({ "rol": "operador" })).await.status(), 422);
     let invited: Value = invited.json().await.expect("JSON");
     let mut body = body;
     body["codigo_invitacion"] = invited["codigo_invitacion"].clone();
