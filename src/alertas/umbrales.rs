@@ -19,7 +19,7 @@ pub fn defaults() -> &'static [(Variable, Rango)] {
     &DEFAULTS
 }
 
-/// The bounds in force for the sensors of one empresa.
+/// The bounds in force for some sensors.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Umbrales(HashMap<Variable, Rango>);
 
@@ -34,6 +34,14 @@ impl Umbrales {
     #[must_use]
     pub fn with(propios: impl IntoIterator<Item = (Variable, Rango)>) -> Self {
         let mut umbrales = Self::default();
+        umbrales.0.extend(propios);
+        umbrales
+    }
+
+    /// These with what was set closer to a sensor in their place.
+    #[must_use]
+    pub fn sobre(&self, propios: impl IntoIterator<Item = (Variable, Rango)>) -> Self {
+        let mut umbrales = self.clone();
         umbrales.0.extend(propios);
         umbrales
     }

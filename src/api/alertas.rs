@@ -1,16 +1,19 @@
 //! Alertas and what people do with them.
 
 use axum::body::Bytes;
-use axum::extract::State as Shared;
+use axum::extract::{OriginalUri, State as Shared};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
-use super::State;
-use super::extract::{Pagina, Path, Query, Sesion, momento};
+use super::extract::{Json, Pagina, Path, Query, Sesion, momento};
+use super::lector::Lector;
 use super::problem::Problem;
+use super::{State, paging};
 use crate::domain::{Alerta, EstadoAlerta, Severidad};
+use crate::identity::Permiso;
 use crate::ingest::Resolver;
 use crate::store::alertas::{self, Filtro};
+use crate::store::sensores::Alcance;
 
 /// Narrows the list.
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -43,23 +46,24 @@ impl Filters {
 }
 
 /// The alerts of the sensors that you may see, newest first.
-#[utoipa::path(get, path = "/alertas", tag = "alertas", params(Filters, Pagina),
+#[utoipa::path(get, path = "/alertas", tag = "alertas", security(("account" = []), ("api_key" = [])), params(Filters, Pagina),
     responses((status = 200, body = Vec<Alerta>, headers(("x-total-count" = i64, description = "How many in all"))),
         (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
         (status = 403, description = "No empresa"), (status = 422, description = "Parameters out of range")))]
 pub(super) async fn list(
     Shared(state): Shared<State>,
-    sesion: Sesion,
+    lector: Lector,
     Query(filters): Query<Filters>,
     Query(pagina): Query<Pagina>,
+    OriginalUri(uri): OriginalUri,
 ) -> Result<impl IntoResponse, Problem> {
-    let (alcance, filtro) = (sesion.alcance()?, filters.filtro()?);
-    let (limit, skip) = pagina.checked()?;
+    let (alcance, filtro) = (lector.alcance(Permiso::AlertasRead)?, filters.filtro()?);
+    let hoja = pagina.hoja()?;
     let mut tx = state.parts().store.read().await?;
-    let found = alertas::list(&mut tx, alcance, &filtro, limit, skip).await?;
+    let found = alertas::list(&mut tx, alcance, &filtro, &hoja).await?;
     let total = alertas::count(&mut tx, alcance, &filtro).await?;
     tx.commit().await?;
-    Ok(([("x-total-count", total.to_string())], axum::Json(found)))
+    Ok(paging::list(&uri, hoja, (found, total), |a| a.id_alerta, |a| a))
 }
 
 /// How many are open.
@@ -71,36 +75,37 @@ pub(super) struct Count {
 }
 
 /// How many alerts are open.
-#[utoipa::path(get, path = "/alertas/count/pendientes", tag = "alertas",
+#[utoipa::path(get, path = "/alertas/count/pendientes", tag = "alertas", security(("account" = []), ("api_key" = [])),
     responses((status = 200, body = Count), (status = 401, description = "Not signed in"),
         (status = 403, description = "No empresa")))]
 pub(super) async fn count(
     Shared(state): Shared<State>,
-    sesion: Sesion,
+    lector: Lector,
 ) -> Result<impl IntoResponse, Problem> {
+    let alcance = lector.alcance(Permiso::AlertasRead)?;
     let mut tx = state.parts().store.read().await?;
-    let count = alertas::count(&mut tx, sesion.alcance()?, &Filtro::default()).await?;
+    let count = alertas::count(&mut tx, alcance, &Filtro::default()).await?;
     tx.commit().await?;
     Ok(axum::Json(Count { pendientes: count, count }))
 }
 
-async fn find(state: &State, sesion: &Sesion, id: i64) -> Result<Alerta, Problem> {
+async fn find(state: &State, alcance: Alcance, id: i64) -> Result<Alerta, Problem> {
     let mut tx = state.parts().store.read().await?;
-    let alerta = alertas::get(&mut tx, sesion.alcance()?, id).await?;
+    let alerta = alertas::get(&mut tx, alcance, id).await?;
     tx.commit().await?;
     alerta.ok_or_else(Problem::not_found)
 }
 
 /// One alert.
-#[utoipa::path(get, path = "/alertas/{id}", tag = "alertas", params(("id" = i64, Path)),
+#[utoipa::path(get, path = "/alertas/{id}", tag = "alertas", security(("account" = []), ("api_key" = [])), params(("id" = i64, Path)),
     responses((status = 200, body = Alerta), (status = 401, description = "Not signed in"),
         (status = 403, description = "No empresa"), (status = 404, description = "No such alert")))]
 pub(super) async fn get(
     Shared(state): Shared<State>,
-    sesion: Sesion,
+    lector: Lector,
     Path(id): Path<i64>,
 ) -> Result<impl IntoResponse, Problem> {
-    Ok(axum::Json(find(&state, &sesion, id).await?))
+    Ok(axum::Json(find(&state, lector.alcance(Permiso::AlertasRead)?, id).await?))
 }
 
 /// What the person has to say.
@@ -132,11 +137,10 @@ async fn resolved(
         serde_json::from_slice(body)
             .map_err(|e| Problem::field("", "El cuerpo no tiene la forma esperada.", e.to_string()))?
     };
-    if resolve.notas.as_ref().is_some_and(|n| n.chars().count() > 2_000 || n.contains('\0')) {
-        return Err(Problem::field("notas", "Como máximo 2000 caracteres.", "At most 2000 characters."));
-    }
-    find(state, sesion, id).await?;
-    let pedido = Resolver { id_alerta: id, por: sesion.0.user_id.clone(), notas: resolve.notas };
+    check_notes(resolve.notas.as_deref())?;
+    find(state, sesion.alcance()?, id).await?;
+    let (estado, por) = (EstadoAlerta::Resuelta, sesion.0.user_id.clone());
+    let pedido = Resolver { id_alerta: id, estado, por, notas: resolve.notas };
     let done = state.parts().ingest.resolver(pedido).await?.ok_or_else(Problem::not_found)?;
     let persists = done.nueva.is_some();
     Ok(axum::Json(Resolved {
@@ -145,6 +149,42 @@ async fn resolved(
         problema_persiste: persists,
         nueva_alerta: done.nueva,
     }))
+}
+
+fn check_notes(notas: Option<&str>) -> Result<(), Problem> {
+    if notas.is_some_and(|n| n.chars().count() > 2_000 || n.contains('\0')) {
+        return Err(Problem::field("notas", "Como máximo 2000 caracteres.", "At most 2000 characters."));
+    }
+    Ok(())
+}
+
+/// Where an alert stands.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[schema(example = json!({ "estado": "en_proceso", "notas": "va un técnico" }))]
+pub(super) struct Patch {
+    /// `en_proceso`: somebody has taken it. `pendiente`: given back. `ignorada`: closed without an answer; a
+    /// reading that is still outside opens another. `resuelta`: as `/resolve`.
+    estado: EstadoAlerta,
+    /// Absent = as they are.
+    notas: Option<String>,
+}
+
+/// Say where an alert stands. One that is closed stays as it is.
+#[utoipa::path(patch, path = "/alertas/{id}", tag = "alertas", params(("id" = i64, Path)), request_body = Patch,
+    responses((status = 200, body = Alerta), (status = 400, description = "Not JSON"), (status = 401, description = "Not signed in"),
+        (status = 403, description = "No empresa"), (status = 404, description = "No such alert"),
+        (status = 415, description = "Not JSON"), (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
+pub(super) async fn patch(
+    Shared(state): Shared<State>,
+    sesion: Sesion,
+    Path(id): Path<i64>,
+    Json(patch): Json<Patch>,
+) -> Result<impl IntoResponse, Problem> {
+    check_notes(patch.notas.as_deref())?;
+    find(&state, sesion.alcance()?, id).await?;
+    let pedido = Resolver { id_alerta: id, estado: patch.estado, por: sesion.0.user_id, notas: patch.notas };
+    let done = state.parts().ingest.resolver(pedido).await?.ok_or_else(Problem::not_found)?;
+    Ok(axum::Json(done.alerta))
 }
 
 /// Close an alert.
@@ -178,11 +218,11 @@ pub(super) async fn resolve_by_post(
 }
 
 async fn seen(state: &State, sesion: &Sesion, id: i64) -> Result<axum::Json<Alerta>, Problem> {
-    find(state, sesion, id).await?;
+    find(state, sesion.alcance()?, id).await?;
     let mut tx = state.parts().store.write().await?;
     alertas::mark_viewed(&mut tx, id).await?;
     tx.commit().await?;
-    Ok(axum::Json(find(state, sesion, id).await?))
+    Ok(axum::Json(find(state, sesion.alcance()?, id).await?))
 }
 
 /// The four roads to "seen": two names, two methods.

@@ -14,7 +14,7 @@ use crate::identity::cuentas::{NuevaEmpresa, NuevoTrabajador, Perfil, SesionAbie
 use crate::identity::password::{MAX_BYTES, MIN_LARGO};
 
 /// What is answered must not be kept by anybody in between.
-const NO_STORE: [(header::HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-store")];
+pub(super) const NO_STORE: [(header::HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-store")];
 
 /// Either shape of a registration: with a nested `empresa`, or flat with a `user_type`. A blank
 /// optional field, as forms send it, is an absent one.
@@ -67,8 +67,16 @@ enum Pedido {
 }
 
 /// `None` for what a form leaves blank.
-fn escrito(campo: Option<String>) -> Option<String> {
+pub(super) fn escrito(campo: Option<String>) -> Option<String> {
     campo.filter(|c| !c.trim().is_empty())
+}
+
+/// What a new password has to be.
+pub(super) fn check_password(check: &mut Check, password: &str) {
+    let largo = (MIN_LARGO..).contains(&password.chars().count()) && password.len() <= MAX_BYTES;
+    let (es, en) =
+        ("Al menos 10 caracteres y como máximo 256 bytes.", "At least 10 characters and at most 256 bytes.");
+    check.that(largo, "password", es, en);
 }
 
 impl Register {
@@ -76,14 +84,7 @@ impl Register {
     fn read(self) -> Result<Pedido, Problem> {
         let mut check = Check::default();
         check.email("email", &self.email);
-        let largo =
-            (MIN_LARGO..).contains(&self.password.chars().count()) && self.password.len() <= MAX_BYTES;
-        check.that(
-            largo,
-            "password",
-            "Al menos 10 caracteres y como máximo 256 bytes.",
-            "At least 10 characters and at most 256 bytes.",
-        );
+        check_password(&mut check, &self.password);
         let (dni, telefono) = (escrito(self.dni), escrito(self.telefono));
         if let Some(dni) = &dni {
             check.digits("dni", dni, 8);

@@ -4,14 +4,14 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::extract::State as Shared;
+use axum::extract::{OriginalUri, State as Shared};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
-use super::State;
 use super::extract::{Pagina, Path, Query, Sesion};
 use super::problem::Problem;
+use super::{State, paging};
 use crate::domain::{Rol, Timestamp};
 use crate::realtime::clientes::{Cliente, Clientes, Fallo, Quien};
 
@@ -21,6 +21,8 @@ use crate::realtime::clientes::{Cliente, Clientes, Fallo, Quien};
 enum Tipo {
     Dispositivo,
     Usuario,
+    /// A program with an API key.
+    Integracion,
     Anonimo,
     /// Not let in under any name that is known.
     Desconocido,
@@ -81,6 +83,7 @@ impl Body {
                 (Tipo::Dispositivo, Some(s.device_id.to_string()), Some(s.id_sensor), None)
             }
             Quien::Usuario { user_id, .. } => (Tipo::Usuario, None, None, Some(user_id.clone())),
+            Quien::Llave { .. } => (Tipo::Integracion, None, None, None),
             Quien::Anonimo => (Tipo::Anonimo, None, None, None),
         };
         Self {
@@ -145,6 +148,7 @@ fn visible(quien: &Quien, scope: Option<i64>) -> bool {
     match quien {
         Quien::Dispositivo(s) => s.id_empresa == id_empresa,
         Quien::Usuario { id_empresa: suya, .. } => *suya == Some(id_empresa),
+        Quien::Llave { id_empresa: suya, .. } => *suya == id_empresa,
         Quien::Anonimo => false,
     }
 }
@@ -170,18 +174,21 @@ pub(super) async fn list(
     sesion: Sesion,
     Query(filters): Query<Filters>,
     Query(pagina): Query<Pagina>,
+    OriginalUri(uri): OriginalUri,
 ) -> Result<impl IntoResponse, Problem> {
-    let (limit, skip) = pagina.checked()?;
+    let hoja = pagina.hoja()?;
     let scope = scope(&sesion)?;
     let mut all = everybody(&state, &state.parts().clientes, scope);
     all.retain(|b| {
         filters.conectado.is_none_or(|c| b.conectado == c)
             && filters.device_id.as_ref().is_none_or(|d| b.device_id.as_ref() == Some(d))
     });
-    let total = all.len();
+    let total = i64::try_from(all.len()).unwrap_or(i64::MAX);
+    // They have no key that outlives them: here a cursor is a place in the list.
+    let numbered = (1_i64..).zip(all).filter(|(n, _)| *n > hoja.despues.unwrap_or_default());
     let page = |n: i64| usize::try_from(n).unwrap_or_default();
-    let body: Vec<Body> = all.into_iter().skip(page(skip)).take(page(limit)).collect();
-    Ok(([("x-total-count", total.to_string())], axum::Json(body)))
+    let found: Vec<(i64, Body)> = numbered.skip(page(hoja.skip)).take(page(hoja.limit) + 1).collect();
+    Ok(paging::list(&uri, hoja, (found, total), |(n, _)| *n, |(_, body)| body))
 }
 
 fn everybody(state: &State, clientes: &Clientes, scope: Option<i64>) -> Vec<Body> {

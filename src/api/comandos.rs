@@ -3,17 +3,17 @@
 
 use std::time::Duration;
 
-use axum::extract::State as Shared;
+use axum::extract::{OriginalUri, State as Shared};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
-use super::State;
 use super::extract::{Json, Pagina, Path, Query, Sesion, momento};
 use super::problem::Problem;
 use super::validate::Check;
+use super::{State, paging};
 use crate::domain::{SensorRef, Timestamp};
 use crate::store::comandos::{self, Nuevo};
 use crate::store::{Tx, sensores};
@@ -161,14 +161,14 @@ pub(super) async fn list(
     sesion: Sesion,
     Path(id): Path<i64>,
     Query(pagina): Query<Pagina>,
+    OriginalUri(uri): OriginalUri,
 ) -> Result<impl IntoResponse, Problem> {
-    let (limit, skip) = pagina.checked()?;
+    let hoja = pagina.hoja()?;
     let mut tx = state.parts().store.read().await?;
     theirs(&mut tx, &sesion, id).await?;
-    let (comandos, total) = comandos::list(&mut tx, id, limit, skip).await?;
+    let found = comandos::list(&mut tx, id, &hoja).await?;
     tx.commit().await?;
-    let body: Vec<_> = comandos.into_iter().map(Body::from).collect();
-    Ok(([("x-total-count", total.to_string())], axum::Json(body)))
+    Ok(paging::list(&uri, hoja, found, |c| c.id_comando, Body::from))
 }
 
 /// The configuration that a device is to have.

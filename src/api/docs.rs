@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::routing::get;
 use utoipa::openapi::security::{
-    Flow, HttpAuthScheme, HttpBuilder, OAuth2, Password, Scopes, SecurityScheme,
+    ApiKey, ApiKeyValue, Flow, HttpAuthScheme, HttpBuilder, OAuth2, Password, Scopes, SecurityScheme,
 };
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
 use utoipa_swagger_ui::{Config, SwaggerUi};
@@ -26,8 +26,13 @@ pub(super) fn base() -> OpenApi {
     );
     let device =
         HttpBuilder::new().scheme(HttpAuthScheme::Basic).description(Some("device_id and its token"));
+    let key = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
+        "X-API-Key",
+        "A key of /api-keys; Authorization: Bearer takes it too",
+    )));
     let components = ComponentsBuilder::new()
         .security_scheme("account", SecurityScheme::OAuth2(password))
+        .security_scheme("api_key", key)
         .security_scheme("device", SecurityScheme::Http(device.build()))
         .schema_from::<ProblemBody<'static>>();
     OpenApiBuilder::new()

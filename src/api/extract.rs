@@ -1,13 +1,15 @@
 //! What handlers take from a request, each refusal a [`Problem`].
 
-use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequestParts, Request};
+use axum::body::HttpBody as _;
+use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, OptionalFromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use super::State;
-use super::problem::{Problem, Texto};
+pub(super) use super::paging::Pagina;
+use super::problem::Problem;
+use super::{State, lector};
 use crate::domain::{Rol, Timestamp};
 use crate::identity::Usuario;
 use crate::store::sensores::Alcance;
@@ -20,7 +22,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         use axum::extract::rejection::JsonRejection;
-        match axum::Json::<T>::from_request(request, state).await {
+        match <axum::Json<T> as FromRequest<S>>::from_request(request, state).await {
             Ok(axum::Json(value)) => Ok(Self(value)),
             Err(JsonRejection::JsonDataError(e)) => Err(wrong_shape(&e)),
             Err(JsonRejection::MissingJsonContentType(_)) => Err(Problem::new(
@@ -35,6 +37,18 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
                 Err(Problem::new(StatusCode::BAD_REQUEST, "malformed_json", "El cuerpo no es JSON.", en))
             }
         }
+    }
+}
+
+/// A JSON body, or none at all.
+impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
+        if request.body().is_end_stream() {
+            return Ok(None);
+        }
+        <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
     }
 }
 
@@ -106,6 +120,9 @@ impl FromRequestParts<State> for Sesion {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
+        if let Some(clave) = lector::key(parts) {
+            return Err(lector::refuse(state, clave).await);
+        }
         let token = bearer(parts).ok_or_else(Problem::unauthorized)?;
         let (usuario, _) = state.parts().cuentas.usuario(token).await?;
         Ok(Self(usuario))
@@ -156,33 +173,6 @@ impl Sesion {
     }
 }
 
-/// `limit` and `skip` of a list.
-#[derive(Debug, Clone, Copy, Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Pagina {
-    /// At most this many (1 … 1,000; default 100).
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<i64>,
-    /// Leave out this many first (0 … 10,000).
-    #[param(minimum = 0, maximum = 10000, default = 0)]
-    skip: Option<i64>,
-}
-
-impl Pagina {
-    /// (limit, skip), checked.
-    pub(super) fn checked(&self) -> Result<(i64, i64), Problem> {
-        let (limit, skip) = (self.limit.unwrap_or(100), self.skip.unwrap_or(0));
-        let mut campos = Vec::new();
-        if !(1..=1_000).contains(&limit) {
-            campos.push(("limit".to_owned(), Texto::new("De 1 a 1000.", "From 1 to 1000.")));
-        }
-        if !(0..=10_000).contains(&skip) {
-            campos.push(("skip".to_owned(), Texto::new("De 0 a 10000.", "From 0 to 10000.")));
-        }
-        if campos.is_empty() { Ok((limit, skip)) } else { Err(Problem::invalid(campos)) }
-    }
-}
-
 /// A moment in a query, absent or readable.
 pub(super) fn momento(campo: &str, texto: Option<&str>) -> Result<Option<Timestamp>, Problem> {
     let Some(texto) = texto else { return Ok(None) };
@@ -219,7 +209,7 @@ mod tests {
     async fn fields(body: &'static str) -> Vec<String> {
         let request = Request::builder().header(header::CONTENT_TYPE, "application/json");
         let request = request.body(axum::body::Body::from(body)).unwrap();
-        let refused = Json::<Outer>::from_request(request, &()).await.err().unwrap();
+        let refused = <Json<Outer> as FromRequest<()>>::from_request(request, &()).await.err().unwrap();
         refused.fields().map(str::to_owned).collect()
     }
 

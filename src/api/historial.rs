@@ -7,12 +7,14 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use super::extract::{Path, Query, Sesion, momento};
+use super::extract::{Path, Query, momento};
+use super::lector::Lector;
 use super::problem::Problem;
 use super::shapes::LecturaBody;
 use super::{State, csv, paging};
 use crate::domain::{Agregado, Timestamp, Valores, Variable};
 use crate::historia::{self, Curva, Figura, Fuente, Intervalo, MAX_PUNTOS, Rango};
+use crate::identity::Permiso;
 use crate::store::lecturas::Orden;
 use crate::store::sensores::{self, Sensor};
 use crate::store::{self, Tx};
@@ -158,7 +160,7 @@ impl Range {
 ///
 /// `Accept: text/csv` gets the same as CSV, without a limit unless one is given. Readings that are past
 /// the retention are gone; buckets of an hour and more, and curves, still have what they came to.
-#[utoipa::path(get, path = "/sensores/{id}/lecturas", tag = "lecturas", params(("id" = i64, Path), Range),
+#[utoipa::path(get, path = "/sensores/{id}/lecturas", tag = "lecturas", security(("account" = []), ("api_key" = [])), params(("id" = i64, Path), Range),
     responses((status = 200, content((Vec<ReadingOrBucket> = "application/json"), (String = "text/csv")),
             headers(("link" = String, description = "The next page, `rel=\"next\"`; absent on the last"),
                 ("x-alertrace-fuente" = String, description = "With `intervalo` or `puntos`: `horas` or `lecturas`"))),
@@ -167,7 +169,7 @@ impl Range {
         (status = 404, description = "No such sensor"), (status = 422, description = "Parameters out of range")))]
 pub(super) async fn list(
     Shared(state): Shared<State>,
-    sesion: Sesion,
+    lector: Lector,
     Path(id): Path<i64>,
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
@@ -176,7 +178,9 @@ pub(super) async fn list(
     let (csv, forma) = (csv::wanted(&headers), query.forma()?);
     let (variable, limit) = (query.variable()?, query.limit(csv)?);
     let mut tx = state.parts().store.read().await?;
-    let sensor = sensores::get(&mut tx, sesion.alcance()?, id).await?.ok_or_else(Problem::not_found)?;
+    let sensor = sensores::get(&mut tx, lector.alcance(Permiso::LecturasRead)?, id)
+        .await?
+        .ok_or_else(Problem::not_found)?;
     match forma {
         Forma::Cubetas(intervalo) => buckets(&mut tx, &sensor, &query, intervalo, variable, csv).await,
         Forma::Curva(puntos) => curve(&mut tx, &sensor, &query, puntos, variable, csv).await,
@@ -438,13 +442,13 @@ pub(super) struct Statistics {
 }
 
 /// What each variable of a sensor came to in a range, and how much of what was expected came.
-#[utoipa::path(get, path = "/sensores/{id}/estadisticas", tag = "lecturas", params(("id" = i64, Path), Period),
+#[utoipa::path(get, path = "/sensores/{id}/estadisticas", tag = "lecturas", security(("account" = []), ("api_key" = [])), params(("id" = i64, Path), Period),
     responses((status = 200, body = Statistics), (status = 400, description = "Bad query"),
         (status = 401, description = "Not signed in"), (status = 403, description = "No empresa"),
         (status = 404, description = "No such sensor"), (status = 422, description = "Not a date")))]
 pub(super) async fn statistics(
     Shared(state): Shared<State>,
-    sesion: Sesion,
+    lector: Lector,
     Path(id): Path<i64>,
     Query(period): Query<Period>,
 ) -> Result<axum::Json<Statistics>, Problem> {
@@ -453,7 +457,9 @@ pub(super) async fn statistics(
     let hasta = momento("hasta", period.hasta.as_deref())?.unwrap_or(ahora);
     let desde = momento("desde", period.desde.as_deref())?.unwrap_or_else(|| hasta.minus(DIAS));
     let mut tx = state.parts().store.read().await?;
-    let sensor = sensores::get(&mut tx, sesion.alcance()?, id).await?.ok_or_else(Problem::not_found)?;
+    let sensor = sensores::get(&mut tx, lector.alcance(Permiso::LecturasRead)?, id)
+        .await?
+        .ok_or_else(Problem::not_found)?;
     let rango = Rango { desde, antes_de: hasta.next() };
     let e = historia::statistics(&mut tx, id, rango).await?;
     let primera = store::horas::extent(&mut tx, id).await?.map(|(primera, _)| primera);

@@ -1,16 +1,16 @@
 //! Readings over HTTP, from devices that do not speak MQTT, and what was refused of them.
 
 use axum::body::Bytes;
-use axum::extract::State as Shared;
+use axum::extract::{OriginalUri, State as Shared};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use super::State;
 use super::extract::{Pagina, Path, Query, Sesion};
 use super::problem::{Problem, Texto};
+use super::{State, paging};
 use crate::domain::{Rechazo, SensorRef, Timestamp};
 use crate::identity::dispositivo::{self, Entrada};
 use crate::ingest::decode;
@@ -175,18 +175,16 @@ pub(super) async fn rejections(
     sesion: Sesion,
     Path(id): Path<i64>,
     Query(pagina): Query<Pagina>,
+    OriginalUri(uri): OriginalUri,
 ) -> Result<impl IntoResponse, Problem> {
     sesion.supervisor()?;
-    let (limit, skip) = pagina.checked()?;
+    let hoja = pagina.hoja()?;
     let mut tx = state.parts().store.read().await?;
     if sensores::get(&mut tx, sesion.alcance()?, id).await?.is_none() {
         return Err(Problem::not_found());
     }
-    let rechazos = store::rechazos::list(&mut tx, id, limit, skip).await?;
+    let rechazos = store::rechazos::list(&mut tx, id, &hoja).await?;
     let total = store::rechazos::count(&mut tx, id).await?;
     tx.commit().await?;
-    Ok((
-        [("x-total-count", total.to_string())],
-        axum::Json(rechazos.into_iter().map(RechazoBody::from).collect::<Vec<_>>()),
-    ))
+    Ok(paging::list(&uri, hoja, (rechazos, total), |r| r.id_rechazo, RechazoBody::from))
 }

@@ -20,7 +20,7 @@ use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::{DefaultOnResponse, TraceLayer};
 use tracing::Level;
 
-use super::{State, docs, problem};
+use super::{State, docs, lector, problem};
 use crate::config::OriginPattern;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -46,6 +46,7 @@ pub(super) fn around(routes: Router<State>, state: &State) -> Router<State> {
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         // A browser's WebSocket carries its token in the subprotocol list.
         .layer(SetSensitiveRequestHeadersLayer::new([
+            HeaderName::from_static(lector::X_API_KEY),
             header::AUTHORIZATION,
             header::COOKIE,
             header::SEC_WEBSOCKET_PROTOCOL,

@@ -4,19 +4,26 @@
 //! [`Alcance`](crate::store::sensores::Alcance), in the query itself. Errors are [`problem`]s.
 
 mod alertas;
+mod api_keys;
+mod asignaciones;
 mod auth;
 mod clientes;
 mod comandos;
 mod csv;
+mod cultivos;
 mod dashboard;
 mod docs;
 mod empresas;
+mod excepciones;
 mod extract;
 mod finish;
 mod historial;
+mod invitaciones;
+mod lector;
 mod lecturas;
 mod listener;
 mod live;
+mod lugares;
 mod middleware;
 mod mqtt;
 mod paging;
@@ -24,6 +31,7 @@ pub mod problem;
 mod salud;
 mod sensores;
 mod shapes;
+mod trabajadores;
 mod umbrales;
 mod validate;
 
@@ -148,10 +156,21 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(auth::logout))
         .routes(routes!(auth::me))
         .routes(routes!(auth::verify_token))
+        .routes(routes!(invitaciones::join))
+        .routes(routes!(invitaciones::list, invitaciones::create))
+        .routes(routes!(invitaciones::delete))
+        .routes(routes!(trabajadores::list, trabajadores::create))
+        .routes(routes!(trabajadores::get, trabajadores::update, trabajadores::delete))
+        .routes(routes!(asignaciones::list, asignaciones::create))
+        .routes(routes!(asignaciones::of_trabajador))
+        .routes(routes!(asignaciones::of_sensor))
+        .routes(routes!(asignaciones::delete))
         .routes(routes!(sensores::list, sensores::create))
         .routes(routes!(sensores::with_readings))
         .routes(routes!(sensores::get, sensores::patch, sensores::delete))
         .routes(routes!(sensores::credentials))
+        .routes(routes!(lugares::relocate))
+        .routes(routes!(lugares::delete))
         .routes(routes!(comandos::list, comandos::create))
         .routes(routes!(comandos::config, comandos::set_config))
         .routes(routes!(clientes::list))
@@ -162,16 +181,27 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(lecturas::rejections))
         .routes(routes!(alertas::list))
         .routes(routes!(alertas::count))
-        .routes(routes!(alertas::get))
+        .routes(routes!(alertas::get, alertas::patch))
         .routes(routes!(alertas::resolve))
         .routes(routes!(alertas::resolve_by_post))
         .routes(routes!(alertas::viewed))
         .routes(routes!(alertas::viewed_by_post))
         .routes(routes!(alertas::read))
         .routes(routes!(alertas::read_by_post))
+        .routes(routes!(api_keys::list, api_keys::create))
+        .routes(routes!(api_keys::delete))
         .routes(routes!(empresas::get, empresas::patch))
         .routes(routes!(umbrales::get, umbrales::put))
+        .routes(routes!(excepciones::of_sensor))
+        .routes(routes!(excepciones::put_of_sensor, excepciones::delete_of_sensor))
+        .routes(routes!(cultivos::list, cultivos::create))
+        .routes(routes!(cultivos::get, cultivos::patch, cultivos::put, cultivos::delete))
+        .routes(routes!(excepciones::of_cultivo, excepciones::put_all_of_cultivo))
+        .routes(routes!(excepciones::put_of_cultivo, excepciones::delete_of_cultivo))
+        .routes(routes!(dashboard::get))
         .routes(routes!(dashboard::kpis))
+        .routes(routes!(dashboard::people))
+        .routes(routes!(dashboard::sensor_data))
         .routes(routes!(live::live));
     OpenApiRouter::with_openapi(docs::base())
         .nest("/api/v1", v1)

@@ -1,38 +1,111 @@
-//! Paging by cursor: an opaque text that says where a page ended, so that the next one begins there
-//! whatever was written meanwhile.
+//! Paging of every list: `limit`, `skip`, and by cursor: an opaque text that says where a page ended, so that
+//! the next one begins there whatever was written meanwhile.
 
-use axum::http::{HeaderValue, Uri};
+use axum::http::{HeaderValue, Uri, header};
+use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
 
-use super::problem::Problem;
+use super::problem::{Problem, Texto};
 use crate::domain::Timestamp;
+use crate::store::Hoja;
+
+/// Which part of a list.
+#[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Pagina {
+    /// At most this many (1 … 1,000; default 100).
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<i64>,
+    /// Leave out this many first (0 … 10,000).
+    #[param(minimum = 0, maximum = 10000, default = 0)]
+    skip: Option<i64>,
+    /// Where the page before ended, from its `Link: rel="next"`: however far, at the cost of the first page.
+    cursor: Option<String>,
+}
+
+impl Pagina {
+    /// (limit, skip), checked.
+    pub(super) fn checked(&self) -> Result<(i64, i64), Problem> {
+        let (limit, skip) = (self.limit.unwrap_or(100), self.skip.unwrap_or(0));
+        let mut campos = Vec::new();
+        if !(1..=1_000).contains(&limit) {
+            campos.push(("limit".to_owned(), Texto::new("De 1 a 1000.", "From 1 to 1000.")));
+        }
+        if !(0..=10_000).contains(&skip) {
+            let texto = Texto::new(
+                "De 0 a 10000; más allá, use el cursor de Link, rel=\"next\".",
+                "From 0 to 10000; beyond that use the cursor of Link, rel=\"next\".",
+            );
+            campos.push(("skip".to_owned(), texto));
+        }
+        if campos.is_empty() { Ok((limit, skip)) } else { Err(Problem::invalid(campos)) }
+    }
+
+    /// What the store is asked for.
+    pub(super) fn hoja(&self) -> Result<Hoja, Problem> {
+        let (limit, skip) = self.checked()?;
+        let despues = self.cursor.as_deref().map(|texto| key(texto).ok_or_else(malo)).transpose()?;
+        Ok(Hoja { despues, skip, limit })
+    }
+}
+
+/// The answer to a list: an array, `X-Total-Count`, and `Link` to the next page where there is one.
+/// `filas` is one row more than was asked for when there is; `clave` is what the list is ordered by.
+pub(super) fn list<T, B: Serialize>(
+    uri: &Uri,
+    hoja: Hoja,
+    (mut filas, total): (Vec<T>, i64),
+    clave: impl Fn(&T) -> i64,
+    body: impl FnMut(T) -> B,
+) -> Response {
+    let limit = usize::try_from(hoja.limit).unwrap_or(usize::MAX);
+    let hay_mas = filas.len() > limit;
+    filas.truncate(limit);
+    let enlace = filas.last().filter(|_| hay_mas).and_then(|ultima| next(uri, &key_cursor(clave(ultima))));
+    let body: Vec<B> = filas.into_iter().map(body).collect();
+    let mut response = ([("x-total-count", total.to_string())], axum::Json(body)).into_response();
+    if let Some(enlace) = enlace {
+        response.headers_mut().insert(header::LINK, enlace);
+    }
+    response
+}
+
+/// The cursor of a page that ended with the row of this key.
+fn key_cursor(key: i64) -> String {
+    URL_SAFE_NO_PAD.encode(key.to_be_bytes())
+}
+
+fn key(texto: &str) -> Option<i64> {
+    let bytes = URL_SAFE_NO_PAD.decode(texto).ok()?;
+    Some(i64::from_be_bytes(<[u8; 8]>::try_from(bytes).ok()?))
+}
 
 /// The cursor of a page that ended with `ultima`.
 pub(super) fn cursor(ultima: Timestamp) -> String {
-    URL_SAFE_NO_PAD.encode(ultima.micros().to_be_bytes())
+    key_cursor(ultima.micros())
 }
 
 /// What [`cursor`] wrote, absent or readable.
 pub(super) fn parse(texto: Option<&str>) -> Result<Option<Timestamp>, Problem> {
     let Some(texto) = texto else { return Ok(None) };
-    let leido = URL_SAFE_NO_PAD.decode(texto).ok().and_then(|b| <[u8; 8]>::try_from(b).ok());
-    let leido = leido.and_then(|b| Timestamp::from_micros(i64::from_be_bytes(b)));
-    let malo = || {
-        Problem::field(
-            "cursor",
-            "No es un cursor de esta lista: use el de Link, rel=\"next\".",
-            "Not a cursor of this list: use the one of Link, rel=\"next\".",
-        )
-    };
-    leido.map(Some).ok_or_else(malo)
+    key(texto).and_then(Timestamp::from_micros).map(Some).ok_or_else(malo)
 }
 
-/// `Link` to the page after this one: the same request with another cursor.
+fn malo() -> Problem {
+    Problem::field(
+        "cursor",
+        "No es un cursor de esta lista: use el de Link, rel=\"next\".",
+        "Not a cursor of this list: use the one of Link, rel=\"next\".",
+    )
+}
+
+/// `Link` to the page after this one: the same request with another cursor, which stands for what was skipped.
 pub(super) fn next(uri: &Uri, cursor: &str) -> Option<HeaderValue> {
     let query = uri.query().unwrap_or_default();
-    let mut partes: Vec<&str> =
-        query.split('&').filter(|p| !p.is_empty() && !p.starts_with("cursor=")).collect();
+    let kept = |p: &&str| !p.is_empty() && !p.starts_with("cursor=") && !p.starts_with("skip=");
+    let mut partes: Vec<&str> = query.split('&').filter(kept).collect();
     let suyo = format!("cursor={cursor}");
     partes.push(&suyo);
     let enlace = format!("<{}?{}>; rel=\"next\"", uri.path(), partes.join("&"));
@@ -55,7 +128,7 @@ mod tests {
 
     #[test]
     fn the_next_page_is_the_same_request_with_another_cursor() {
-        let uri: Uri = "/api/v1/sensores/7/lecturas?limit=2&cursor=AAA&variable=ph".parse().unwrap();
+        let uri: Uri = "/api/v1/sensores/7/lecturas?limit=2&cursor=AAA&skip=4&variable=ph".parse().unwrap();
         let enlace = next(&uri, "BBB").unwrap();
         assert_eq!(enlace, "</api/v1/sensores/7/lecturas?limit=2&variable=ph&cursor=BBB>; rel=\"next\"");
     }

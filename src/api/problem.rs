@@ -362,12 +362,37 @@ impl From<cuentas::Error> for Problem {
                 "El registro está cerrado; pida una invitación.",
                 "Registration is closed; ask for an invitation.",
             ),
+            E::InvitacionNecesaria => Self::new(
+                StatusCode::FORBIDDEN,
+                "invitation_required",
+                "El registro es por invitación; pida un código a su administrador.",
+                "Registration is by invitation; ask your administrator for a code.",
+            ),
+            E::DemasiadasInvitaciones => Self::new(
+                StatusCode::CONFLICT,
+                "too_many_invitations",
+                "Hay demasiadas invitaciones sin usar; revoque algunas o espere a que caduquen.",
+                "Too many invitations are unused; revoke some or wait until they expire.",
+            ),
+            E::YaEnEmpresa => Self::new(
+                StatusCode::CONFLICT,
+                "already_member",
+                "Su cuenta ya pertenece a una empresa.",
+                "Your account belongs to an empresa already.",
+            ),
             E::InvitacionInvalida => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "invalid_invitation",
                 "El código de invitación no es válido.",
                 "The invitation code is not valid.",
-            ),
+            )
+            .with_fields(vec![(
+                "codigo_invitacion".to_owned(),
+                Texto::new(
+                    "No existe, se usó ya o caducó.",
+                    "It does not exist, has been used or has expired.",
+                ),
+            )]),
             E::EnUso(campo) => {
                 let code = match campo {
                     "ruc" => "ruc_in_use",

@@ -1,20 +1,22 @@
 //! Sensores and their credentials.
 
-use axum::extract::State as Shared;
-use axum::http::StatusCode;
-use axum::response::IntoResponse;
+use axum::extract::{OriginalUri, State as Shared};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use super::State;
 use super::extract::{Json, Pagina, Path, Query, Sesion, presente};
 use super::finish::to_its_end;
+use super::lector::Lector;
 use super::problem::{Problem, Texto};
 use super::shapes::SensorBody;
 use super::validate::Check;
+use super::{State, paging};
 use crate::domain::{DeviceId, EstadoSensor, Timestamp};
-use crate::identity::{Revocado, dispositivo};
-use crate::store;
+use crate::identity::{Permiso, Revocado, dispositivo};
+use crate::ingest::Cambiados;
 use crate::store::sensores::{self, Alcance, Cambio, Filtro, Nuevo};
+use crate::store::{self, Tx};
 
 /// Seconds between readings: from one to a week.
 const INTERVALO: std::ops::RangeInclusive<i64> = 1..=604_800;
@@ -35,45 +37,48 @@ async fn page(
     state: &State,
     alcance: Alcance,
     filters: &Filters,
-    pagina: Pagina,
-) -> Result<([(&'static str, String); 1], axum::Json<Vec<SensorBody>>), Problem> {
-    let (limit, skip) = pagina.checked()?;
+    pagina: &Pagina,
+    uri: &Uri,
+) -> Result<Response, Problem> {
+    let hoja = pagina.hoja()?;
     let parts = state.parts();
     let filtro =
         Filtro { activo: filters.activo, ubicacion: filters.ubicacion.as_deref(), estado: filters.estado };
     let mut tx = parts.store.read().await?;
-    let (sensores, total) = sensores::list(&mut tx, alcance, &filtro, limit, skip).await?;
+    let found = sensores::list(&mut tx, alcance, &filtro, &hoja).await?;
     tx.commit().await?;
-    let body = sensores.into_iter().map(|s| SensorBody::new(s, &parts.presencia)).collect();
-    Ok(([("x-total-count", total.to_string())], axum::Json(body)))
+    let body = |s| SensorBody::new(s, &parts.presencia);
+    Ok(paging::list(uri, hoja, found, |s| s.quien.id_sensor, body))
 }
 
 /// The sensors that you may see, each with its newest values.
-#[utoipa::path(get, path = "/sensores", tag = "sensores", params(Filters, Pagina),
+#[utoipa::path(get, path = "/sensores", tag = "sensores", security(("account" = []), ("api_key" = [])), params(Filters, Pagina),
     responses((status = 200, body = Vec<SensorBody>, headers(("x-total-count" = i64, description = "How many in all"))),
         (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
         (status = 403, description = "No empresa"), (status = 422, description = "limit or skip out of range")))]
 pub(super) async fn list(
     Shared(state): Shared<State>,
-    sesion: Sesion,
+    lector: Lector,
     Query(filters): Query<Filters>,
     Query(pagina): Query<Pagina>,
+    OriginalUri(uri): OriginalUri,
 ) -> Result<impl IntoResponse, Problem> {
-    page(&state, sesion.alcance()?, &filters, pagina).await
+    page(&state, lector.alcance(Permiso::LecturasRead)?, &filters, &pagina, &uri).await
 }
 
 /// As `/sensores`: one query, absent values null.
-#[utoipa::path(get, path = "/sensores/with-readings", tag = "sensores", params(Filters, Pagina),
+#[utoipa::path(get, path = "/sensores/with-readings", tag = "sensores", security(("account" = []), ("api_key" = [])), params(Filters, Pagina),
     responses((status = 200, body = Vec<SensorBody>, headers(("x-total-count" = i64, description = "How many in all"))),
         (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
         (status = 403, description = "No empresa"), (status = 422, description = "limit or skip out of range")))]
 pub(super) async fn with_readings(
     Shared(state): Shared<State>,
-    sesion: Sesion,
+    lector: Lector,
     Query(filters): Query<Filters>,
     Query(pagina): Query<Pagina>,
+    OriginalUri(uri): OriginalUri,
 ) -> Result<impl IntoResponse, Problem> {
-    page(&state, sesion.alcance()?, &filters, pagina).await
+    page(&state, lector.alcance(Permiso::LecturasRead)?, &filters, &pagina, &uri).await
 }
 
 /// A device to register.
@@ -131,7 +136,8 @@ fn check_rest(
 /// Register a device; its token is shown this once.
 #[utoipa::path(post, path = "/sensores", tag = "sensores", request_body = Create,
     responses((status = 201, body = Created), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not an administrator"), (status = 409, description = "device_id in use"),
+        (status = 403, description = "Not an administrator"), (status = 404, description = "No such crop"),
+        (status = 409, description = "device_id in use"),
         (status = 422, description = "Fields are wrong")))]
 pub(super) async fn create(
     Shared(state): Shared<State>,
@@ -146,6 +152,9 @@ pub(super) async fn create(
         "1 to 64 characters: letters, digits, dot, dash, underscore; no dot first.",
     );
     check.that(device_id.is_ok(), "device_id", es, en);
+    // What people and programs sign in to the broker with (contract section 1).
+    let reserved = ["jwt", "key"].contains(&c.device_id.as_str());
+    check.that(!reserved, "device_id", "Es un nombre reservado.", "It is a reserved name.");
     check.text("nombre", &c.nombre);
     check.text("tipo", &c.tipo);
     let intervalo = c.intervalo_lectura.unwrap_or(300);
@@ -178,18 +187,33 @@ async fn register(
         credencial: &token.hash,
     };
     let mut tx = parts.store.write().await?;
+    check_cultivo(&mut tx, id_empresa, c.id_cultivo).await?;
     let id_sensor = sensores::create(&mut tx, &nuevo, parts.clock.now())
         .await
         .map_err(|e| if e.conflicts_on("sensores", "device_id") { taken() } else { e.into() })?;
     let alcance = Alcance { id_empresa, id_trabajador: None };
     let sensor = sensores::get(&mut tx, alcance, id_sensor).await?.ok_or_else(Problem::not_found)?;
     tx.commit().await?;
+    if c.id_cultivo.is_some() {
+        parts.ingest.recargar_umbrales(Cambiados::Sensor { id_empresa, id_sensor }).await?;
+    }
     parts.directorio.alta(sensor.quien.clone());
     Ok(Created {
         message: "Sensor registrado. Guarde el token: no se vuelve a mostrar.",
         sensor: SensorBody::new(sensor, &parts.presencia),
         credenciales: Credentials { username: device_id.to_string(), token: token.texto },
     })
+}
+
+/// A crop that a sensor is put in is one of its empresa.
+async fn check_cultivo(tx: &mut Tx, id_empresa: i64, id_cultivo: Option<i64>) -> Result<(), Problem> {
+    let Some(id) = id_cultivo else { return Ok(()) };
+    let alcance = Alcance { id_empresa, id_trabajador: None };
+    if store::cultivos::get(tx, alcance, id).await?.is_some() {
+        return Ok(());
+    }
+    let texto = Texto::new("No existe ese cultivo.", "There is no such crop.");
+    Err(Problem::not_found().with_fields(vec![("id_cultivo".to_owned(), texto)]))
 }
 
 fn taken() -> Problem {
@@ -205,17 +229,18 @@ fn taken() -> Problem {
 }
 
 /// One sensor.
-#[utoipa::path(get, path = "/sensores/{id}", tag = "sensores", params(("id" = i64, Path)),
+#[utoipa::path(get, path = "/sensores/{id}", tag = "sensores", security(("account" = []), ("api_key" = [])), params(("id" = i64, Path)),
     responses((status = 200, body = SensorBody), (status = 401, description = "Not signed in"),
         (status = 403, description = "No empresa"), (status = 404, description = "No such sensor")))]
 pub(super) async fn get(
     Shared(state): Shared<State>,
-    sesion: Sesion,
+    lector: Lector,
     Path(id): Path<i64>,
 ) -> Result<impl IntoResponse, Problem> {
     let parts = state.parts();
+    let alcance = lector.alcance(Permiso::LecturasRead)?;
     let mut tx = parts.store.read().await?;
-    let sensor = sensores::get(&mut tx, sesion.alcance()?, id).await?.ok_or_else(Problem::not_found)?;
+    let sensor = sensores::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
     tx.commit().await?;
     Ok(axum::Json(SensorBody::new(sensor, &parts.presencia)))
 }
@@ -247,7 +272,7 @@ pub(super) struct Patch {
 /// Change a sensor.
 #[utoipa::path(patch, path = "/sensores/{id}", tag = "sensores", params(("id" = i64, Path)), request_body = Patch,
     responses((status = 200, body = SensorBody), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not an administrator"), (status = 404, description = "No such sensor"),
+        (status = 403, description = "Not an administrator"), (status = 404, description = "No such sensor, or no such crop"),
         (status = 422, description = "Fields are wrong")))]
 pub(super) async fn patch(
     Shared(state): Shared<State>,
@@ -287,9 +312,16 @@ async fn change(state: State, id_empresa: i64, id: i64, p: Patch) -> Result<Sens
         cambio.intervalo_lectura,
     );
     check.done()?;
+    if cambio.id_cultivo != antes.id_cultivo {
+        check_cultivo(&mut tx, id_empresa, cambio.id_cultivo).await?;
+    }
     sensores::update(&mut tx, id_empresa, id, &cambio).await?;
     let sensor = sensores::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
     tx.commit().await?;
+    // Asked for, not only when it changed: a request that failed after its commit is made good by the next.
+    if p.id_cultivo.is_some() {
+        parts.ingest.recargar_umbrales(Cambiados::Sensor { id_empresa, id_sensor: id }).await?;
+    }
     // Against what memory knows and not against what was stored before: a request that failed after
     // its commit is made good by the next.
     let known = parts.directorio.sensor(sensor.quien.device_id.as_str()).is_some();

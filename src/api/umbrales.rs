@@ -13,7 +13,9 @@ use super::finish::to_its_end;
 use super::problem::{Problem, Texto};
 use crate::alertas::Umbrales;
 use crate::domain::{Rango, Variable};
+use crate::ingest::Cambiados;
 use crate::store;
+use crate::store::umbrales::De;
 
 /// The older, flat names of the front end: prefix and variable.
 const PLANOS: [(&str, Variable); 8] = [
@@ -31,11 +33,12 @@ const DICHOS: [&str; 5] = ["temp", "humedad_aire", "humedad_suelo", "ph", "radia
 
 /// Bounds of one variable.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(example = json!({ "min": 5.0, "max": 30.0 }))]
 pub(super) struct Bounds {
     /// Smallest value inside.
-    min: f64,
+    pub(super) min: f64,
     /// Largest value inside.
-    max: f64,
+    pub(super) max: f64,
 }
 
 /// One entry of the answer: bounds under a variable's name, or one of the older flat numbers.
@@ -65,7 +68,7 @@ fn body(umbrales: &Umbrales) -> Body {
 }
 
 async fn current(tx: &mut store::Tx, id_empresa: i64) -> Result<Umbrales, Problem> {
-    Ok(Umbrales::with(store::umbrales::of_empresa(tx, id_empresa).await?))
+    Ok(Umbrales::with(store::umbrales::of(tx, De::Empresa(id_empresa)).await?))
 }
 
 /// The bounds that readings are held against.
@@ -101,19 +104,19 @@ async fn set(state: State, id_empresa: i64, given: serde_json::Map<String, Value
     let antes = current(&mut tx, id_empresa).await?;
     let nuevos = changes(&antes, &given)?;
     for (variable, rango) in &nuevos {
-        store::umbrales::set(&mut tx, id_empresa, variable, *rango).await?;
+        store::umbrales::set(&mut tx, De::Empresa(id_empresa), variable, *rango).await?;
     }
     let despues = current(&mut tx, id_empresa).await?;
     tx.commit().await?;
-    parts.ingest.recargar_umbrales(id_empresa).await?;
+    parts.ingest.recargar_umbrales(Cambiados::Empresa(id_empresa)).await?;
     Ok(body(&despues))
 }
 
-/// Variables that an empresa may have bounds for.
-const MAX_UMBRALES: usize = 128;
+/// Variables that an empresa, a crop or a sensor may have bounds for.
+pub(super) const MAX_UMBRALES: usize = 128;
 
 /// What a body asks to be changed, checked.
-fn changes(
+pub(super) fn changes(
     antes: &Umbrales,
     body: &serde_json::Map<String, Value>,
 ) -> Result<BTreeMap<Variable, Rango>, Problem> {
@@ -144,24 +147,23 @@ fn changes(
     if suyos + nuevos.len() > MAX_UMBRALES {
         return Err(Problem::field("", "Hay demasiados umbrales.", "There are too many thresholds."));
     }
-    for (variable, rango) in &nuevos {
-        if rango.min >= rango.max {
-            malos.push((
-                variable.to_string(),
-                Texto::new("min debe ser menor que max.", "min must be below max."),
-            ));
-        } else if variable.rango_fisico().is_some_and(|f| rango.min < f.min || rango.max > f.max) {
-            let texto = Texto::new(
-                "Fuera del rango físico de la variable.",
-                "Outside the variable's physical range.",
-            );
-            malos.push((variable.to_string(), texto));
-        }
-    }
+    let malo = |(v, r): (&Variable, &Rango)| Some((v.to_string(), wrong(v, *r)?));
+    malos.extend(nuevos.iter().filter_map(malo));
     if nuevos.is_empty() && malos.is_empty() {
         malos.push((String::new(), Texto::new("No hay nada que cambiar.", "There is nothing to change.")));
     }
     if malos.is_empty() { Ok(nuevos) } else { Err(Problem::invalid(malos)) }
+}
+
+/// What is wrong with bounds.
+pub(super) fn wrong(variable: &Variable, rango: Rango) -> Option<Texto> {
+    let inverted = Texto::new("min debe ser menor que max.", "min must be below max.");
+    let outside =
+        Texto::new("Fuera del rango físico de la variable.", "Outside the variable's physical range.");
+    if rango.min >= rango.max {
+        return Some(inverted);
+    }
+    variable.rango_fisico().filter(|f| rango.min < f.min || rango.max > f.max).map(|_| outside)
 }
 
 /// (variable, whether it is the minimum) of a flat name.

@@ -96,9 +96,9 @@ impl EstadoAlerta {
 pub enum Accion {
     /// It was opened.
     Creada,
-    /// Its severity rose.
+    /// Its severity rose, or somebody took it.
     Actualizada,
-    /// It was closed.
+    /// It was closed, with an answer or without.
     Resuelta,
 }
 

@@ -4,6 +4,8 @@
 //! token is good once: its successor is derived from it, so that using it again within ten seconds
 //! (two tabs) gives the same answer, and later ends the whole sign-in.
 
+mod equipo;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
+pub use equipo::Invitada;
+
+use self::equipo::Lugar;
 use super::password::{self, Claves};
 use super::tokens::{self, Claims, Firmante};
 use super::{Usuario, dispositivo};
@@ -70,7 +75,7 @@ pub struct NuevaEmpresa {
     pub empresa_email: Option<String>,
 }
 
-/// What an account without an empresa is made of.
+/// What the account of a person is made of.
 #[derive(Clone)]
 pub struct NuevoTrabajador {
     /// Signs in.
@@ -106,7 +111,7 @@ impl fmt::Debug for NuevoTrabajador {
     }
 }
 
-/// An account that belongs to no empresa.
+/// Whoever an account is made for.
 struct Persona<'a> {
     email: &'a str,
     password: &'a str,
@@ -122,6 +127,8 @@ struct Persona<'a> {
 pub struct Registrado {
     /// Its key.
     pub user_id: String,
+    /// The row in `trabajadores`.
+    pub id_trabajador: i64,
     /// As it signs in.
     pub email: String,
     /// What it may do.
@@ -168,6 +175,15 @@ pub enum Error {
     /// The code is not one that can be used.
     #[error("not a valid invitation")]
     InvitacionInvalida,
+    /// An account is made by invitation only.
+    #[error("an invitation is needed")]
+    InvitacionNecesaria,
+    /// The empresa has too many that nobody has used.
+    #[error("too many invitations are open")]
+    DemasiadasInvitaciones,
+    /// The account belongs to an empresa, or to the installation.
+    #[error("the account belongs to an empresa already")]
+    YaEnEmpresa,
     /// Somebody has it: `email`, `ruc` or `dni`.
     #[error("{0} is in use")]
     EnUso(&'static str),
@@ -300,34 +316,10 @@ impl Cuentas {
             telefono: nueva.telefono.as_deref(),
             rol: Rol::AdminEmpresa,
         };
-        trabajadores::create(&mut tx, &persona, ahora).await?;
+        let id_trabajador = trabajadores::create(&mut tx, &persona, ahora).await?;
         tx.commit().await?;
         tracing::info!(user_id, id_empresa, "an empresa was registered");
-        Ok(Registrado { user_id, email, rol: Rol::AdminEmpresa })
-    }
-
-    /// Makes an account that belongs to no empresa and sees nothing until it joins one.
-    ///
-    /// # Errors
-    /// [`Error`]; nothing is left behind.
-    pub async fn registrar_trabajador(&self, nuevo: NuevoTrabajador) -> Result<Registrado, Error> {
-        if self.0.ajustes.registro == Registro::Closed {
-            return Err(Error::RegistroCerrado);
-        }
-        if nuevo.codigo_invitacion.is_some() {
-            // No code has been issued yet, so none is good.
-            return Err(Error::InvitacionInvalida);
-        }
-        let persona = Persona {
-            email: &nuevo.email,
-            password: &nuevo.password,
-            nombre: &nuevo.nombre,
-            apellido: &nuevo.apellido,
-            dni: nuevo.dni.as_deref(),
-            telefono: nuevo.telefono.as_deref(),
-            rol: Rol::Worker,
-        };
-        self.sin_empresa(persona).await
+        Ok(Registrado { user_id, id_trabajador, email, rol: Rol::AdminEmpresa })
     }
 
     /// Makes the account that runs the installation: for the command line alone.
@@ -342,29 +334,8 @@ impl Cuentas {
         apellido: &str,
     ) -> Result<Registrado, Error> {
         let rol = Rol::Operador;
-        self.sin_empresa(Persona { email, password, nombre, apellido, dni: None, telefono: None, rol }).await
-    }
-
-    async fn sin_empresa(&self, nueva: Persona<'_>) -> Result<Registrado, Error> {
-        let email = normaliza(nueva.email);
-        let hash = self.hash(nueva.password).await?;
-        let ahora = self.0.clock.now();
-        let user_id = uuid::Uuid::now_v7().to_string();
-        let mut tx = self.0.store.write().await?;
-        store::identidades::create(&mut tx, &user_id, &email, &hash, ahora).await?;
-        let persona = trabajadores::Nuevo {
-            user_id: &user_id,
-            id_empresa: None,
-            nombre: nueva.nombre,
-            apellido: nueva.apellido,
-            dni: nueva.dni,
-            email: &email,
-            telefono: nueva.telefono,
-            rol: nueva.rol,
-        };
-        trabajadores::create(&mut tx, &persona, ahora).await?;
-        tx.commit().await?;
-        Ok(Registrado { user_id, email, rol: nueva.rol })
+        let persona = Persona { email, password, nombre, apellido, dni: None, telefono: None, rol };
+        self.crea(persona, Lugar::Ninguno).await
     }
 
     async fn hash(&self, clave: &str) -> Result<String, Error> {
@@ -401,6 +372,7 @@ impl Cuentas {
         let expira = ahora.plus(self.0.ajustes.refresh);
         store::refrescos::expire(&mut tx, ahora, 100).await?;
         store::refrescos::create(&mut tx, &refresh.hash, &familia, &perfil.user_id, ahora, expira).await?;
+        trabajadores::seen(&mut tx, perfil.id_trabajador, ahora).await?;
         tx.commit().await?;
         self.abre(perfil, refresh.texto, ahora)
     }
@@ -440,6 +412,7 @@ impl Cuentas {
             return Err(Error::Inactivo);
         }
         let emitido = refresco.usado.unwrap_or(ahora);
+        let id_trabajador = perfil.id_trabajador;
         let sesion = self.abre(perfil, self.sucesor(token)?, emitido)?;
         if refresco.usado.is_none() {
             let nuevo = dispositivo::hash(sesion.refresh_token.as_bytes());
@@ -447,6 +420,7 @@ impl Cuentas {
             store::refrescos::mark_used(&mut tx, &hash, ahora).await?;
             store::refrescos::create(&mut tx, &nuevo, &refresco.familia, &refresco.user_id, ahora, expira)
                 .await?;
+            trabajadores::seen(&mut tx, id_trabajador, ahora).await?;
         }
         tx.commit().await?;
         Ok(sesion)

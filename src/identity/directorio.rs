@@ -5,7 +5,8 @@
 //! after the commit that it speaks of, and says who is to be cut off.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::broadcast;
 
@@ -19,6 +20,7 @@ use crate::store::{self, Store};
 pub struct Directorio {
     datos: RwLock<Datos>,
     revocados: broadcast::Sender<Revocado>,
+    cuantas: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -33,8 +35,12 @@ struct Datos {
 pub enum Revocado {
     /// A device whose credential was replaced or revoked.
     Dispositivo(i64),
+    /// Devices that were retired together.
+    Dispositivos(Arc<HashSet<i64>>),
     /// A person, by `user_id`.
     Usuario(String),
+    /// A program, by the row of its key.
+    Llave(i64),
 }
 
 impl Directorio {
@@ -49,7 +55,8 @@ impl Directorio {
         tx.commit().await?;
         let por_device = sensores.into_iter().map(|s| (s.device_id.clone(), s)).collect();
         let datos = Datos { por_device, asignaciones: asignaciones.into_iter().collect() };
-        Ok(Self { datos: RwLock::new(datos), revocados: broadcast::channel(1024).0 })
+        let cuantas = AtomicU64::new(0);
+        Ok(Self { datos: RwLock::new(datos), revocados: broadcast::channel(1024).0, cuantas })
     }
 
     /// The sensor in use that goes by `device_id`.
@@ -75,8 +82,8 @@ impl Directorio {
     pub fn puede_ver(&self, quien: &Principal, sensor: &SensorRef) -> bool {
         match quien {
             Principal::Dispositivo(propio) => propio.id_sensor == sensor.id_sensor,
-            Principal::Usuario(usuario) => {
-                usuario.alcance().is_some_and(|a| self.alcanza(a, sensor.id_sensor, sensor.id_empresa))
+            Principal::Usuario(_) | Principal::Llave(_) => {
+                quien.alcance().is_some_and(|a| self.alcanza(a, sensor.id_sensor, sensor.id_empresa))
             }
             Principal::Anonimo => false,
         }
@@ -100,8 +107,37 @@ impl Directorio {
         self.revoca(Revocado::Dispositivo(sensor.id_sensor));
     }
 
+    /// As [`Self::baja`], for many at once.
+    pub fn bajas(&self, sensores: &[SensorRef]) {
+        let mut datos = self.write();
+        for sensor in sensores {
+            datos.por_device.remove(&sensor.device_id);
+        }
+        drop(datos);
+        let ids = sensores.iter().map(|s| s.id_sensor).collect();
+        self.revoca(Revocado::Dispositivos(Arc::new(ids)));
+    }
+
+    /// A worker sees a sensor from now on.
+    pub fn asigna(&self, id_trabajador: i64, id_sensor: i64) {
+        self.write().asignaciones.insert((id_trabajador, id_sensor));
+    }
+
+    /// A worker does not see a sensor any more.
+    pub fn desasigna(&self, id_trabajador: i64, id_sensor: i64) {
+        self.write().asignaciones.remove(&(id_trabajador, id_sensor));
+    }
+
+    /// How often somebody's connections had to end: whoever signs in looks before and after, since what they
+    /// were let in by may have ended in between.
+    #[must_use]
+    pub fn revocaciones(&self) -> u64 {
+        self.cuantas.load(Ordering::SeqCst)
+    }
+
     /// Ends the connections of `quien`.
     pub fn revoca(&self, quien: Revocado) {
+        self.cuantas.fetch_add(1, Ordering::SeqCst);
         // No receiver = no broker running (a command-line tool): nothing to end.
         let _ = self.revocados.send(quien);
     }

@@ -6,9 +6,11 @@
 pub mod cuentas;
 mod directorio;
 pub mod dispositivo;
+pub mod llave;
 pub mod password;
 mod principal;
 pub mod tokens;
 
 pub use directorio::{Directorio, Revocado};
+pub use llave::{Llave, Permiso};
 pub use principal::{Principal, Usuario};

@@ -1,5 +1,6 @@
 //! Whoever is on the other side of a connection.
 
+use super::Llave;
 use crate::domain::{Rol, SensorRef};
 use crate::store::sensores::Alcance;
 
@@ -10,8 +11,22 @@ pub enum Principal {
     Dispositivo(SensorRef),
     /// A person.
     Usuario(Usuario),
+    /// A program.
+    Llave(Llave),
     /// Nobody in particular: `mqtt.open` on a loopback listener only.
     Anonimo,
+}
+
+impl Principal {
+    /// The sensors that this party may see, as people do; `None` = none at all.
+    #[must_use]
+    pub fn alcance(&self) -> Option<Alcance> {
+        match self {
+            Self::Usuario(usuario) => usuario.alcance(),
+            Self::Llave(llave) => Some(llave.alcance()),
+            Self::Dispositivo(_) | Self::Anonimo => None,
+        }
+    }
 }
 
 /// A person with an account.

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::mensaje::{Mensaje, Resolver, Resuelta, Resultado};
 use super::reloj::{Reloj, RelojIncorrecto};
+use super::vigentes::Cambiados;
 use super::vivo::Vivo;
 use super::writer::Writer;
 use crate::domain::{Alerta, Clock, SensorRef, Timestamp};
@@ -103,7 +104,7 @@ impl Pendiente {
 pub(super) enum Trabajo {
     Guardar(Pendiente),
     Resolver(Resolver, oneshot::Sender<store::Result<Option<Resuelta>>>),
-    Umbrales(i64, oneshot::Sender<store::Result<()>>),
+    Umbrales(Cambiados, oneshot::Sender<store::Result<()>>),
     Abrir(Box<(SensorRef, Alerta)>, oneshot::Sender<store::Result<()>>),
     Retenciones(oneshot::Sender<store::Result<()>>),
     Retira(i64, oneshot::Sender<()>),
@@ -221,12 +222,12 @@ impl Ingest {
             .unwrap_or_else(|| Err(store::Error::stopping()))
     }
 
-    /// The umbrales of an empresa were changed: what is evaluated from now on is held against them.
+    /// Umbrales were changed: what is evaluated from now on is held against the new ones.
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn recargar_umbrales(&self, id_empresa: i64) -> store::Result<()> {
-        self.pide(|responde| Trabajo::Umbrales(id_empresa, responde))
+    pub async fn recargar_umbrales(&self, que: Cambiados) -> store::Result<()> {
+        self.pide(|responde| Trabajo::Umbrales(que, responde))
             .await
             .unwrap_or_else(|| Err(store::Error::stopping()))
     }

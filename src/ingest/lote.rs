@@ -81,7 +81,7 @@ impl Lote {
     }
 
     fn agrega_lecturas(&mut self, vivo: &Vivo, mensaje: &Mensaje, resultado: &mut Resultado) {
-        let umbrales = vivo.umbrales(mensaje.sensor.id_empresa);
+        let umbrales = vivo.umbrales(&mensaje.sensor);
         let mut lecturas: Vec<(Timestamp, &Valores)> =
             mensaje.lecturas.iter().filter_map(|l| Some((l.ts?, &l.valores))).collect();
         lecturas.sort_by_key(|(ts, _)| *ts);

@@ -1,6 +1,6 @@
 //! What goes to the writer and what comes back.
 
-use crate::domain::{Alerta, Lectura, Rechazo, SensorRef, Timestamp};
+use crate::domain::{Alerta, EstadoAlerta, Lectura, Rechazo, SensorRef, Timestamp};
 use crate::store::mqtt::Cambio;
 
 /// A decoded message of a sensor.
@@ -45,11 +45,13 @@ impl Resultado {
     }
 }
 
-/// A person closes an alert.
+/// A person closes an alert, or says where it stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolver {
     /// Which.
     pub id_alerta: i64,
+    /// What it is to be from now on.
+    pub estado: EstadoAlerta,
     /// The person's `user_id`.
     pub por: String,
     /// What they wrote.
@@ -59,7 +61,7 @@ pub struct Resolver {
 /// What became of a [`Resolver`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resuelta {
-    /// The alert, closed (by this request or before it).
+    /// The alert, as it is now: what was closed before this request stays as it was.
     pub alerta: Alerta,
     /// The last reading is still outside: a new alert was opened, one step more severe.
     pub nueva: Option<Alerta>,

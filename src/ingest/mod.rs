@@ -11,9 +11,11 @@ mod mensaje;
 mod reloj;
 #[cfg(test)]
 mod tests;
+mod vigentes;
 mod vivo;
 mod writer;
 
 pub use batcher::{Ajustes, Cerrado, Ingest, NoTomado, Salud};
 pub use mensaje::{Mensaje, Resolver, Resuelta, Resultado};
 pub use reloj::RelojIncorrecto;
+pub use vigentes::Cambiados;

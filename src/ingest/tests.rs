@@ -89,7 +89,7 @@ impl Banco {
         let alcance = sensores::Alcance { id_empresa: self.sensor.id_empresa, id_trabajador: None };
         let filtro = store::alertas::Filtro { estado: Some(estado), ..store::alertas::Filtro::default() };
         let mut tx = self.store.read().await.unwrap();
-        store::alertas::list(&mut tx, alcance, &filtro, 100, 0).await.unwrap()
+        store::alertas::list(&mut tx, alcance, &filtro, &store::Hoja::primeras(100)).await.unwrap()
     }
 }
 
@@ -183,6 +183,7 @@ async fn what_was_taken_is_committed_before_the_writer_ends_and_refusals_are_tri
     assert!(b.ingest.submit(cerrado).await.is_err() || b.escritor.is_finished());
     assert_eq!(b.guardadas().await, 30);
     let mut tx = b.store.read().await.unwrap();
-    let rechazos = store::rechazos::list(&mut tx, b.sensor.id_sensor, 100, 0).await.unwrap();
+    let rechazos =
+        store::rechazos::list(&mut tx, b.sensor.id_sensor, &store::Hoja::primeras(100)).await.unwrap();
     assert_eq!(rechazos.len(), 10, "the newest ten are kept");
 }

@@ -6,8 +6,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::vigentes::Vigentes;
 use crate::alertas::{Abierta, Umbrales};
-use crate::domain::{Timestamp, Valores, Variable};
+use crate::domain::{SensorRef, Timestamp, Valores, Variable};
 use crate::store::{self, Store};
 
 /// One sensor.
@@ -57,8 +58,7 @@ impl Sensor {
 #[derive(Debug, Default)]
 pub(super) struct Vivo {
     sensores: HashMap<i64, Sensor>,
-    umbrales: HashMap<i64, Arc<Umbrales>>,
-    por_defecto: Arc<Umbrales>,
+    pub(super) umbrales: Vigentes,
     /// How long the readings of an empresa are kept, where that is its own matter.
     retenciones: HashMap<i64, Duration>,
     retirados: HashSet<i64>,
@@ -76,13 +76,9 @@ impl Vivo {
         for (alerta, dentro) in store::alertas::all_open(&mut tx).await? {
             vivo.sensores.entry(alerta.id_sensor).or_default().abiertas.push(Abierta { alerta, dentro });
         }
-        let mut propios: HashMap<i64, Vec<_>> = HashMap::new();
-        for (id_empresa, variable, rango) in store::umbrales::all(&mut tx).await? {
-            propios.entry(id_empresa).or_default().push((variable, rango));
-        }
+        vivo.umbrales = Vigentes::load(&mut tx).await?;
         vivo.retenciones = retenciones(&mut tx).await?;
         tx.commit().await?;
-        vivo.umbrales = propios.into_iter().map(|(id, u)| (id, Arc::new(Umbrales::with(u)))).collect();
         Ok(vivo)
     }
 
@@ -98,16 +94,8 @@ impl Vivo {
         self.sensores.get(&id_sensor).cloned().unwrap_or_default()
     }
 
-    pub(super) fn umbrales(&self, id_empresa: i64) -> Arc<Umbrales> {
-        self.umbrales.get(&id_empresa).unwrap_or(&self.por_defecto).clone()
-    }
-
-    pub(super) async fn recarga_umbrales(&mut self, store: &Store, id_empresa: i64) -> store::Result<()> {
-        let mut tx = store.read().await?;
-        let propios = store::umbrales::of_empresa(&mut tx, id_empresa).await?;
-        tx.commit().await?;
-        self.umbrales.insert(id_empresa, Arc::new(Umbrales::with(propios)));
-        Ok(())
+    pub(super) fn umbrales(&self, sensor: &SensorRef) -> Arc<Umbrales> {
+        self.umbrales.de(sensor)
     }
 
     pub(super) async fn recarga_retenciones(&mut self, store: &Store) -> store::Result<()> {

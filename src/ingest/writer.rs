@@ -20,7 +20,7 @@ use super::mensaje::{Resolver, Resuelta, Resultado};
 use super::reloj::Reloj;
 use super::vivo::Vivo;
 use crate::alertas;
-use crate::domain::{Accion, Motivo, Rechazo, SensorRef, Timestamp, Valores, Variable};
+use crate::domain::{Accion, EstadoAlerta, Motivo, Rechazo, SensorRef, Timestamp, Valores, Variable};
 use crate::realtime::{Evento, Hub, Que};
 use crate::store::lecturas::Orden;
 use crate::store::mqtt::Cambio;
@@ -108,8 +108,8 @@ impl Writer {
                 let resuelta = self.resuelve(pedido).await;
                 let _ = responde.send(resuelta);
             }
-            Trabajo::Umbrales(id_empresa, responde) => {
-                let recargados = self.vivo.recarga_umbrales(&self.store, id_empresa).await;
+            Trabajo::Umbrales(cambiados, responde) => {
+                let recargados = self.vivo.umbrales.recarga(&self.store, cambiados).await;
                 // Stored they are, whatever whoever asked is told: nothing is judged by the old ones.
                 self.dudoso |= recargados.is_err();
                 let _ = responde.send(recargados);
@@ -377,7 +377,8 @@ impl Writer {
         }
     }
 
-    /// A person closes an alert. If the last reading is still outside, another opens, one step up.
+    /// A person closes an alert, or says where it stands. If it is resolved while the last reading is still
+    /// outside, another opens, one step up; one that is ignored leaves that to the next reading.
     async fn resuelve(&mut self, pedido: Resolver) -> store::Result<Option<Resuelta>> {
         let mut tx = self.store.write_first().await?;
         self.despeja().await?;
@@ -388,15 +389,22 @@ impl Writer {
             return Ok(Some(Resuelta { alerta, nueva: None }));
         }
         let ahora = self.reloj.ahora();
-        alertas::cierra(&mut alerta, ahora);
-        (alerta.resuelta_por, alerta.notas) = (Some(pedido.por), pedido.notas);
-        store::alertas::update(&mut tx, &alerta, 0).await?;
+        let mut dentro = 0;
+        if pedido.estado.abierta() {
+            dentro = self.vivo.sensor(alerta.id_sensor).abierta(&alerta.tipo_alerta).map_or(0, |a| a.dentro);
+        } else {
+            alertas::cierra(&mut alerta, ahora);
+            alerta.resuelta_por = Some(pedido.por);
+        }
+        (alerta.estado, alerta.resuelta) = (pedido.estado, pedido.estado == EstadoAlerta::Resuelta);
+        alerta.notas = pedido.notas.or(alerta.notas);
+        store::alertas::update(&mut tx, &alerta, dentro).await?;
         let quien = SensorRef {
             id_sensor: alerta.id_sensor,
             id_empresa: alerta.id_empresa,
             device_id: alerta.device_id.clone(),
         };
-        let mut nueva = self.persiste(&alerta, &quien, ahora);
+        let mut nueva = alerta.resuelta.then(|| self.persiste(&alerta, &quien, ahora)).flatten();
         if let Some(nueva) = &mut nueva {
             nueva.id_alerta = store::alertas::create(&mut tx, nueva, 0).await?;
         }
@@ -405,8 +413,9 @@ impl Writer {
             return Err(e);
         }
         let mut sensor = self.vivo.sensor(alerta.id_sensor);
-        sensor.pon(alertas::Abierta { alerta: alerta.clone(), dentro: 0 });
-        self.hub.send(Evento::new(quien.clone(), Que::Alerta(Accion::Resuelta, Box::new(alerta.clone()))));
+        sensor.pon(alertas::Abierta { alerta: alerta.clone(), dentro });
+        let accion = if alerta.estado.abierta() { Accion::Actualizada } else { Accion::Resuelta };
+        self.hub.send(Evento::new(quien.clone(), Que::Alerta(accion, Box::new(alerta.clone()))));
         if let Some(nueva) = &nueva {
             sensor.pon(alertas::Abierta { alerta: nueva.clone(), dentro: 0 });
             self.hub.send(Evento::new(quien, Que::Alerta(Accion::Creada, Box::new(nueva.clone()))));
@@ -444,7 +453,7 @@ impl Writer {
     ) -> Option<crate::domain::Alerta> {
         let variable = Variable::new(&alerta.tipo_alerta)?;
         let valor = self.vivo.ultimo_valor(alerta.id_sensor, &variable)?;
-        let umbral = self.vivo.umbrales(alerta.id_empresa).de(&variable)?;
+        let umbral = self.vivo.umbrales(quien).de(&variable)?;
         let medida = alertas::severidad(umbral, valor)?;
         let severidad = medida.max(alerta.severidad.siguiente());
         Some(alertas::nueva(quien, &variable, umbral, valor, ahora, severidad))

@@ -293,7 +293,12 @@ async fn close_alerts(m: &Mantenimiento, memoria: &mut Memoria) -> store::Result
     for id_empresa in pasados {
         for alerta in open(m, id_empresa).await? {
             let por = "alertrace".to_owned();
-            let pedido = crate::ingest::Resolver { id_alerta: alerta.id_alerta, por, notas: None };
+            let pedido = crate::ingest::Resolver {
+                id_alerta: alerta.id_alerta,
+                estado: crate::domain::EstadoAlerta::Resuelta,
+                por,
+                notas: None,
+            };
             m.ingest.resolver(pedido).await?;
         }
         memoria.dieron.remove(&id_empresa);
@@ -305,7 +310,7 @@ async fn open(m: &Mantenimiento, id_empresa: i64) -> store::Result<Vec<crate::do
     let filtro = store::alertas::Filtro { tipo: Some(alertas::ALMACENAMIENTO), ..Default::default() };
     let alcance = Alcance { id_empresa, id_trabajador: None };
     let mut tx = m.store.read().await?;
-    let abiertas = store::alertas::list(&mut tx, alcance, &filtro, 100, 0).await?;
+    let abiertas = store::alertas::list(&mut tx, alcance, &filtro, &store::Hoja::primeras(100)).await?;
     tx.commit().await?;
     Ok(abiertas)
 }

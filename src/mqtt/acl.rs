@@ -30,7 +30,7 @@ pub(super) fn publica(quien: &Principal, topic: &str) -> Publicar {
             Some((id, "respuestas")) if id == propio.device_id.as_str() => Publicar::Rutear,
             _ => Publicar::Negado,
         },
-        Principal::Usuario(_) => Publicar::Negado,
+        Principal::Usuario(_) | Principal::Llave(_) => Publicar::Negado,
         Principal::Anonimo if reservado(topic) => Publicar::Negado,
         Principal::Anonimo => Publicar::Rutear,
     }
@@ -55,9 +55,9 @@ pub(super) fn suscribe(quien: &Principal, filtro: &str, directorio: &Directorio)
         },
         // The installation's figures, and no empresa's data.
         Principal::Usuario(usuario) if usuario.rol == Rol::Operador => niveles[0] == "$SYS",
-        Principal::Usuario(usuario) => match niveles[..] {
+        Principal::Usuario(_) | Principal::Llave(_) => match niveles[..] {
             ["sensores" | "alertas", "#"] | ["sensores", "+", "#"] | ["alertas", "+"] => true,
-            ["alertas", id] => usuario.id_empresa.is_some_and(|e| e.to_string() == id),
+            ["alertas", id] => quien.alcance().is_some_and(|a| a.id_empresa.to_string() == id),
             ["sensores", "+", h] => h == "+" || PARA_USUARIOS.contains(&h),
             ["sensores", id, h] => {
                 (comodin(h) || PARA_USUARIOS.contains(&h))
@@ -76,14 +76,14 @@ pub(super) fn entrega(quien: &Principal, topic: &str, sensor: Option<i64>, direc
         Principal::Dispositivo(propio) => hoja(topic)
             .is_some_and(|(id, h)| id == propio.device_id.as_str() && PARA_EL_DISPOSITIVO.contains(&h)),
         Principal::Usuario(usuario) if usuario.rol == Rol::Operador => topic.starts_with("$SYS/"),
-        Principal::Usuario(usuario) => match topic.split_once('/') {
+        Principal::Usuario(_) | Principal::Llave(_) => match topic.split_once('/') {
             Some(("sensores", _)) => hoja(topic).is_some_and(|(id, h)| {
                 PARA_USUARIOS.contains(&h)
                     && directorio.sensor(id).is_some_and(|s| directorio.puede_ver(quien, &s))
             }),
             Some(("alertas", empresa)) => {
                 let (Ok(id_empresa), Some(id_sensor)) = (empresa.parse(), sensor) else { return false };
-                usuario.alcance().is_some_and(|a| directorio.alcanza(a, id_sensor, id_empresa))
+                quien.alcance().is_some_and(|a| directorio.alcanza(a, id_sensor, id_empresa))
             }
             _ => false,
         },

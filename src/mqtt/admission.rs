@@ -23,7 +23,7 @@ use super::throttle::limita;
 use super::topic;
 use crate::domain::Timestamp;
 use crate::identity::dispositivo::{self, Entrada};
-use crate::identity::{Principal, cuentas};
+use crate::identity::{Permiso, Principal, cuentas, llave};
 use crate::realtime::clientes::{Cliente, Cuentas, Quien};
 use crate::tls::Peer;
 
@@ -95,6 +95,7 @@ async fn admite(
 ) -> Result<(Inicio, Testamento), Negada> {
     let s = &b.parts.settings;
     let Dicho { mut connect, mut protocol, entrada } = dicho;
+    let revocaciones = b.parts.directorio.revocaciones();
     let (principal, caduca) = identifica(b, &connect, origen, ahora)
         .await
         .map_err(|(motivo, rechazo)| Negada::dicha(motivo, rechazo, &mut protocol))?;
@@ -115,6 +116,18 @@ async fn admite(
     else {
         return Err(Negada::dicha("no session can be had now", Rechazo::NoDisponible, &mut protocol));
     };
+    // Whoever was shut out between the sign-in and now was not there yet to be cut off.
+    if b.parts.directorio.revocaciones() != revocaciones {
+        let negada = match firma(b, &connect, origen).await {
+            Ok((quien, _)) if quien == principal => None,
+            Ok(_) => Some((String::from("what it may do was changed just now"), Rechazo::NoDisponible)),
+            Err(negada) => Some(negada),
+        };
+        if let Some((motivo, rechazo)) = negada {
+            vuelve_a_cerrar(b, &sesion, expiry);
+            return Err(Negada::dicha(motivo, rechazo, &mut protocol));
+        }
+    }
     let keep_alive = keep_alive(&connect, s.max_keep_alive);
     let bienvenida = Bienvenida {
         sesion_presente: presente,
@@ -250,6 +263,7 @@ fn quien(principal: &Principal) -> Quien {
     match principal {
         Principal::Dispositivo(sensor) => Quien::Dispositivo(sensor.clone()),
         Principal::Usuario(u) => Quien::Usuario { user_id: u.user_id.clone(), id_empresa: u.id_empresa },
+        Principal::Llave(k) => Quien::Llave { id_api_key: k.id_api_key, id_empresa: k.id_empresa },
         Principal::Anonimo => Quien::Anonimo,
     }
 }
@@ -291,6 +305,15 @@ async fn firma(
                 Err(e) => Err((format!("access token: {e}"), Rechazo::ClaveIncorrecta)),
             }
         }
+        Some("key") => match llave::entra(&b.parts.store, clave, b.parts.clock.now()).await {
+            Ok(Some(llave)) if llave.puede(Permiso::MqttSubscribe) => {
+                let caduca = llave.expira;
+                Ok((Principal::Llave(llave), caduca))
+            }
+            Ok(Some(_)) => Err(("API key: not for mqtt:subscribe".into(), Rechazo::NoAutorizado)),
+            Ok(None) => Err(("API key: unknown, revoked or expired".into(), Rechazo::ClaveIncorrecta)),
+            Err(e) => Err(no_disponible(&e)),
+        },
         Some(device_id) => match dispositivo::entra(&b.parts.store, device_id, clave).await {
             Ok(Entrada::Aceptado(sensor)) => Ok((Principal::Dispositivo(sensor), None)),
             Ok(Entrada::SinCredencial(sensor)) if b.parts.settings.legacy && origen.plano => {

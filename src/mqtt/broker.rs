@@ -398,7 +398,10 @@ impl Compartido {
         loop {
             match revocados.recv().await {
                 Ok(quien) => self.sessions.revoca(&quien),
-                Err(RecvError::Lagged(n)) => tracing::error!(n, "revocations were missed"),
+                Err(RecvError::Lagged(n)) => {
+                    tracing::error!(n, "revocations were missed; everybody is to sign in again");
+                    self.sessions.revoca_todas();
+                }
                 Err(RecvError::Closed) => return,
             }
         }

@@ -126,6 +126,10 @@ async fn atiende<R, W>(
         }
         fin => tracing::debug!(ip = %origen.ip, client_id, ?fin, "disconnected"),
     }
+    // What a person or a program that is shut out could see is not what waits for whoever comes back.
+    if matches!(fin, Fin::Cortada(Cierre::NoAutorizado)) && sensor.is_none() {
+        conexion.expiry = 0;
+    }
     let motivo = (!matches!(fin, Fin::Adios { testamento: false })).then(|| fin.to_string());
     b.parts.clientes.se_va(&cliente, b.parts.clock.now(), motivo);
     let ultimas = AssertUnwindSafe(async { conexion.despide(&fin) }).catch_unwind().await.unwrap_or_default();

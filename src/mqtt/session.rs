@@ -36,6 +36,7 @@ impl Clave {
         let principal = match principal {
             Principal::Dispositivo(s) => format!("d:{}", s.id_sensor),
             Principal::Usuario(u) => format!("u:{}", u.user_id),
+            Principal::Llave(k) => format!("k:{}", k.id_api_key),
             Principal::Anonimo => "a:".to_owned(),
         };
         Self { principal, client_id: client_id.to_owned() }

@@ -17,7 +17,7 @@ use super::publicacion::{self, Publicacion, Qos};
 use super::session::{Clave, Estado, Sesion, Turno};
 use super::throttle::limita;
 use crate::domain::{SensorRef, Timestamp};
-use crate::identity::{Directorio, Principal, Revocado};
+use crate::identity::{Directorio, Llave, Permiso, Principal, Revocado};
 use crate::store::mqtt::{Cambio, Suscripcion};
 use crate::store::{self, Store, trabajadores};
 
@@ -135,7 +135,7 @@ impl Sessions {
             self.id_sesion.fetch_max(s.id_sesion + 1, Ordering::Relaxed);
             let queda = Duration::from_secs(u64::try_from(s.expiry).unwrap_or_default());
             let expira = s.expira.map_or_else(|| ahora.plus(queda), Timestamp::clamped);
-            let Some(principal) = quien(&mut tx, &sensores, &s.principal, abierto).await? else {
+            let Some(principal) = quien(&mut tx, &sensores, &s.principal, abierto, ahora).await? else {
                 olvidar.push(Cambio::Termina(s.id_sesion));
                 continue;
             };
@@ -262,13 +262,29 @@ impl Sessions {
         (vida.terminada, vida.conectada) = (true, false);
     }
 
-    /// Cuts the connections of somebody who may no longer be here.
+    /// Cuts the connections of somebody who may no longer be here. The session of a person or a program ends
+    /// with it; that of a device, which gets another credential, waits.
     pub(super) fn revoca(&self, quien: &Revocado) {
-        let principal = match quien {
-            Revocado::Dispositivo(id_sensor) => format!("d:{id_sensor}"),
-            Revocado::Usuario(user_id) => format!("u:{user_id}"),
+        let principales: HashSet<String> = match quien {
+            Revocado::Dispositivo(id_sensor) => [format!("d:{id_sensor}")].into(),
+            Revocado::Dispositivos(ids) => ids.iter().map(|id| format!("d:{id}")).collect(),
+            Revocado::Usuario(user_id) => [format!("u:{user_id}")].into(),
+            Revocado::Llave(id_api_key) => [format!("k:{id_api_key}")].into(),
         };
-        for sesion in self.mapa().por_clave.values().filter(|s| s.clave.principal == principal) {
+        let termina = matches!(quien, Revocado::Usuario(_) | Revocado::Llave(_));
+        for sesion in self.mapa().por_clave.values().filter(|s| principales.contains(&s.clave.principal)) {
+            let mut vida = sesion.vida();
+            if vida.conectada {
+                sesion.corta(Cierre::NoAutorizado);
+            } else if termina {
+                vida.expira = Some(Timestamp::MIN);
+            }
+        }
+    }
+
+    /// Cuts every connection, when it is not known whose had to be: whoever may be here comes back.
+    pub(super) fn revoca_todas(&self) {
+        for sesion in self.mapa().por_clave.values() {
             sesion.corta(Cierre::NoAutorizado);
         }
     }
@@ -342,6 +358,7 @@ async fn quien(
     sensores: &HashMap<i64, SensorRef>,
     principal: &str,
     abierto: bool,
+    ahora: Timestamp,
 ) -> store::Result<Option<Principal>> {
     Ok(match principal.split_once(':') {
         Some(("d", id)) => {
@@ -357,6 +374,11 @@ async fn quien(
                     rol: t.rol,
                 })
             })
+        }
+        Some(("k", id)) => {
+            let Ok(id) = id.parse() else { return Ok(None) };
+            let llave = store::api_keys::by_id(tx, id).await?.filter(|k| k.vigente(ahora)).map(Llave::from);
+            llave.filter(|k| k.puede(Permiso::MqttSubscribe)).map(Principal::Llave)
         }
         Some(("a", _)) if abierto => Some(Principal::Anonimo),
         _ => None,

@@ -26,6 +26,13 @@ pub enum Quien {
         /// The tenant.
         id_empresa: Option<i64>,
     },
+    /// A program.
+    Llave {
+        /// The row of its key.
+        id_api_key: i64,
+        /// The tenant.
+        id_empresa: i64,
+    },
     /// Nobody in particular (`mqtt.open`).
     Anonimo,
 }
@@ -186,6 +193,7 @@ fn clave(cliente: &Cliente) -> (String, String) {
     let quien = match &cliente.quien {
         Quien::Dispositivo(s) => format!("d:{}", s.id_sensor),
         Quien::Usuario { user_id, .. } => format!("u:{user_id}"),
+        Quien::Llave { id_api_key, .. } => format!("k:{id_api_key}"),
         Quien::Anonimo => "a:".to_owned(),
     };
     (quien, cliente.client_id.clone())

@@ -1,7 +1,9 @@
 //! Alerts.
 
+use sqlx::AssertSqlSafe;
+
 use super::sensores::Alcance;
-use super::{Error, Result, Tx, on, row};
+use super::{Error, Hoja, Result, Tx, on, row};
 use crate::domain::{Alerta, DeviceId, EstadoAlerta, Severidad, Timestamp};
 
 row!(
@@ -216,35 +218,50 @@ pub struct Filtro<'a> {
     pub hasta: Option<Timestamp>,
 }
 
-/// The condition of [`list`] and [`count`]; `$1` … `$8`.
-macro_rules! donde {
-    ($head:expr, $tail:literal) => {
-        concat!(
-            $head,
-            "WHERE a.id_empresa = $1 AND ($2 IS NULL OR EXISTS (SELECT 1 FROM asignaciones g WHERE ",
-            "g.id_sensor = a.id_sensor AND g.id_trabajador = $2 AND g.hasta IS NULL)) ",
-            "AND (($3 IS NULL AND a.estado IN ('pendiente', 'en_proceso')) OR a.estado = $3) ",
-            "AND ($4 IS NULL OR a.severidad = $4) AND ($5 IS NULL OR a.tipo_alerta = $5) ",
-            "AND ($6 IS NULL OR a.id_sensor = $6) AND ($7 IS NULL OR a.fecha_creacion >= $7) ",
-            "AND ($8 IS NULL OR a.fecha_creacion <= $8) ",
-            $tail
-        )
-    };
+/// The condition of [`list`] and [`count`]; `$1` … `$8`. Only what is asked for stands in it, so that each
+/// has its index.
+pub(super) fn donde(alcance: Alcance, filtro: &Filtro<'_>) -> String {
+    // One sensor, or what is assigned, is few of many: no index of the empresa or of the states is to be taken
+    // before that of the sensors.
+    let pocas = filtro.id_sensor.is_some() || alcance.id_trabajador.is_some();
+    let empresa = if pocas { "COALESCE(a.id_empresa, 0)" } else { "a.id_empresa" };
+    let mut sql = format!("WHERE {empresa} = $1");
+    if alcance.id_trabajador.is_some() {
+        sql.push_str(
+            " AND a.id_sensor IN (SELECT g.id_sensor FROM asignaciones g \
+             WHERE g.id_trabajador = $2 AND g.hasta IS NULL)",
+        );
+    }
+    sql.push_str(match (filtro.estado, pocas) {
+        (None, true) => " AND COALESCE(a.estado, '') IN ('pendiente', 'en_proceso')",
+        (None, false) => " AND a.estado IN ('pendiente', 'en_proceso')",
+        (Some(_), true) => " AND COALESCE(a.estado, '') = $3",
+        (Some(_), false) => " AND a.estado = $3",
+    });
+    for (pedido, condicion) in [
+        (filtro.severidad.is_some(), " AND a.severidad = $4"),
+        (filtro.tipo.is_some(), " AND a.tipo_alerta = $5"),
+        (filtro.id_sensor.is_some(), " AND a.id_sensor = $6"),
+        (filtro.desde.is_some(), " AND a.fecha_creacion >= $7"),
+        (filtro.hasta.is_some(), " AND a.fecha_creacion <= $8"),
+    ] {
+        if pedido {
+            sql.push_str(condicion);
+        }
+    }
+    sql
 }
 
 /// The alerts of the scope, newest first.
 ///
 /// # Errors
 /// `Unavailable`, `Inconsistent`.
-pub async fn list(
-    tx: &mut Tx,
-    alcance: Alcance,
-    filtro: &Filtro<'_>,
-    limit: i64,
-    skip: i64,
-) -> Result<Vec<Alerta>> {
+pub async fn list(tx: &mut Tx, alcance: Alcance, filtro: &Filtro<'_>, hoja: &Hoja) -> Result<Vec<Alerta>> {
+    let donde = donde(alcance, filtro);
+    let sql =
+        format!("{}{donde} AND a.id_alerta < $9 ORDER BY a.id_alerta DESC LIMIT $10 OFFSET $11", select!(""));
     let filas: Vec<Fila> = on!(tx, |db| {
-        sqlx::query_as(donde!(select!(""), "ORDER BY a.id_alerta DESC LIMIT $9 OFFSET $10"))
+        sqlx::query_as(AssertSqlSafe(sql))
             .bind(alcance.id_empresa)
             .bind(alcance.id_trabajador)
             .bind(filtro.estado.map(EstadoAlerta::as_str))
@@ -253,8 +270,9 @@ pub async fn list(
             .bind(filtro.id_sensor)
             .bind(filtro.desde.map(Timestamp::micros))
             .bind(filtro.hasta.map(Timestamp::micros))
-            .bind(limit)
-            .bind(skip)
+            .bind(hoja.bajo())
+            .bind(hoja.pide())
+            .bind(hoja.skip)
             .fetch_all(db)
             .await
     })?;
@@ -271,8 +289,9 @@ pub async fn count(tx: &mut Tx, alcance: Alcance, filtro: &Filtro<'_>) -> Result
             total: i64,
         }
     );
+    let sql = format!("SELECT COUNT(*) AS total FROM alertas a {}", donde(alcance, filtro));
     let total: Total = on!(tx, |db| {
-        sqlx::query_as(donde!("SELECT COUNT(*) AS total FROM alertas a ", ""))
+        sqlx::query_as(AssertSqlSafe(sql))
             .bind(alcance.id_empresa)
             .bind(alcance.id_trabajador)
             .bind(filtro.estado.map(EstadoAlerta::as_str))
@@ -285,4 +304,30 @@ pub async fn count(tx: &mut Tx, alcance: Alcance, filtro: &Filtro<'_>) -> Result
             .await
     })?;
     Ok(total.total)
+}
+
+/// How many open alerts of the scope there are of each severity that any has.
+///
+/// # Errors
+/// `Unavailable`, `Inconsistent`.
+pub async fn count_by_severity(tx: &mut Tx, alcance: Alcance) -> Result<Vec<(Severidad, i64)>> {
+    row!(
+        struct Cuenta {
+            severidad: String,
+            total: i64,
+        }
+    );
+    let sql = format!(
+        "SELECT a.severidad, COUNT(*) AS total FROM alertas a {} GROUP BY a.severidad",
+        donde(alcance, &Filtro::default())
+    );
+    let filas: Vec<Cuenta> = on!(tx, |db| {
+        sqlx::query_as(AssertSqlSafe(sql))
+            .bind(alcance.id_empresa)
+            .bind(alcance.id_trabajador)
+            .fetch_all(db)
+            .await
+    })?;
+    let malo = || Error::inconsistent("alertas.severidad");
+    filas.into_iter().map(|f| Ok((Severidad::parse(&f.severidad).ok_or_else(malo)?, f.total))).collect()
 }

@@ -1,6 +1,6 @@
 //! Commands to devices and the configuration that they are to have.
 
-use super::{Result, Tx, on, row};
+use super::{Hoja, Result, Tx, on, row};
 use crate::domain::Timestamp;
 
 row!(
@@ -104,7 +104,7 @@ pub async fn get(tx: &mut Tx, id_sensor: i64, id_comando: i64) -> Result<Option<
 ///
 /// # Errors
 /// `Unavailable`.
-pub async fn list(tx: &mut Tx, id_sensor: i64, limit: i64, skip: i64) -> Result<(Vec<Comando>, i64)> {
+pub async fn list(tx: &mut Tx, id_sensor: i64, hoja: &Hoja) -> Result<(Vec<Comando>, i64)> {
     row!(
         struct Total {
             total: i64,
@@ -117,12 +117,15 @@ pub async fn list(tx: &mut Tx, id_sensor: i64, limit: i64, skip: i64) -> Result<
             .await
     })?;
     let comandos = on!(tx, |db| {
-        sqlx::query_as(columnas!("WHERE id_sensor = $1 ORDER BY id_comando DESC LIMIT $2 OFFSET $3"))
-            .bind(id_sensor)
-            .bind(limit)
-            .bind(skip)
-            .fetch_all(db)
-            .await
+        sqlx::query_as(columnas!(
+            "WHERE id_sensor = $1 AND id_comando < $2 ORDER BY id_comando DESC LIMIT $3 OFFSET $4"
+        ))
+        .bind(id_sensor)
+        .bind(hoja.bajo())
+        .bind(hoja.pide())
+        .bind(hoja.skip)
+        .fetch_all(db)
+        .await
     })?;
     Ok((comandos, total.total))
 }

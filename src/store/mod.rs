@@ -6,17 +6,21 @@
 //! [`Store::write`]. Missing is `Option`; an [`Error`] never names HTTP or MQTT.
 
 pub mod alertas;
+pub mod api_keys;
 pub mod asignaciones;
 pub mod backup;
 mod checkpoint;
 pub mod comandos;
 mod copia;
+pub mod cultivos;
 pub mod disk;
 pub mod empresas;
 mod error;
 mod files;
+mod hoja;
 pub mod horas;
 pub mod identidades;
+pub mod invitaciones;
 pub mod lecturas;
 mod lock;
 mod migrations;
@@ -47,6 +51,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use disk::Disco;
 pub use error::{Error, Result};
+pub use hoja::Hoja;
 pub use migrations::{State, Step, refuse_unknown};
 pub use postgres::Options as PostgresOptions;
 pub use postgres::volcado;

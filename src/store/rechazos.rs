@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Result, Tx, on, row};
+use super::{Hoja, Result, Tx, on, row};
 use crate::domain::{Rechazo, Timestamp};
 
 /// A stored refusal.
@@ -98,11 +98,11 @@ pub async fn expire(tx: &mut Tx, antes: Timestamp, cuantos: i64) -> Result<u64> 
     })?)
 }
 
-/// The newest refusals of a sensor.
+/// The refusals of a sensor, the newest first.
 ///
 /// # Errors
 /// `Unavailable`.
-pub async fn list(tx: &mut Tx, id_sensor: i64, limit: i64, skip: i64) -> Result<Vec<Registrado>> {
+pub async fn list(tx: &mut Tx, id_sensor: i64, hoja: &Hoja) -> Result<Vec<Registrado>> {
     row!(
         struct Fila {
             id_rechazo: i64,
@@ -116,11 +116,12 @@ pub async fn list(tx: &mut Tx, id_sensor: i64, limit: i64, skip: i64) -> Result<
     let filas: Vec<Fila> = on!(tx, |db| {
         sqlx::query_as(
             "SELECT id_rechazo, recibida, ts, motivo, variable, contenido FROM lecturas_rechazadas \
-             WHERE id_sensor = $1 ORDER BY id_rechazo DESC LIMIT $2 OFFSET $3",
+             WHERE id_sensor = $1 AND id_rechazo < $2 ORDER BY id_rechazo DESC LIMIT $3 OFFSET $4",
         )
         .bind(id_sensor)
-        .bind(limit)
-        .bind(skip)
+        .bind(hoja.bajo())
+        .bind(hoja.pide())
+        .bind(hoja.skip)
         .fetch_all(db)
         .await
     })?;

@@ -1,8 +1,9 @@
 //! Devices and their credentials.
 
 use serde::Serialize;
+use sqlx::AssertSqlSafe;
 
-use super::{Error, Result, Tx, on, row};
+use super::{Error, Hoja, Result, Tx, on, row};
 use crate::domain::{DeviceId, EstadoSensor, SensorRef, Timestamp, Valores};
 
 /// A sensor as people see it, with its newest values.
@@ -204,8 +205,7 @@ pub async fn list(
     tx: &mut Tx,
     alcance: Alcance,
     filtro: &Filtro<'_>,
-    limit: i64,
-    skip: i64,
+    hoja: &Hoja,
 ) -> Result<(Vec<Sensor>, i64)> {
     let estado = filtro.estado.map(EstadoSensor::as_str);
     row!(
@@ -213,41 +213,60 @@ pub async fn list(
             total: i64,
         }
     );
+    let donde = donde(alcance, filtro);
+    let pagina =
+        format!("{}{donde} AND s.id_sensor > $5 ORDER BY s.id_sensor LIMIT $6 OFFSET $7", select!(""));
+    let cuenta = format!("SELECT COUNT(*) AS total FROM sensores s {donde}");
     let filas: Vec<Fila> = on!(&mut *tx, |db| {
-        sqlx::query_as(select!(
-            "WHERE s.id_empresa = $1 AND ($2 IS NULL OR EXISTS (SELECT 1 FROM asignaciones a WHERE \
-             a.id_sensor = s.id_sensor AND a.id_trabajador = $2 AND a.hasta IS NULL)) \
-             AND ($3 IS NULL OR (s.estado <> 'inactivo') = $3) AND ($4 IS NULL OR s.ubicacion_sensor = $4) \
-             AND ($5 IS NULL OR s.estado = $5) ORDER BY s.id_sensor LIMIT $6 OFFSET $7"
-        ))
-        .bind(alcance.id_empresa)
-        .bind(alcance.id_trabajador)
-        .bind(filtro.activo)
-        .bind(filtro.ubicacion)
-        .bind(estado)
-        .bind(limit)
-        .bind(skip)
-        .fetch_all(db)
-        .await
+        sqlx::query_as(AssertSqlSafe(pagina))
+            .bind(alcance.id_empresa)
+            .bind(alcance.id_trabajador)
+            .bind(filtro.ubicacion)
+            .bind(estado)
+            .bind(hoja.sobre())
+            .bind(hoja.pide())
+            .bind(hoja.skip)
+            .fetch_all(db)
+            .await
     })?;
     let total: Total = on!(tx, |db| {
-        sqlx::query_as(
-            "SELECT COUNT(*) AS total FROM sensores s \
-             WHERE s.id_empresa = $1 AND ($2 IS NULL OR EXISTS (SELECT 1 FROM asignaciones a WHERE \
-             a.id_sensor = s.id_sensor AND a.id_trabajador = $2 AND a.hasta IS NULL)) \
-             AND ($3 IS NULL OR (s.estado <> 'inactivo') = $3) AND ($4 IS NULL OR s.ubicacion_sensor = $4) \
-             AND ($5 IS NULL OR s.estado = $5)",
-        )
-        .bind(alcance.id_empresa)
-        .bind(alcance.id_trabajador)
-        .bind(filtro.activo)
-        .bind(filtro.ubicacion)
-        .bind(estado)
-        .fetch_one(db)
-        .await
+        sqlx::query_as(AssertSqlSafe(cuenta))
+            .bind(alcance.id_empresa)
+            .bind(alcance.id_trabajador)
+            .bind(filtro.ubicacion)
+            .bind(estado)
+            .fetch_one(db)
+            .await
     })?;
     let sensores = filas.into_iter().map(Fila::sensor).collect::<Result<_>>()?;
     Ok((sensores, total.total))
+}
+
+/// The condition of [`list`]; `$1` … `$4`. Only what is asked for stands in it, so that each has its index.
+pub(super) fn donde(alcance: Alcance, filtro: &Filtro<'_>) -> String {
+    let mut sql = String::from("WHERE s.id_empresa = $1");
+    if alcance.id_trabajador.is_some() {
+        sql.push_str(
+            " AND s.id_sensor IN (SELECT a.id_sensor FROM asignaciones a \
+             WHERE a.id_trabajador = $2 AND a.hasta IS NULL)",
+        );
+    }
+    // A place, or what is assigned, is few of many: no index of the states is to be taken before its own.
+    let estado = if filtro.ubicacion.is_some() || alcance.id_trabajador.is_some() {
+        "COALESCE(s.estado, '')"
+    } else {
+        "s.estado"
+    };
+    if filtro.ubicacion.is_some() {
+        sql.push_str(" AND s.ubicacion_sensor = $3");
+    }
+    if filtro.estado.is_some() {
+        sql = format!("{sql} AND {estado} = $4");
+    }
+    if let Some(activo) = filtro.activo {
+        sql = format!("{sql} AND {estado} {} 'inactivo'", if activo { "<>" } else { "=" });
+    }
+    sql
 }
 
 /// What may be changed of a sensor, every field as it shall be afterwards.
@@ -316,6 +335,97 @@ pub async fn retire(tx: &mut Tx, id_empresa: i64, id_sensor: i64) -> Result<bool
         .map(|r| r.rows_affected())
     })?;
     Ok(n == 1)
+}
+
+/// Moves the sensors of a place, or those of `solo` among them, to another; answers how many.
+///
+/// # Errors
+/// `Unavailable`, `Refused`.
+pub async fn relocate(
+    tx: &mut Tx,
+    id_empresa: i64,
+    desde: &str,
+    hasta: &str,
+    solo: Option<&[i64]>,
+) -> Result<u64> {
+    let Some(solo) = solo else {
+        return Ok(on!(tx, |db| {
+            sqlx::query(
+                "UPDATE sensores SET ubicacion_sensor = $3 WHERE id_empresa = $1 AND ubicacion_sensor = $2",
+            )
+            .bind(id_empresa)
+            .bind(desde)
+            .bind(hasta)
+            .execute(db)
+            .await
+            .map(|r| r.rows_affected())
+        })?);
+    };
+    let mut movidos = 0;
+    for id_sensor in solo {
+        movidos += on!(&mut *tx, |db| {
+            sqlx::query(
+                "UPDATE sensores SET ubicacion_sensor = $4 \
+                 WHERE id_sensor = $1 AND id_empresa = $2 AND ubicacion_sensor = $3",
+            )
+            .bind(id_sensor)
+            .bind(id_empresa)
+            .bind(desde)
+            .bind(hasta)
+            .execute(db)
+            .await
+            .map(|r| r.rows_affected())
+        })?;
+    }
+    Ok(movidos)
+}
+
+/// Retires every sensor of a place that is in use, as [`retire`]; answers which.
+///
+/// # Errors
+/// `Unavailable`, `Inconsistent`.
+pub async fn retire_at(tx: &mut Tx, id_empresa: i64, ubicacion: &str) -> Result<Vec<SensorRef>> {
+    row!(
+        struct Fila {
+            id_sensor: i64,
+            id_empresa: i64,
+            device_id: String,
+        }
+    );
+    let filas: Vec<Fila> = on!(tx, |db| {
+        sqlx::query_as(
+            "UPDATE sensores SET estado = 'inactivo', credencial = NULL \
+             WHERE id_empresa = $1 AND ubicacion_sensor = $2 AND estado <> 'inactivo' \
+             RETURNING id_sensor, id_empresa, device_id",
+        )
+        .bind(id_empresa)
+        .bind(ubicacion)
+        .fetch_all(db)
+        .await
+    })?;
+    filas.into_iter().map(|f| quien(f.id_sensor, f.id_empresa, &f.device_id)).collect()
+}
+
+/// How many sensors of an empresa, in use or not, stand at a place.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn count_at(tx: &mut Tx, id_empresa: i64, ubicacion: &str) -> Result<i64> {
+    row!(
+        struct Total {
+            total: i64,
+        }
+    );
+    let total: Total = on!(tx, |db| {
+        sqlx::query_as(
+            "SELECT COUNT(*) AS total FROM sensores WHERE id_empresa = $1 AND ubicacion_sensor = $2",
+        )
+        .bind(id_empresa)
+        .bind(ubicacion)
+        .fetch_one(db)
+        .await
+    })?;
+    Ok(total.total)
 }
 
 /// Removes a sensor and everything that hangs on it.
@@ -450,34 +560,67 @@ pub async fn intervals(tx: &mut Tx) -> Result<std::collections::HashMap<i64, i64
     Ok(filas.into_iter().map(|f| (f.id_sensor, f.intervalo_lectura)).collect())
 }
 
-/// The newest values of each sensor of the scope that is in use; `None` where it never said anything.
+/// A sensor, and its newest values if it ever said anything.
+pub type Ultima = (i64, Option<(Timestamp, Valores)>);
+
+/// The newest values of each sensor of the scope that is in use.
 ///
 /// # Errors
 /// `Unavailable`, `Inconsistent`.
-pub async fn latest_active(tx: &mut Tx, alcance: Alcance) -> Result<Vec<Option<(Timestamp, Valores)>>> {
+pub async fn latest_active(tx: &mut Tx, alcance: Alcance) -> Result<Vec<Ultima>> {
     row!(
-        struct Ultima {
+        struct Fila {
+            id_sensor: i64,
             ts: Option<i64>,
             valores: Option<String>,
         }
     );
-    let filas: Vec<Ultima> = on!(tx, |db| {
-        sqlx::query_as(
-            "SELECT u.ts, u.valores FROM sensores s LEFT JOIN ultimas_lecturas u ON u.id_sensor = s.id_sensor \
-             WHERE s.id_empresa = $1 AND s.estado <> 'inactivo' AND ($2 IS NULL OR EXISTS (SELECT 1 FROM \
-             asignaciones a WHERE a.id_sensor = s.id_sensor AND a.id_trabajador = $2 AND a.hasta IS NULL))",
-        )
-        .bind(alcance.id_empresa)
-        .bind(alcance.id_trabajador)
-        .fetch_all(db)
-        .await
+    let filtro = Filtro { activo: Some(true), ..Filtro::default() };
+    let sql = format!(
+        "SELECT s.id_sensor, u.ts, u.valores FROM sensores s \
+         LEFT JOIN ultimas_lecturas u ON u.id_sensor = s.id_sensor {}",
+        donde(alcance, &filtro)
+    );
+    let filas: Vec<Fila> = on!(tx, |db| {
+        sqlx::query_as(AssertSqlSafe(sql))
+            .bind(alcance.id_empresa)
+            .bind(alcance.id_trabajador)
+            .fetch_all(db)
+            .await
     })?;
-    let ultima = |f: Ultima| match (f.ts, f.valores) {
+    let ultima = |f: Fila| match (f.ts, f.valores) {
         (Some(ts), Some(texto)) => {
             let malo = || Error::inconsistent("ultimas_lecturas.valores");
-            Ok(Some((Timestamp::clamped(ts), Valores::from_json(&texto).ok_or_else(malo)?)))
+            let valores = Valores::from_json(&texto).ok_or_else(malo)?;
+            Ok((f.id_sensor, Some((Timestamp::clamped(ts), valores))))
         }
-        _ => Ok(None),
+        _ => Ok((f.id_sensor, None)),
     };
     filas.into_iter().map(ultima).collect()
+}
+
+/// How many sensors of the scope are in each state that any is in.
+///
+/// # Errors
+/// `Unavailable`, `Inconsistent`.
+pub async fn count_by_state(tx: &mut Tx, alcance: Alcance) -> Result<Vec<(EstadoSensor, i64)>> {
+    row!(
+        struct Fila {
+            estado: String,
+            total: i64,
+        }
+    );
+    let sql = format!(
+        "SELECT s.estado, COUNT(*) AS total FROM sensores s {} GROUP BY s.estado",
+        donde(alcance, &Filtro::default())
+    );
+    let filas: Vec<Fila> = on!(tx, |db| {
+        sqlx::query_as(AssertSqlSafe(sql))
+            .bind(alcance.id_empresa)
+            .bind(alcance.id_trabajador)
+            .fetch_all(db)
+            .await
+    })?;
+    let malo = || Error::inconsistent("sensores.estado");
+    filas.into_iter().map(|f| Ok((EstadoSensor::parse(&f.estado).ok_or_else(malo)?, f.total))).collect()
 }

@@ -1,6 +1,6 @@
 //! People, their role and the tenant that they belong to.
 
-use super::{Error, Result, Tx, on, row};
+use super::{Error, Hoja, Result, Tx, on, row};
 use crate::domain::{Rol, Timestamp};
 
 /// What [`create`] needs.
@@ -129,6 +129,241 @@ pub async fn by_user_id(tx: &mut Tx, user_id: &str) -> Result<Option<Trabajador>
         razon_social: f.razon_social,
         ruc: f.ruc,
     }))
+}
+
+/// A person of an empresa, as its administrator sees them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Miembro {
+    /// Key.
+    pub id_trabajador: i64,
+    /// The identity provider's key.
+    pub user_id: String,
+    /// For people.
+    pub nombre: String,
+    /// For people.
+    pub apellido: String,
+    /// National identity number.
+    pub dni: Option<String>,
+    /// As in the account.
+    pub email: String,
+    /// Where to call.
+    pub telefono: Option<String>,
+    /// What they may do.
+    pub rol: Rol,
+    /// Whether they may sign in.
+    pub activo: bool,
+    /// When the account was made.
+    pub fecha_contratacion: Timestamp,
+    /// The last sign-in or refresh.
+    pub ultimo_acceso: Option<Timestamp>,
+    /// How many sensors are assigned to them now.
+    pub sensores_asignados: i64,
+}
+
+row!(
+    struct FilaMiembro {
+        id_trabajador: i64,
+        user_id: String,
+        nombre: String,
+        apellido: String,
+        dni: Option<String>,
+        email: String,
+        telefono: Option<String>,
+        rol: String,
+        activo: bool,
+        fecha_contratacion: i64,
+        ultimo_acceso: Option<i64>,
+        sensores_asignados: i64,
+    }
+);
+
+impl FilaMiembro {
+    fn miembro(self) -> Result<Miembro> {
+        Ok(Miembro {
+            id_trabajador: self.id_trabajador,
+            user_id: self.user_id,
+            nombre: self.nombre,
+            apellido: self.apellido,
+            dni: self.dni,
+            email: self.email,
+            telefono: self.telefono,
+            rol: Rol::parse(&self.rol).ok_or_else(|| Error::inconsistent("trabajadores.rol"))?,
+            activo: self.activo,
+            fecha_contratacion: Timestamp::clamped(self.fecha_contratacion),
+            ultimo_acceso: self.ultimo_acceso.map(Timestamp::clamped),
+            sensores_asignados: self.sensores_asignados,
+        })
+    }
+}
+
+/// The columns of [`FilaMiembro`]; `t` is `trabajadores`.
+macro_rules! miembro {
+    ($rest:literal) => {
+        concat!(
+            "SELECT t.id_trabajador, t.user_id, t.nombre, t.apellido, t.dni, t.email, t.telefono, t.rol, t.activo, ",
+            "t.fecha_contratacion, t.ultimo_acceso, (SELECT COUNT(*) FROM asignaciones a ",
+            "WHERE a.id_trabajador = t.id_trabajador AND a.hasta IS NULL) AS sensores_asignados ",
+            "FROM trabajadores t ",
+            $rest
+        )
+    };
+}
+
+/// A person of an empresa.
+///
+/// # Errors
+/// `Unavailable`, `Inconsistent`.
+pub async fn get(tx: &mut Tx, id_empresa: i64, id_trabajador: i64) -> Result<Option<Miembro>> {
+    let fila: Option<FilaMiembro> = on!(tx, |db| {
+        sqlx::query_as(miembro!("WHERE t.id_trabajador = $1 AND t.id_empresa = $2"))
+            .bind(id_trabajador)
+            .bind(id_empresa)
+            .fetch_optional(db)
+            .await
+    })?;
+    fila.map(FilaMiembro::miembro).transpose()
+}
+
+/// The people of an empresa (`activo`: only those who may, or may not, sign in), by key, and how many there
+/// are in all.
+///
+/// # Errors
+/// `Unavailable`, `Inconsistent`.
+pub async fn list(
+    tx: &mut Tx,
+    id_empresa: i64,
+    activo: Option<bool>,
+    hoja: &Hoja,
+) -> Result<(Vec<Miembro>, i64)> {
+    let filas: Vec<FilaMiembro> = on!(&mut *tx, |db| {
+        sqlx::query_as(miembro!(
+            "WHERE t.id_empresa = $1 AND ($2 IS NULL OR t.activo = $2) AND t.id_trabajador > $3 \
+             ORDER BY t.id_trabajador LIMIT $4 OFFSET $5"
+        ))
+        .bind(id_empresa)
+        .bind(activo)
+        .bind(hoja.sobre())
+        .bind(hoja.pide())
+        .bind(hoja.skip)
+        .fetch_all(db)
+        .await
+    })?;
+    row!(
+        struct Total {
+            total: i64,
+        }
+    );
+    let total: Total = on!(tx, |db| {
+        sqlx::query_as(
+            "SELECT COUNT(*) AS total FROM trabajadores WHERE id_empresa = $1 AND ($2 IS NULL OR activo = $2)",
+        )
+        .bind(id_empresa)
+        .bind(activo)
+        .fetch_one(db)
+        .await
+    })?;
+    Ok((filas.into_iter().map(FilaMiembro::miembro).collect::<Result<_>>()?, total.total))
+}
+
+/// What may be changed of a person, every field as it shall be afterwards.
+#[derive(Debug, Clone, Copy)]
+pub struct Cambio<'a> {
+    /// See [`Miembro`].
+    pub nombre: &'a str,
+    /// See [`Miembro`].
+    pub apellido: &'a str,
+    /// See [`Miembro`].
+    pub dni: Option<&'a str>,
+    /// See [`Miembro`].
+    pub telefono: Option<&'a str>,
+    /// See [`Miembro`].
+    pub rol: Rol,
+    /// See [`Miembro`].
+    pub activo: bool,
+}
+
+/// Changes a person of an empresa.
+///
+/// # Errors
+/// `Conflict` on `trabajadores.dni`, `Unavailable`.
+pub async fn update(tx: &mut Tx, id_empresa: i64, id_trabajador: i64, cambio: &Cambio<'_>) -> Result<()> {
+    on!(tx, |db| {
+        sqlx::query(
+            "UPDATE trabajadores SET nombre = $3, apellido = $4, dni = $5, telefono = $6, rol = $7, activo = $8 \
+             WHERE id_trabajador = $1 AND id_empresa = $2",
+        )
+        .bind(id_trabajador)
+        .bind(id_empresa)
+        .bind(cambio.nombre)
+        .bind(cambio.apellido)
+        .bind(cambio.dni)
+        .bind(cambio.telefono)
+        .bind(cambio.rol.as_str())
+        .bind(cambio.activo)
+        .execute(db)
+        .await
+        .map(drop)
+    })?;
+    Ok(())
+}
+
+/// Whether an empresa has an administrator in force other than this one.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn another_admin(tx: &mut Tx, id_empresa: i64, id_trabajador: i64) -> Result<bool> {
+    row!(
+        struct Total {
+            total: i64,
+        }
+    );
+    let total: Total = on!(tx, |db| {
+        sqlx::query_as(
+            "SELECT COUNT(*) AS total FROM trabajadores \
+             WHERE id_empresa = $1 AND id_trabajador <> $2 AND rol = 'admin_empresa' AND activo",
+        )
+        .bind(id_empresa)
+        .bind(id_trabajador)
+        .fetch_one(db)
+        .await
+    })?;
+    Ok(total.total > 0)
+}
+
+/// A person who belongs to no empresa joins one; `false` when they belong to one.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn join(tx: &mut Tx, id_trabajador: i64, id_empresa: i64, rol: Rol) -> Result<bool> {
+    let n = on!(tx, |db| {
+        sqlx::query(
+            "UPDATE trabajadores SET id_empresa = $2, rol = $3 \
+             WHERE id_trabajador = $1 AND id_empresa IS NULL AND rol <> 'operador'",
+        )
+        .bind(id_trabajador)
+        .bind(id_empresa)
+        .bind(rol.as_str())
+        .execute(db)
+        .await
+        .map(|r| r.rows_affected())
+    })?;
+    Ok(n == 1)
+}
+
+/// Notes when a person was last here.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn seen(tx: &mut Tx, id_trabajador: i64, ahora: Timestamp) -> Result<()> {
+    on!(tx, |db| {
+        sqlx::query("UPDATE trabajadores SET ultimo_acceso = $2 WHERE id_trabajador = $1")
+            .bind(id_trabajador)
+            .bind(ahora.micros())
+            .execute(db)
+            .await
+            .map(drop)
+    })?;
+    Ok(())
 }
 
 /// Deactivates or activates everybody, so that a test of sign-in need not know SQL.

@@ -1,10 +1,31 @@
 //! REST as a front end and a device that speaks HTTP use it.
 
+mod alertas;
+mod api_keys;
+mod asignaciones;
+mod cultivos;
+mod dashboard;
+mod paging;
+mod people;
+mod sensores;
+mod trabajadores;
+
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::support::server::{EMAIL, PASSWORD};
 use crate::support::{Client, Server};
+
+type Socket = tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>;
+
+/// A WebSocket of whoever has this token.
+async fn live_as(server: &Server, token: &str) -> Socket {
+    let url = format!("ws://{}/api/v1/sensores/live", server.http);
+    let mut request = url.into_client_request().expect("a request");
+    request.headers_mut().insert("authorization", format!("Bearer {token}").parse().expect("a value"));
+    tokio_tungstenite::connect_async(request).await.expect("a WebSocket").0
+}
 
 #[tokio::test]
 async fn sign_in_refresh_and_me() {

@@ -264,7 +264,7 @@ impl Pump<'_> {
     async fn sensores(&self) -> store::Result<Vec<sensores::Sensor>> {
         let en_uso = sensores::Filtro { activo: Some(true), ..sensores::Filtro::default() };
         let mut tx = self.state.parts().store.read().await?;
-        let (found, _) = sensores::list(&mut tx, self.oyente.alcance, &en_uso, i64::MAX, 0).await?;
+        let (found, _) = sensores::list(&mut tx, self.oyente.alcance, &en_uso, &store::Hoja::TODO).await?;
         tx.commit().await?;
         Ok(found)
     }

@@ -111,7 +111,7 @@ async fn a_refresh_token_is_good_once_or_twice_within_ten_seconds() {
 
 #[tokio::test]
 async fn an_account_without_an_empresa_sees_nothing() {
-    let b = banco(Registro::First).await;
+    let b = banco(Registro::Open).await;
     let nuevo = trabajador("t@x.pe");
     b.cuentas.registrar_trabajador(nuevo.clone()).await.unwrap();
     let sesion = b.cuentas.entrar("t@x.pe", "una clave larga").await.unwrap();
@@ -119,6 +119,58 @@ async fn an_account_without_an_empresa_sees_nothing() {
     assert_eq!(usuario.alcance().map(|a| a.id_empresa), None);
     let con_codigo = NuevoTrabajador { codigo_invitacion: Some("X".into()), email: "u@x.pe".into(), ..nuevo };
     assert!(matches!(b.cuentas.registrar_trabajador(con_codigo).await, Err(Error::InvitacionInvalida)));
+}
+
+#[tokio::test]
+async fn a_code_lets_one_person_in_for_seven_days() {
+    let b = banco(Registro::First).await;
+    b.cuentas.registrar_empresa(empresa("a@x.pe", "20000000001", "10000001")).await.unwrap();
+    let con = |email: &str, dni: &str, codigo: &str| NuevoTrabajador {
+        dni: Some(dni.into()),
+        codigo_invitacion: Some(codigo.into()),
+        ..trabajador(email)
+    };
+    let sin = b.cuentas.registrar_trabajador(trabajador("t@x.pe")).await;
+    assert!(matches!(sin, Err(Error::InvitacionNecesaria)));
+    let codigo = b.cuentas.invitar(1, Rol::Supervisor, "u").await.unwrap().codigo;
+    // What fails for another reason leaves the code as good as before.
+    let e = b.cuentas.registrar_trabajador(con("t@x.pe", "10000001", &codigo)).await.unwrap_err();
+    assert!(matches!(e, Error::EnUso("dni")), "{e:?}");
+    let hecho = b.cuentas.registrar_trabajador(con("t@x.pe", "10000002", &codigo)).await.unwrap();
+    assert_eq!(hecho.rol, Rol::Supervisor);
+    assert_eq!(b.cuentas.perfil(&hecho.user_id).await.unwrap().id_empresa, Some(1));
+    let e = b.cuentas.registrar_trabajador(con("u@x.pe", "10000003", &codigo)).await.unwrap_err();
+    assert!(matches!(e, Error::InvitacionInvalida), "{e:?}");
+    let codigo = b.cuentas.invitar(1, Rol::Worker, "u").await.unwrap().codigo;
+    b.clock.advance(Duration::from_hours(7 * 24));
+    let e = b.cuentas.registrar_trabajador(con("u@x.pe", "10000003", &codigo)).await.unwrap_err();
+    assert!(matches!(e, Error::InvitacionInvalida), "{e:?}");
+}
+
+#[tokio::test]
+async fn a_code_is_used_once_even_in_a_race() {
+    let b = banco(Registro::Open).await;
+    b.cuentas.registrar_empresa(empresa("a@x.pe", "20000000001", "10000001")).await.unwrap();
+    let mut quienes = Vec::new();
+    for n in 0..4 {
+        let nuevo = NuevoTrabajador { dni: None, ..trabajador(&format!("{n}@x.pe")) };
+        b.cuentas.registrar_trabajador(nuevo).await.unwrap();
+        let sesion = b.cuentas.entrar(&format!("{n}@x.pe"), "una clave larga").await.unwrap();
+        quienes.push(b.cuentas.usuario(&sesion.access_token).await.unwrap().0);
+    }
+    let codigo = b.cuentas.invitar(1, Rol::Worker, "u").await.unwrap().codigo;
+    let hechas = futures_util::future::join_all(quienes.iter().map(|q| b.cuentas.unirse(q, &codigo))).await;
+    assert_eq!(hechas.iter().filter(|r| r.is_ok()).count(), 1);
+    assert!(hechas.iter().all(|r| matches!(r, Ok(_) | Err(Error::InvitacionInvalida))));
+    let quien = hechas.into_iter().find_map(Result::ok).unwrap();
+    let ya = Usuario {
+        user_id: quien.user_id,
+        id_trabajador: quien.id_trabajador,
+        id_empresa: quien.id_empresa,
+        rol: quien.rol,
+    };
+    let otro = b.cuentas.invitar(1, Rol::Worker, "u").await.unwrap().codigo;
+    assert!(matches!(b.cuentas.unirse(&ya, &otro).await, Err(Error::YaEnEmpresa)));
 }
 
 /// Deactivates or activates everybody.

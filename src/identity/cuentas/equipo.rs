@@ -1,0 +1,218 @@
+//! How people come into an empresa: by an invitation, or made by its administrator.
+//!
+//! A code is a hundred random bits, written so that a person can read it aloud; only its hash is kept, and
+//! it lets in one person. Who comes in and the code that lets them is one transaction.
+
+use std::time::Duration;
+
+use super::{Cuentas, Error, NuevoTrabajador, Perfil, Persona, Registrado, Registro};
+use crate::domain::{Rol, Timestamp};
+use crate::identity::{Usuario, dispositivo};
+use crate::store::invitaciones::{self, Invitacion, Nueva};
+use crate::store::{self, Tx, trabajadores};
+
+/// How long an invitation is good.
+const VALE: Duration = Duration::from_secs(7 * 86_400);
+/// Invitations of one empresa that are good at a time.
+const ABIERTAS: i64 = 500;
+/// Characters of a code, and what they are: no letter that could be read as a digit (Crockford's base 32).
+const LARGO: usize = 20;
+const LETRAS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+/// An invitation that was just made. No `Debug`: the code belongs in no log.
+pub struct Invitada {
+    /// Shown this once.
+    pub codigo: String,
+    /// What is kept of it.
+    pub invitacion: Invitacion,
+}
+
+/// Where an account that is made belongs.
+pub(super) enum Lugar<'a> {
+    /// Nowhere yet.
+    Ninguno,
+    /// With this empresa.
+    Empresa(i64),
+    /// Where this code leads, and as what it says.
+    Codigo(&'a str),
+}
+
+impl Cuentas {
+    /// Invites somebody to `id_empresa` as `rol`.
+    ///
+    /// # Errors
+    /// [`Error::DemasiadasInvitaciones`], those of the store.
+    pub async fn invitar(&self, id_empresa: i64, rol: Rol, por: &str) -> Result<Invitada, Error> {
+        let codigo = genera().map_err(|e| Error::Interno(e.to_string()))?;
+        let ahora = self.0.clock.now();
+        let codigo_hash = hash(&codigo);
+        let expira = ahora.plus(VALE);
+        let mut tx = self.0.store.write().await?;
+        if invitaciones::open(&mut tx, id_empresa, ahora).await? >= ABIERTAS {
+            return Err(Error::DemasiadasInvitaciones);
+        }
+        let nueva = Nueva { id_empresa, codigo_hash: &codigo_hash, rol, creada_por: por, expira };
+        let id = invitaciones::create(&mut tx, &nueva, ahora).await?;
+        let invitacion = invitaciones::get(&mut tx, id_empresa, id).await?;
+        tx.commit().await?;
+        let invitacion = invitacion.ok_or_else(|| Error::Interno("an invitation is gone".to_owned()))?;
+        tracing::info!(id_empresa, id_invitacion = id, rol = rol.as_str(), por, "somebody is invited");
+        Ok(Invitada { codigo, invitacion })
+    }
+
+    /// Makes an account: with a code it joins the empresa that issued it, without one it belongs to none and
+    /// sees nothing until it joins.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left behind, and the code is as good as before.
+    pub async fn registrar_trabajador(&self, nuevo: NuevoTrabajador) -> Result<Registrado, Error> {
+        let lugar = match (self.0.ajustes.registro, nuevo.codigo_invitacion.as_deref()) {
+            (Registro::Closed, _) => return Err(Error::RegistroCerrado),
+            (_, Some(codigo)) => Lugar::Codigo(codigo),
+            (Registro::First, None) => return Err(Error::InvitacionNecesaria),
+            (Registro::Open, None) => Lugar::Ninguno,
+        };
+        self.crea(persona(&nuevo, Rol::Worker), lugar).await
+    }
+
+    /// Makes an account of `id_empresa`, for its administrator.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left behind.
+    pub async fn crear_trabajador(
+        &self,
+        id_empresa: i64,
+        nuevo: &NuevoTrabajador,
+        rol: Rol,
+    ) -> Result<Registrado, Error> {
+        self.crea(persona(nuevo, rol), Lugar::Empresa(id_empresa)).await
+    }
+
+    /// An account without an empresa joins the one that issued the code.
+    ///
+    /// # Errors
+    /// [`Error::YaEnEmpresa`] when it belongs to one, [`Error::InvitacionInvalida`].
+    pub async fn unirse(&self, usuario: &Usuario, codigo: &str) -> Result<Perfil, Error> {
+        if usuario.id_empresa.is_some() || usuario.rol == Rol::Operador {
+            return Err(Error::YaEnEmpresa);
+        }
+        // What is no code is told so by a reader: strangers do not hold the writer.
+        let mut tx = self.0.store.read().await?;
+        vigente(&mut tx, codigo, self.0.clock.now()).await?;
+        tx.commit().await?;
+        let ahora = self.0.clock.now();
+        let mut tx = self.0.store.write().await?;
+        let invitacion = vigente(&mut tx, codigo, ahora).await?;
+        let Invitacion { id_invitacion, id_empresa, rol, .. } = invitacion;
+        if !trabajadores::join(&mut tx, usuario.id_trabajador, id_empresa, rol).await? {
+            return Err(Error::YaEnEmpresa);
+        }
+        gasta(&mut tx, id_invitacion, &usuario.user_id, ahora).await?;
+        let perfil = trabajadores::by_user_id(&mut tx, &usuario.user_id).await?.ok_or(Error::SinPerfil)?;
+        tx.commit().await?;
+        tracing::info!(user_id = usuario.user_id, id_empresa, "somebody joined an empresa");
+        Ok(perfil)
+    }
+
+    pub(super) async fn crea(&self, nueva: Persona<'_>, lugar: Lugar<'_>) -> Result<Registrado, Error> {
+        let email = super::normaliza(nueva.email);
+        if let Lugar::Codigo(codigo) = lugar {
+            // Before the costly hash; decided again where it counts.
+            let mut tx = self.0.store.read().await?;
+            vigente(&mut tx, codigo, self.0.clock.now()).await?;
+            tx.commit().await?;
+        }
+        let hash = self.hash(nueva.password).await?;
+        let ahora = self.0.clock.now();
+        let user_id = uuid::Uuid::now_v7().to_string();
+        let mut tx = self.0.store.write().await?;
+        let (id_empresa, rol, invitacion) = match lugar {
+            Lugar::Ninguno => (None, nueva.rol, None),
+            Lugar::Empresa(id_empresa) => (Some(id_empresa), nueva.rol, None),
+            Lugar::Codigo(codigo) => {
+                let i = vigente(&mut tx, codigo, ahora).await?;
+                (Some(i.id_empresa), i.rol, Some(i.id_invitacion))
+            }
+        };
+        store::identidades::create(&mut tx, &user_id, &email, &hash, ahora).await?;
+        let persona = trabajadores::Nuevo {
+            user_id: &user_id,
+            id_empresa,
+            nombre: nueva.nombre,
+            apellido: nueva.apellido,
+            dni: nueva.dni,
+            email: &email,
+            telefono: nueva.telefono,
+            rol,
+        };
+        let id_trabajador = trabajadores::create(&mut tx, &persona, ahora).await?;
+        if let Some(id_invitacion) = invitacion {
+            gasta(&mut tx, id_invitacion, &user_id, ahora).await?;
+        }
+        tx.commit().await?;
+        Ok(Registrado { user_id, id_trabajador, email, rol })
+    }
+}
+
+fn persona(nuevo: &NuevoTrabajador, rol: Rol) -> Persona<'_> {
+    Persona {
+        email: &nuevo.email,
+        password: &nuevo.password,
+        nombre: &nuevo.nombre,
+        apellido: &nuevo.apellido,
+        dni: nuevo.dni.as_deref(),
+        telefono: nuevo.telefono.as_deref(),
+        rol,
+    }
+}
+
+/// The invitation of a code that lets somebody in.
+async fn vigente(tx: &mut Tx, codigo: &str, ahora: Timestamp) -> Result<Invitacion, Error> {
+    let invitacion = invitaciones::by_code(tx, &hash(codigo)).await?;
+    invitacion.filter(|i| i.vigente(ahora)).ok_or(Error::InvitacionInvalida)
+}
+
+async fn gasta(tx: &mut Tx, id_invitacion: i64, user_id: &str, ahora: Timestamp) -> Result<(), Error> {
+    let suya = invitaciones::mark_used(tx, id_invitacion, user_id, ahora).await?;
+    if suya { Ok(()) } else { Err(Error::InvitacionInvalida) }
+}
+
+/// A code, in groups of four.
+fn genera() -> Result<String, getrandom::Error> {
+    let mut bytes = [0; LARGO];
+    getrandom::fill(&mut bytes)?;
+    let letras: Vec<char> = bytes.iter().map(|b| char::from(LETRAS[usize::from(b % 32)])).collect();
+    Ok(letras.chunks(4).map(String::from_iter).collect::<Vec<_>>().join("-"))
+}
+
+/// What is kept of a code, however it was typed.
+fn hash(codigo: &str) -> [u8; 32] {
+    let letra = |c: char| match c.to_ascii_uppercase() {
+        'O' => '0',
+        'I' | 'L' => '1',
+        c => c,
+    };
+    // Longer than a code and what separates its groups is none; nothing long is hashed.
+    let limpio: String =
+        codigo.chars().take(4 * LARGO).filter(char::is_ascii_alphanumeric).map(letra).collect();
+    dispositivo::hash(limpio.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_found_however_it_is_typed() {
+        let codigo = genera().unwrap();
+        assert_eq!(codigo.len(), LARGO + 4);
+        assert_ne!(codigo, genera().unwrap());
+        for typed in
+            [codigo.to_lowercase(), codigo.replace('-', ""), codigo.replace('-', " "), format!(" {codigo}\n")]
+        {
+            assert_eq!(hash(&typed), hash(&codigo), "{typed}");
+        }
+        assert_eq!(hash("0000-1111"), hash("ooOO-iIlL"));
+        assert_ne!(hash(&codigo[1..]), hash(&codigo));
+    }
+}
