@@ -157,19 +157,18 @@ async fn from_hours(
         valores <= MAX_VALORES
     };
     for Tramo { rango, fuente } in tramos {
-        let mut desde = rango.desde;
-        while *fuente != Fuente::Lecturas {
+        let mut sigue = (*fuente != Fuente::Lecturas).then_some(rango.desde);
+        while let Some(desde) = sigue {
             let pagina = horas::hours(tx, id_sensor, desde, rango.antes_de, variable, PAGINA_HORAS).await?;
             let nada = pagina.cubetas.is_empty();
             if !pagina.cubetas.into_iter().all(&mut anota) {
                 return Ok(None);
             }
-            match pagina.sigue {
+            if nada && pagina.sigue.is_some() {
                 // One hour has more variables than there is room for.
-                Some(_) if nada => return Ok(None),
-                Some(sigue) => desde = sigue,
-                None => break,
+                return Ok(None);
             }
+            sigue = pagina.sigue;
         }
         if *fuente != Fuente::Horas
             && !sum_readings(tx, id_sensor, *rango, variable, Timestamp::hora, &mut anota).await?

@@ -45,12 +45,12 @@ impl Banco {
         let (ingest, escritor) =
             Ingest::start(self.store.clone(), hub, self.clock.clone(), ajustes, drena).await.unwrap();
         // One that never answers has a queue all the same.
-        let _: tokio::task::JoinHandle<()> = tokio::spawn(async move {
+        drop(tokio::spawn(async move {
             if !escribe {
                 std::future::pending::<()>().await;
             }
             escritor.await;
-        });
+        }));
         let dias = |n: u64| Duration::from_secs(n * 86_400);
         let ajustes = Ajustes { lecturas: dias(730), horas: dias(3_650), rechazos: dias(7), disco: bytes };
         Mantenimiento::new(self.store.clone(), ingest, self.clock.clone(), ajustes, CancellationToken::new())
@@ -251,7 +251,7 @@ async fn no_hour_goes_before_its_readings() {
     disco::give(&m, &mut Memoria::default(), empresa, Que::Lecturas(UN_DIA), 0).await.unwrap();
     disco::give(&m, &mut Memoria::default(), empresa, Que::Horas(UN_DIA), 0).await.unwrap();
     let left = b.contadas(s).await;
-    assert!(left < 60 * 24 && left >= 58 * 24, "{left}");
+    assert!((58 * 24..60 * 24).contains(&left), "{left}");
 }
 
 #[tokio::test]

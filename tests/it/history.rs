@@ -438,3 +438,36 @@ async fn a_device_that_is_registered_anew_begins_anew() {
     }
     eventually(&server, "SELECT COUNT(*) FROM horas", "1");
 }
+
+/// Sums that no double holds, which one database refuses and the other calls infinite; JSON has neither.
+#[tokio::test]
+async fn the_largest_numbers_are_answered_with_numbers() {
+    let server = Server::start().await;
+    let device = server.device("s1").await;
+    let start = midnight(3);
+    let reading = |n: i64| {
+        let value =
+            if n < 60 { f64::MAX } else { [f64::MIN, f64::MAX][usize::try_from(n % 2).expect("0 or 1")] };
+        json!({ "timestamp": moment(start + n * 3 * MINUTE), "muy_grande": value, "temperatura": 20 })
+    };
+    send(&server, &device, &(0..200).map(reading).collect::<Vec<_>>()).await;
+    let range = format!("desde={}&hasta={}", moment(start), moment(start + 600 * MINUTE));
+    for summed in [false, true] {
+        for query in ["intervalo=1h", "intervalo=1d", "intervalo=5m"] {
+            let buckets = buckets(&server, &device, &format!("{query}&variable=muy_grande&{range}")).await;
+            assert_eq!(buckets.iter().map(|b| b["n"].as_i64().expect("a count")).sum::<i64>(), 200);
+            for b in &buckets {
+                let number = |key: &str| b[key].as_f64().unwrap_or_else(|| panic!("{key} of {b}"));
+                assert!(number("min") <= number("avg") && number("avg") <= number("max"), "{b}");
+            }
+        }
+        let path = format!("/api/v1/sensores/{}/estadisticas?{range}", device.id_sensor);
+        let variables = &server.get(&path).await["variables"];
+        assert!(variables["muy_grande"]["avg"].is_f64(), "{variables}");
+        assert_eq!(variables["temperatura"]["avg"], 20.0);
+        let csv = ask(&server, &device, &format!("intervalo=1d&{range}"), "text/csv").await.text().await;
+        let csv = csv.expect("text");
+        assert!(!csv.contains("inf") && !csv.contains("NaN"), "summed: {summed}: {csv}");
+        all_summed(&server);
+    }
+}
