@@ -28,8 +28,6 @@ use common::{Client, Device, Latencies, Login, PUBACK, PUBLISH, Site, mib, sourc
 
 /// Devices that behave.
 const DEVICES: u64 = 4;
-/// The quiet before and after a scenario.
-const QUIET: Duration = Duration::from_secs(6);
 /// The first phase, which is not shown: nothing is warm yet.
 const WARM_UP: &str = "warm-up";
 /// Sockets that the flood of connections may hold.
@@ -52,6 +50,9 @@ struct Args {
     /// How long each scenario lasts.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(2..=3_600))]
     seconds: u64,
+    /// Seconds of quiet before and after each.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=600))]
+    quiet: u64,
     /// Readings a second of the devices that behave, all together.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(4..=100_000))]
     rate: u64,
@@ -165,21 +166,22 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
     measure(&shared, Duration::from_secs(2)).await;
     begin(&shared, "quiet")?;
-    measure(&shared, QUIET * 2).await;
+    let quiet = Duration::from_secs(shared.args.quiet);
+    measure(&shared, quiet * 2).await;
     // Threads of its own: closing ten thousand sockets at once must not hold up those who measure.
     let rough = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let mut notes = Vec::new();
     for scenario in scenarios {
         let name = scenario.name();
         begin(&shared, &format!("{name}: before"))?;
-        measure(&shared, QUIET).await;
+        measure(&shared, quiet).await;
         begin(&shared, &format!("{name}: during"))?;
         let (stop, counts) = (CancellationToken::new(), Arc::new(Counts::default()));
         let attack = rough.spawn(attack(shared.clone(), scenario, stop.clone(), counts.clone()));
         measure(&shared, Duration::from_secs(shared.args.seconds)).await;
         stop.cancel();
         begin(&shared, &format!("{name}: after"))?;
-        measure(&shared, QUIET).await;
+        measure(&shared, quiet).await;
         if timeout(Duration::from_secs(20), attack).await.is_err() {
             println!("{name}: it does not end");
         }

@@ -92,7 +92,7 @@ pub async fn start(
     let secret = config::secrets::jwt_secret(config)?;
     let (http_listener, mqtt_listener, tls_listener) = listeners(config).await?;
 
-    let store = open_store(config).await?;
+    let store = await_store(config).await?;
     // With the database's lock in hand: two processes must not make the same files.
     let certs = config.needs_certificates().then(|| Certs::open(config, clock.clone())).transpose()?;
     let directorio = Arc::new(Directorio::load(&store).await?);
@@ -357,6 +357,17 @@ pub async fn open_store(config: &Config) -> store::Result<Store> {
         busy_timeout: Duration::from_millis(config.store.busy_timeout_ms),
     };
     Store::open_sqlite(&config.sqlite_path(), options).await
+}
+
+/// As [`open_store`], for a server: PostgreSQL may come up later than it does.
+async fn await_store(config: &Config) -> store::Result<Store> {
+    match postgres_options(config) {
+        Some(options) => {
+            let paciencia = Duration::from_secs(config.database.start_wait_s);
+            Store::await_postgres(&options, paciencia).await
+        }
+        None => open_store(config).await,
+    }
 }
 
 /// How PostgreSQL is reached; `None` = the data is in SQLite.

@@ -53,6 +53,7 @@ struct Resto {
     id_sensor: i64,
     rango: Rango,
     orden: Orden,
+    /// In order.
     columnas: Vec<String>,
     /// Only readings that have this variable, the only column.
     variable: Option<String>,
@@ -61,7 +62,7 @@ struct Resto {
     cabecera: bool,
 }
 
-/// The readings of a range, at most `lineas` of them, under the names of their variables.
+/// The readings of a range, at most `lineas` of them, under the names of their variables, which are in order.
 pub(super) fn readings(
     state: &State,
     id_sensor: i64,
@@ -121,14 +122,19 @@ impl Resto {
             if self.lineas <= 0 {
                 break;
             }
-            let suyos: Vec<(&str, &str)> = lecturas::pares_texto(valores).collect();
-            let de = |nombre: &str| suyos.iter().find(|(n, _)| *n == nombre).map_or("", |(_, v)| *v);
-            if self.variable.as_deref().is_some_and(|v| de(v).is_empty()) {
+            let momento = ts.to_string();
+            let mut campos = vec![""; 1 + self.columnas.len()];
+            campos[0] = &momento;
+            for (nombre, valor) in lecturas::pares_texto(valores) {
+                // In the order of their names, as `columnas` is.
+                if let Ok(i) = self.columnas.binary_search_by(|c| c.as_str().cmp(nombre)) {
+                    campos[1 + i] = valor;
+                }
+            }
+            if self.variable.is_some() && campos[1].is_empty() {
                 continue;
             }
-            let momento = ts.to_string();
-            let campos = std::iter::once(momento.as_str()).chain(self.columnas.iter().map(|c| de(c)));
-            line(salida, &campos.collect::<Vec<_>>());
+            line(salida, &campos);
             self.lineas -= 1;
         }
         Ok(())

@@ -13,7 +13,7 @@ use super::problem::Problem;
 use super::shapes::LecturaBody;
 use super::{State, csv, paging};
 use crate::domain::{Agregado, Timestamp, Valores, Variable};
-use crate::historia::{self, Curva, Figura, Fuente, Intervalo, MAX_PUNTOS, Rango};
+use crate::historia::{self, Curva, Figura, Fuente, Intervalo, MAX_PUNTOS, MAX_VARIABLES, Rango};
 use crate::identity::Permiso;
 use crate::store::lecturas::Orden;
 use crate::store::sensores::{self, Sensor};
@@ -21,6 +21,8 @@ use crate::store::{self, Tx};
 
 /// Buckets in one answer.
 const MAX_CUBETAS: i64 = 5_000;
+/// Fields of a curve as CSV: each variable has its points at moments of its own, and a column.
+const MAX_CELDAS: usize = 4_000_000;
 /// Where the answer comes from.
 const FUENTE: &str = "x-alertrace-fuente";
 
@@ -48,7 +50,8 @@ pub(super) struct Range {
     intervalo: Option<String>,
     /// A curve of at most this many points of each variable (3 … 5,000), chosen by
     /// Largest-Triangle-Three-Buckets among the readings or, for a long range, among the smallest and
-    /// the largest of each hour (`X-Alertrace-Fuente` says which).
+    /// the largest of each hour (`X-Alertrace-Fuente` says which). At most 200,000 over all variables, and as
+    /// CSV 4,000,000 fields.
     #[param(minimum = 3, maximum = 5000)]
     puntos: Option<i64>,
 }
@@ -191,9 +194,11 @@ pub(super) async fn list(
             let fin = sensor.ultima.as_ref().map_or(ahora, |(ts, _)| ts.next().max(ahora));
             let desde = desde.unwrap_or(Timestamp::MIN);
             let rango = Rango { desde, antes_de: antes_de.unwrap_or(Timestamp::MAX).min(fin) };
-            let columnas = match &variable {
-                Some(v) => vec![v.as_str().to_owned()],
-                None => historia::statistics(&mut tx, id, rango).await?.variables.into_keys().collect(),
+            let columnas = if let Some(v) = &variable {
+                vec![v.as_str().to_owned()]
+            } else {
+                let e = historia::statistics(&mut tx, id, rango).await?.ok_or_else(too_many)?;
+                e.variables.into_keys().collect()
             };
             tx.commit().await?;
             let variable = variable.map(|v| v.as_str().to_owned());
@@ -213,6 +218,17 @@ pub(super) async fn list(
             Ok(response)
         }
     }
+}
+
+/// More variables than an answer has room for.
+fn too_many() -> Problem {
+    Problem::field(
+        "variable",
+        format!(
+            "Demasiadas variables en este rango: como máximo {MAX_VARIABLES}; elija una, o un rango menor."
+        ),
+        format!("Too many variables in this range: at most {MAX_VARIABLES}; choose one, or a shorter range."),
+    )
 }
 
 fn nombre(sensor: &Sensor, que: &str) -> String {
@@ -360,8 +376,8 @@ async fn curve(
     let demasiados = || {
         Problem::field(
             "variable",
-            "Demasiadas variables en este rango: elija una.",
-            "Too many variables in this range: choose one.",
+            "Demasiadas variables o puntos en este rango: elija una variable, o menos puntos.",
+            "Too many variables or points in this range: choose one variable, or fewer points.",
         )
     };
     let curva = historia::curve(tx, id, rango, solo, puntos).await?.ok_or_else(demasiados)?;
@@ -369,6 +385,9 @@ async fn curve(
     let mut lecturas = merged(id, curva);
     if query.orden(Orden::Ascendente) == Orden::Descendente {
         lecturas.reverse();
+    }
+    if csv && nombres.len().saturating_mul(lecturas.len()) > MAX_CELDAS {
+        return Err(demasiados());
     }
     let response = if csv {
         csv::response(&nombre(sensor, "curva"), curve_csv(&nombres, &lecturas).into())
@@ -445,7 +464,7 @@ pub(super) struct Statistics {
 #[utoipa::path(get, path = "/sensores/{id}/estadisticas", tag = "lecturas", security(("account" = []), ("api_key" = [])), params(("id" = i64, Path), Period),
     responses((status = 200, body = Statistics), (status = 400, description = "Bad query"),
         (status = 401, description = "Not signed in"), (status = 403, description = "No empresa"),
-        (status = 404, description = "No such sensor"), (status = 422, description = "Not a date")))]
+        (status = 404, description = "No such sensor"), (status = 422, description = "Not a date, or more than 1,000 variables")))]
 pub(super) async fn statistics(
     Shared(state): Shared<State>,
     lector: Lector,
@@ -461,7 +480,7 @@ pub(super) async fn statistics(
         .await?
         .ok_or_else(Problem::not_found)?;
     let rango = Rango { desde, antes_de: hasta.next() };
-    let e = historia::statistics(&mut tx, id, rango).await?;
+    let e = historia::statistics(&mut tx, id, rango).await?.ok_or_else(too_many)?;
     let primera = store::horas::extent(&mut tx, id).await?.map(|(primera, _)| primera);
     tx.commit().await?;
     let desde = primera.map_or(sensor.fecha_instalacion, |p| p.min(sensor.fecha_instalacion));

@@ -386,8 +386,10 @@ async fn purge(state: &State, id_empresa: i64, id: i64) -> Result<(), Problem> {
     const STEP: i64 = 5_000;
     let db = &state.parts().store;
     let mut tx = db.write().await?;
-    store::horas::forget(&mut tx, id).await?;
+    let mut conocidas = db.marcas().lock().await;
+    store::horas::forget(&mut tx, &mut conocidas, id).await?;
     tx.commit().await?;
+    drop(conocidas);
     loop {
         let mut tx = db.write().await?;
         let gone = store::lecturas::delete_some(&mut tx, id, STEP).await?;

@@ -58,6 +58,8 @@ pub struct Database {
     pub max_connections: u32,
     /// Milliseconds that a caller waits for a connection.
     pub acquire_timeout_ms: u64,
+    /// Seconds that a server which starts waits for PostgreSQL.
+    pub start_wait_s: u64,
 }
 
 /// Where the data is.
@@ -107,6 +109,7 @@ impl Database {
             // The writer reads beside its transaction, and people read besides.
             max_connections: r.integer("database.max_connections", 4..=1000),
             acquire_timeout_ms: r.integer("database.acquire_timeout_ms", 100..=600_000),
+            start_wait_s: r.integer("database.start_wait_s", 0..=86_400),
         }
     }
 }

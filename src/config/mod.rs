@@ -133,7 +133,9 @@ impl Config {
         if config.store.max_bytes > 0 && matches!(config.database.address, Address::Postgres(_)) {
             r.refuse(
                 "store.max_gb",
-                "this is for SQLite; what PostgreSQL may use is the database server's to say",
+                "this is for SQLite: rows that are deleted leave PostgreSQL's files as large as they are, so a budget \
+                 could not be kept there; set store.retention_days, or an empresa's own days, to what its disk holds \
+                 (docs/operations.md)",
             );
         }
         config

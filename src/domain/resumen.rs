@@ -11,17 +11,22 @@ pub struct Agregado {
     pub min: f64,
     /// The largest.
     pub max: f64,
-    /// Their sum.
+    /// Their sum, as far as [`Agregado::MAX_SUMA`].
     pub suma: f64,
 }
 
 impl Agregado {
+    /// No sum goes beyond this, in either direction: those of a million hours can be added up, by the
+    /// databases too, and the result is a number (the largest double is 1.8e308). A mean of what lies
+    /// beyond is off; it still lies between the extremes.
+    pub const MAX_SUMA: f64 = 1e302;
+
     /// The mean.
     #[must_use]
     pub fn media(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a count is far below 2^52")]
         let n = self.n.max(1) as f64;
-        // A sum of finite values need not be finite; their mean lies between them all the same.
+        // The sum may have been cut off; the mean lies between the values all the same.
         (self.suma / n).clamp(self.min, self.max)
     }
 
@@ -30,7 +35,7 @@ impl Agregado {
         self.n += otro.n;
         self.min = self.min.min(otro.min);
         self.max = self.max.max(otro.max);
-        self.suma += otro.suma;
+        self.suma = (self.suma + otro.suma).clamp(-Self::MAX_SUMA, Self::MAX_SUMA);
     }
 }
 
@@ -85,9 +90,17 @@ mod tests {
     }
 
     #[test]
-    fn a_mean_is_finite_where_the_sum_is_not() {
-        let mut r = Resumen::uno(Timestamp::MIN, f64::MAX);
-        r.junta(&Resumen::uno(Timestamp::MIN, f64::MAX));
-        assert!(r.total.media().is_finite());
+    fn figures_of_the_largest_numbers_are_numbers() {
+        let de = |valor| Resumen::uno(Timestamp::MIN, valor).total;
+        // Each way round: a half of it would be infinite, and the other half minus that.
+        for signo in [1.0, -1.0] {
+            let (mut a, mut b) = (de(signo * f64::MAX), de(-signo * f64::MAX));
+            a.junta(&de(signo * f64::MAX));
+            b.junta(&de(-signo * f64::MAX));
+            assert!(a.suma.is_finite(), "{a:?}");
+            assert_eq!(a.media().to_bits(), (signo * f64::MAX).to_bits(), "{a:?}");
+            a.junta(&b);
+            assert!(a.suma.is_finite() && a.media().is_finite(), "{a:?}");
+        }
     }
 }

@@ -14,6 +14,15 @@ const PAGINA: i64 = 2_000;
 const MAX_LECTURAS: i64 = 1_000_000;
 /// (bucket, variable) pairs in one answer.
 const MAX_FIGURAS: usize = 50_000;
+/// Variables in one answer: a device may invent names, some hundred of them at a time.
+pub const MAX_VARIABLES: usize = 1_000;
+/// Hours in one answer: those of 57 years, and there are none before 1970.
+const MAX_HORAS: usize = 500_000;
+
+/// As many rows as are taken, and one by which it is known that there are more.
+fn y_una(maximo: usize) -> i64 {
+    i64::try_from(maximo + 1).unwrap_or(i64::MAX)
+}
 
 /// What a variable came to in a bucket.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,21 +35,32 @@ pub struct Figura {
     pub total: Agregado,
 }
 
-/// Sums the readings of a range into buckets, oldest first.
+/// Sums the readings of a range into buckets and hands each over, oldest first. `false` = whoever takes
+/// them has had enough, or one has more than [`MAX_VARIABLES`]. No more is held than a page comes to.
 pub(super) async fn sum_readings(
     tx: &mut Tx,
     id_sensor: i64,
     rango: Rango,
     variable: Option<&str>,
     inicio: impl Fn(Timestamp) -> Timestamp,
-) -> Result<Vec<Cubeta>> {
+    mut toma: impl FnMut(Cubeta) -> bool,
+) -> Result<bool> {
     let (mut desde, mut cubetas) = (rango.desde, Vec::new());
     loop {
         let tira = lecturas::tira(tx, id_sensor, desde, rango.antes_de, Orden::Ascendente, PAGINA).await?;
         tira.suma(&mut cubetas, variable, &inicio)?;
-        match tira.extremos {
-            Some((_, ultima)) if tira.n == PAGINA => desde = ultima.next(),
-            _ => return Ok(cubetas),
+        let sigue = tira.extremos.filter(|_| tira.n == PAGINA).map(|(_, ultima)| ultima.next());
+        // What comes next may belong to the last one.
+        let hechas = cubetas.len().saturating_sub(usize::from(sigue.is_some()));
+        if !cubetas.drain(..hechas).all(&mut toma) {
+            return Ok(false);
+        }
+        if cubetas.last().is_some_and(|c| c.variables.len() > MAX_VARIABLES) {
+            return Ok(false);
+        }
+        match sigue {
+            Some(sigue) => desde = sigue,
+            None => return Ok(true),
         }
     }
 }
@@ -83,7 +103,8 @@ pub async fn buckets(
         if fuente != Fuente::Lecturas {
             let ancho = (intervalo.origen(), intervalo.micros());
             let tramo = (rango.desde, rango.antes_de);
-            for c in horas::buckets(tx, id_sensor, tramo, ancho, variable).await? {
+            let limite = y_una(MAX_FIGURAS);
+            for c in horas::buckets(tx, id_sensor, tramo, ancho, variable, limite).await? {
                 if !anota(intervalo.inicio(c.cubeta), &c.variable, &c.total) {
                     return Ok(None);
                 }
@@ -91,12 +112,9 @@ pub async fn buckets(
         }
         if fuente != Fuente::Horas {
             let inicio = |ts| intervalo.inicio(intervalo.numero(ts));
-            for c in sum_readings(tx, id_sensor, rango, variable, inicio).await? {
-                for (variable, total) in c.totales() {
-                    if !anota(c.inicio, variable, &total) {
-                        return Ok(None);
-                    }
-                }
+            let toma = |c: Cubeta| c.totales().all(|(variable, total)| anota(c.inicio, variable, &total));
+            if !sum_readings(tx, id_sensor, rango, variable, inicio, toma).await? {
+                return Ok(None);
             }
         }
     }
@@ -118,39 +136,47 @@ pub struct Estadisticas {
     pub por_hora: Vec<(Timestamp, i64)>,
 }
 
-/// What a range came to, to the microsecond.
+/// What a range came to, to the microsecond. `None` = more than [`MAX_VARIABLES`], or more hours than there
+/// have been.
 ///
 /// # Errors
 /// `Unavailable`, `Inconsistent`.
-pub async fn statistics(tx: &mut Tx, id_sensor: i64, pedido: Rango) -> Result<Estadisticas> {
+pub async fn statistics(tx: &mut Tx, id_sensor: i64, pedido: Rango) -> Result<Option<Estadisticas>> {
     let zona = horas::history(tx, id_sensor).await?.zona();
     let rango = whole_where_gone(pedido, zona);
     let mut e = Estadisticas { rango, lecturas: 0, variables: BTreeMap::new(), por_hora: Vec::new() };
     if rango.vacio() {
-        return Ok(e);
+        return Ok(Some(e));
     }
     let (a, b) = (rango.desde.techo_hora(), rango.antes_de.hora());
+    let mut partes = Vec::new();
     if a > b {
-        e.add_readings(tx, id_sensor, rango).await?;
-        return Ok(e);
+        partes.push(Tramo { rango, fuente: Fuente::Lecturas });
+    } else {
+        partes.push(Tramo { rango: Rango { desde: rango.desde, antes_de: a }, fuente: Fuente::Lecturas });
+        partes.extend(plan(tx, id_sensor, Rango { desde: a, antes_de: b }).await?);
+        partes.push(Tramo { rango: Rango { desde: b, antes_de: rango.antes_de }, fuente: Fuente::Lecturas });
     }
-    e.add_readings(tx, id_sensor, Rango { desde: rango.desde, antes_de: a }).await?;
-    for Tramo { rango, fuente } in plan(tx, id_sensor, Rango { desde: a, antes_de: b }).await? {
-        if fuente != Fuente::Lecturas {
-            e.add_hours(tx, id_sensor, rango).await?;
+    for Tramo { rango, fuente } in partes {
+        if rango.vacio() {
+            continue;
         }
-        if fuente != Fuente::Horas {
-            e.add_readings(tx, id_sensor, rango).await?;
+        if fuente != Fuente::Lecturas && !e.add_hours(tx, id_sensor, rango).await? {
+            return Ok(None);
+        }
+        let toma = |c: Cubeta| e.add_bucket(&c);
+        if fuente != Fuente::Horas && !sum_readings(tx, id_sensor, rango, None, Timestamp::hora, toma).await?
+        {
+            return Ok(None);
         }
     }
-    e.add_readings(tx, id_sensor, Rango { desde: b, antes_de: rango.antes_de }).await?;
     e.por_hora.sort_unstable();
     e.por_hora.dedup_by(|otra, una| {
         let misma = otra.0 == una.0;
         una.1 += if misma { otra.1 } else { 0 };
         misma
     });
-    Ok(e)
+    Ok(Some(e))
 }
 
 /// Widens a range to whole hours where the readings are gone.
@@ -166,31 +192,28 @@ fn whole_where_gone(pedido: Rango, zona: Timestamp) -> Rango {
 }
 
 impl Estadisticas {
-    async fn add_readings(&mut self, tx: &mut Tx, id_sensor: i64, rango: Rango) -> Result<()> {
-        if rango.vacio() {
-            return Ok(());
+    /// `false` = that is too much.
+    fn add_bucket(&mut self, c: &Cubeta) -> bool {
+        self.lecturas += c.n;
+        self.por_hora.push((c.inicio, c.n));
+        for (variable, total) in c.totales() {
+            self.add(variable, &total);
         }
-        for c in sum_readings(tx, id_sensor, rango, None, Timestamp::hora).await? {
-            self.lecturas += c.n;
-            self.por_hora.push((c.inicio, c.n));
-            for (variable, total) in c.totales() {
-                self.add(variable, &total);
-            }
-        }
-        Ok(())
+        self.variables.len() <= MAX_VARIABLES && self.por_hora.len() <= MAX_HORAS
     }
 
-    async fn add_hours(&mut self, tx: &mut Tx, id_sensor: i64, rango: Rango) -> Result<()> {
-        for h in horas::readings(tx, id_sensor, rango.desde, rango.antes_de).await? {
+    /// `false` = that is too much.
+    async fn add_hours(&mut self, tx: &mut Tx, id_sensor: i64, rango: Rango) -> Result<bool> {
+        for h in horas::readings(tx, id_sensor, rango.desde, rango.antes_de, y_una(MAX_HORAS)).await? {
             self.lecturas += h.n;
             self.por_hora.push((h.hora, h.n));
         }
         // One bucket that holds it all.
-        let todo = (0, i64::MAX);
-        for c in horas::buckets(tx, id_sensor, (rango.desde, rango.antes_de), todo, None).await? {
+        let (todo, limite) = ((0, i64::MAX), y_una(MAX_VARIABLES));
+        for c in horas::buckets(tx, id_sensor, (rango.desde, rango.antes_de), todo, None, limite).await? {
             self.add(&c.variable, &c.total);
         }
-        Ok(())
+        Ok(self.variables.len() <= MAX_VARIABLES && self.por_hora.len() <= MAX_HORAS)
     }
 
     fn add(&mut self, variable: &str, total: &Agregado) {

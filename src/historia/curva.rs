@@ -18,7 +18,11 @@ const POCAS: i64 = 50_000;
 const MUCHAS: i64 = 1_000_000;
 /// Values held at a time, over all variables.
 const MAX_VALORES: usize = 2_000_000;
+/// Points in one answer, over all variables: forty of them at 5,000 each.
+const MAX_TODOS: usize = 200_000;
 const PAGINA: i64 = 2_000;
+/// (hour, variable) pairs held at a time.
+const PAGINA_HORAS: i64 = 5_000;
 
 /// Curves by variable, and what they were chosen from.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,10 +55,12 @@ pub async fn curve(
         Fuente::Lecturas => from_readings(tx, id_sensor, rango, variable).await?,
         Fuente::Horas | Fuente::Ambas => from_hours(tx, id_sensor, rango, &tramos, variable).await?,
     };
+    let Some(todos) = todos else { return Ok(None) };
+    if todos.values().map(|suyos| suyos.len().min(puntos)).sum::<usize>() > MAX_TODOS {
+        return Ok(None);
+    }
     let reducida = |(nombre, todos): (String, Vec<Punto>)| (nombre, lttb::reduce(&todos, puntos));
-    let curva =
-        |todos: BTreeMap<_, _>| Curva { fuente, variables: todos.into_iter().map(reducida).collect() };
-    Ok(todos.map(curva))
+    Ok(Some(Curva { fuente, variables: todos.into_iter().map(reducida).collect() }))
 }
 
 /// Readings, unless they are gone, or so many that their hours do.
@@ -137,25 +143,37 @@ async fn from_hours(
     tramos: &[Tramo],
     variable: Option<&str>,
 ) -> Result<Option<Todos>> {
-    let mut cubetas: Vec<Cubeta> = Vec::new();
-    for Tramo { rango, fuente } in tramos {
-        if *fuente != Fuente::Lecturas {
-            cubetas.extend(horas::hours(tx, id_sensor, rango.desde, rango.antes_de, variable).await?);
-        }
-        if *fuente != Fuente::Horas {
-            cubetas.extend(sum_readings(tx, id_sensor, *rango, variable, Timestamp::hora).await?);
-        }
-        if cubetas.iter().map(|c| c.variables.len()).sum::<usize>() > MAX_VALORES / 2 {
-            return Ok(None);
-        }
-    }
-    let mut todos = Todos::new();
-    for (nombre, resumen) in cubetas.into_iter().flat_map(|c| c.variables) {
-        let suyos = todos.entry(nombre).or_default();
-        for (ts, valor) in [(resumen.min_ts, resumen.total.min), (resumen.max_ts, resumen.total.max)] {
-            if rango.desde <= ts && ts < rango.antes_de {
-                suyos.push((ts, valor));
+    let (mut todos, mut valores) = (Todos::new(), 0);
+    let mut anota = |c: Cubeta| {
+        for (nombre, resumen) in c.variables {
+            let suyos = todos.entry(nombre).or_default();
+            for (ts, valor) in [(resumen.min_ts, resumen.total.min), (resumen.max_ts, resumen.total.max)] {
+                if rango.desde <= ts && ts < rango.antes_de {
+                    suyos.push((ts, valor));
+                    valores += 1;
+                }
             }
+        }
+        valores <= MAX_VALORES
+    };
+    for Tramo { rango, fuente } in tramos {
+        let mut sigue = (*fuente != Fuente::Lecturas).then_some(rango.desde);
+        while let Some(desde) = sigue {
+            let pagina = horas::hours(tx, id_sensor, desde, rango.antes_de, variable, PAGINA_HORAS).await?;
+            let nada = pagina.cubetas.is_empty();
+            if !pagina.cubetas.into_iter().all(&mut anota) {
+                return Ok(None);
+            }
+            if nada && pagina.sigue.is_some() {
+                // One hour has more variables than there is room for.
+                return Ok(None);
+            }
+            sigue = pagina.sigue;
+        }
+        if *fuente != Fuente::Horas
+            && !sum_readings(tx, id_sensor, *rango, variable, Timestamp::hora, &mut anota).await?
+        {
+            return Ok(None);
         }
     }
     for suyos in todos.values_mut() {

@@ -12,7 +12,7 @@ pub mod lttb;
 mod tests;
 mod tramos;
 
-pub use consulta::{Estadisticas, Figura, buckets, statistics};
+pub use consulta::{Estadisticas, Figura, MAX_VARIABLES, buckets, statistics};
 pub use curva::{Curva, MAX_PUNTOS, curve};
 pub use intervalo::Intervalo;
 pub use tramos::Fuente;

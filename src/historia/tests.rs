@@ -50,10 +50,11 @@ async fn write(store: &Store, filas: &[Fila]) {
     marcas.recuerda(faltan);
 }
 
-async fn take(store: &Store, cuantas: i64) -> Vec<horas::Pendiente> {
+async fn take(store: &Store, cuantas: usize) -> Vec<horas::Pendiente> {
     let mut tx = store.write().await.unwrap();
     let mut conocidas = store.marcas().lock().await;
-    let marcas = horas::take(&mut tx, Timestamp::MAX, cuantas).await.unwrap();
+    let turno = horas::due(&mut tx, 0, Timestamp::MAX, cuantas).await.unwrap();
+    let marcas = horas::take(&mut tx, &turno.horas).await.unwrap();
     conocidas.olvida(&marcas);
     tx.commit().await.unwrap();
     marcas
@@ -79,7 +80,7 @@ async fn put(store: &Store, sumadas: &[horas::Resumida], marcas: &[horas::Pendie
 enum Paso {
     /// Readings at these minutes, each with a value of `a` or `b`.
     Llegan(Vec<(i64, bool, i32)>),
-    Toma(i64),
+    Toma(usize),
     Suma,
     Escribe,
     /// So many of the readings before this minute.
@@ -90,7 +91,7 @@ fn paso() -> impl Strategy<Value = Paso> {
     let lectura = (0_i64..600, any::<bool>(), -50_i32..50);
     prop_oneof![
         4 => proptest::collection::vec(lectura, 1..12).prop_map(Paso::Llegan),
-        2 => (1_i64..8).prop_map(Paso::Toma),
+        2 => (1_usize..8).prop_map(Paso::Toma),
         2 => Just(Paso::Suma),
         2 => Just(Paso::Escribe),
         1 => (0_i64..600, 1_i64..10).prop_map(|(antes, n)| Paso::Purga(antes, n)),
@@ -152,7 +153,7 @@ async fn check(store: &Store, id: i64, memoria: &Memoria, minutos: (i64, i64)) {
     let pedido = Rango { desde: ts(minutos.0), antes_de: ts(minutos.1) };
     let mut tx = store.read().await.unwrap();
     // Quarters of small integers: their sums are exact, so nothing is "about equal" here.
-    let e = statistics(&mut tx, id, pedido).await.unwrap();
+    let e = statistics(&mut tx, id, pedido).await.unwrap().unwrap();
     assert!(e.rango.desde <= pedido.desde && e.rango.antes_de >= pedido.antes_de);
     let (esperado, n) = memoria.total(e.rango);
     assert_eq!((&e.variables, e.lecturas), (&esperado, n), "{pedido:?}");
@@ -212,7 +213,7 @@ async fn play(pasos: Vec<Paso>, minutos: (i64, i64)) {
     check(&store, id, &memoria, minutos).await;
     // The account of what the sensor takes is that of its hours.
     let mut tx = store.read().await.unwrap();
-    let horas = horas::readings(&mut tx, id, Timestamp::MIN, Timestamp::MAX).await.unwrap();
+    let horas = horas::readings(&mut tx, id, Timestamp::MIN, Timestamp::MAX, i64::MAX).await.unwrap();
     let bytes: i64 = horas::sizes(&mut tx).await.unwrap().iter().map(|s| s.bytes).sum();
     assert_eq!(horas.iter().map(|h| h.bytes).sum::<i64>(), bytes);
 }
@@ -289,4 +290,136 @@ async fn a_peak_survives_whatever_the_curve_is_made_of() {
         horas::purge(&mut tx, id, Timestamp::clamped(CERO + 1_440 * MINUTO), 5_000).await.unwrap();
         tx.commit().await.unwrap();
     }
+}
+
+/// Sums all that is marked.
+async fn sum_all(store: &Store) {
+    loop {
+        let marcas = take(store, 1_000).await;
+        if marcas.is_empty() {
+            return;
+        }
+        let sumadas = sum(store, &marcas).await;
+        put(store, &sumadas, &marcas).await;
+    }
+}
+
+#[tokio::test]
+async fn the_largest_numbers_there_are_come_to_figures_that_are_numbers() {
+    let (_dir, store, id) = with_sensor().await;
+    // Hours of nothing but the largest, of nothing but the smallest, and of both: sums that no double holds,
+    // and one minus the other.
+    let de = |m: i64| {
+        let mut valores = Valores::new();
+        let signo = [1.0, -1.0, if m % 2 == 0 { 1.0 } else { -1.0 }][usize::try_from(m / 60).unwrap() % 3];
+        valores.set(Variable::new("a").unwrap(), signo * f64::MAX);
+        Fila { id_sensor: id, ts: Timestamp::clamped(CERO + m * MINUTO), valores }
+    };
+    write(&store, &(0..1_440).map(de).collect::<Vec<_>>()).await;
+    let rango =
+        Rango { desde: Timestamp::clamped(CERO), antes_de: Timestamp::clamped(CERO + 1_440 * MINUTO) };
+    for (step, purga) in [("from readings", 0), ("from hours", 0), ("from both", 600), ("gone", 1_440)] {
+        if step != "from readings" {
+            sum_all(&store).await;
+        }
+        let mut tx = store.write().await.unwrap();
+        let antes_de = Timestamp::clamped(CERO + purga * MINUTO);
+        // In small steps, so that an hour is added to more than once.
+        while !horas::purge(&mut tx, id, antes_de, 25).await.unwrap().listo {}
+        tx.commit().await.unwrap();
+        let mut tx = store.read().await.unwrap();
+        let e = statistics(&mut tx, id, rango).await.unwrap().unwrap();
+        let mut figuras = vec![e.variables["a"]];
+        for ancho in ["1h", "1d"] {
+            let intervalo = Intervalo::parse(ancho).unwrap();
+            let cubetas = buckets(&mut tx, id, rango, intervalo, None).await.unwrap().unwrap();
+            assert_eq!(cubetas.iter().map(|f| f.total.n).sum::<i64>(), 1_440, "{step}, {ancho}");
+            figuras.extend(cubetas.into_iter().map(|f| f.total));
+        }
+        for f in figuras {
+            assert!(f.media().is_finite() && f.min <= f.media() && f.media() <= f.max, "{step}: {f:?}");
+        }
+    }
+}
+
+/// Readings with names that a device has invented: `n` a minute, none twice.
+fn invented(id: i64, minutos: i64, n: i64) -> Vec<Fila> {
+    let de = |m: i64| {
+        let mut valores = Valores::new();
+        for v in 0..n {
+            valores.set(Variable::new(&format!("v{}", m * n + v)).unwrap(), 1.0);
+        }
+        Fila { id_sensor: id, ts: Timestamp::clamped(CERO + m * MINUTO), valores }
+    };
+    (0..minutos).map(de).collect()
+}
+
+#[tokio::test]
+async fn what_no_answer_has_room_for_is_said_and_not_gathered() {
+    let (_dir, store, id) = with_sensor().await;
+    write(&store, &invented(id, 240, 250)).await;
+    let ts = |m: i64| Timestamp::clamped(CERO + m * MINUTO);
+    let rango = |minutos| Rango { desde: ts(0), antes_de: ts(minutos) };
+    for step in ["from readings", "from hours"] {
+        let mut tx = store.read().await.unwrap();
+        let hora = Intervalo::parse("1h").unwrap();
+        // 1,000 variables have room, and no more; nor do 50,000 figures and more in buckets.
+        assert_eq!(statistics(&mut tx, id, rango(4)).await.unwrap().unwrap().variables.len(), 1_000);
+        assert_eq!(statistics(&mut tx, id, rango(240)).await.unwrap(), None, "{step}");
+        assert_eq!(buckets(&mut tx, id, rango(240), hora, None).await.unwrap(), None, "{step}");
+        let una = buckets(&mut tx, id, rango(240), hora, Some("v7")).await.unwrap().unwrap();
+        assert_eq!(una.len(), 1, "{step}");
+        drop(tx);
+        sum_all(&store).await;
+    }
+}
+
+#[tokio::test]
+async fn hours_come_in_pages_each_whole_and_once() {
+    let (_dir, store, id) = with_sensor().await;
+    let mut memoria = Memoria::default();
+    let llegan: Vec<_> = (0..20).flat_map(|h| [(h * 60, true, 3), (h * 60 + 1, false, 5)]).collect();
+    write(&store, &memoria.recibe(id, &llegan)).await;
+    sum_all(&store).await;
+    let mut tx = store.read().await.unwrap();
+    for (limite, variable, pages) in [(7, None, 7), (3, None, 20), (100, None, 1), (7, Some("a"), 4)] {
+        let (mut desde, mut seen, mut n) = (Timestamp::MIN, Vec::new(), 0);
+        loop {
+            let pagina = horas::hours(&mut tx, id, desde, Timestamp::MAX, variable, limite).await.unwrap();
+            seen.extend(pagina.cubetas);
+            n += 1;
+            match pagina.sigue {
+                Some(sigue) => desde = sigue,
+                None => break,
+            }
+        }
+        let expected: Vec<_> = (0..20).map(|h| Timestamp::clamped(CERO + h * 60 * MINUTO)).collect();
+        assert_eq!(seen.iter().map(|c| c.inicio).collect::<Vec<_>>(), expected);
+        let each = if variable.is_some() { 1 } else { 2 };
+        assert!(seen.iter().all(|c| c.variables.len() == each));
+        assert_eq!(n, pages, "pages of less than {limite}");
+    }
+    // An hour that no page has room for ends it.
+    let pagina = horas::hours(&mut tx, id, Timestamp::MIN, Timestamp::MAX, None, 2).await.unwrap();
+    assert!(pagina.cubetas.is_empty() && pagina.sigue.is_some());
+}
+
+#[tokio::test]
+async fn a_sensor_that_stays_after_all_is_summed_again() {
+    let (_dir, store, id) = with_sensor().await;
+    let mut memoria = Memoria::default();
+    write(&store, &memoria.recibe(id, &[(1, true, 3)])).await;
+    // It was to be removed; the database went away in the middle of that.
+    let mut tx = store.write().await.unwrap();
+    let mut conocidas = store.marcas().lock().await;
+    horas::forget(&mut tx, &mut conocidas, id).await.unwrap();
+    tx.commit().await.unwrap();
+    drop(conocidas);
+    // Into the same hour.
+    write(&store, &memoria.recibe(id, &[(2, true, 5)])).await;
+    sum_all(&store).await;
+    check(&store, id, &memoria, (0, 60)).await;
+    let mut tx = store.read().await.unwrap();
+    let hours = horas::readings(&mut tx, id, Timestamp::MIN, Timestamp::MAX, 10).await.unwrap();
+    assert_eq!(hours.iter().map(|h| h.n).collect::<Vec<_>>(), [2]);
 }

@@ -9,21 +9,17 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use metrics::gauge;
-use tokio::time::timeout;
 
 use super::Mantenimiento;
+use super::aviso::{Aviso, Avisos};
 use super::retencion::{PASO, step, step_hours};
 use super::ritmo::{self, Paso};
-use crate::alertas;
-use crate::domain::{SensorRef, Timestamp};
-use crate::store::horas::{self, Viejo};
-use crate::store::sensores::Alcance;
-use crate::store::{self, Disco};
+use crate::domain::Timestamp;
+use crate::store::horas::{self, Tamano, Viejo};
+use crate::store::{self, Disco, lecturas};
 
 /// How often the disk is looked at.
 const CADA: Duration = Duration::from_secs(5);
-/// How long the writer may take to open an alert about it.
-const DECIRLO: Duration = Duration::from_secs(2);
 /// Fractions of the budget, in percent: from where on history goes, and down to where.
 const LLENO: u64 = 90;
 const ALIVIADO: u64 = 88;
@@ -36,6 +32,9 @@ const MEMORIA: Duration = Duration::from_secs(86_400);
 const CADA_AVISO: Duration = Duration::from_secs(600);
 /// Steps between two looks at who has how much.
 const PASOS: u32 = 16;
+/// How often it is counted what nobody has summed yet, and how many readings of one sensor are counted.
+const CADA_CUENTA: Duration = Duration::from_secs(60);
+const MAX_CUENTA: i64 = 100_000;
 /// Free pages, of all, from which on the file is made smaller, in percent; and pages in one step of that.
 const LIBRES: u64 = 10;
 const PAGINAS: i64 = 64;
@@ -55,7 +54,7 @@ pub struct Estado {
 
 /// What may go, in this order, and how old it has to be.
 #[derive(Debug, Clone, Copy)]
-enum Que {
+pub(super) enum Que {
     Lecturas(Duration),
     Horas(Duration),
 }
@@ -68,16 +67,31 @@ const ORDEN: [Que; 3] = [
 
 /// What the task remembers.
 #[derive(Default)]
-struct Memoria {
+pub(super) struct Memoria {
     alivio: Option<Instant>,
     agotado: bool,
     aviso: Option<Instant>,
-    /// When each empresa last gave.
-    dieron: HashMap<i64, Instant>,
+    avisos: Avisos,
+    /// Bytes of each empresa's that are in no account yet, and when they were counted.
+    sin_sumar: Option<(Instant, HashMap<i64, i64>)>,
+}
+
+impl Memoria {
+    /// As the store has it.
+    pub(super) async fn load(m: &Mantenimiento) -> store::Result<Self> {
+        Ok(Self { avisos: Avisos::load(m).await?, ..Self::default() })
+    }
 }
 
 pub(super) async fn run(m: Mantenimiento) {
-    let (mut memoria, mut dicho) = (Memoria::default(), false);
+    let mut dicho = false;
+    let mut memoria = loop {
+        match Memoria::load(&m).await {
+            Ok(memoria) => break memoria,
+            Err(e) if !ritmo::falla(&m.parar, "disk", &e, &mut dicho).await => return,
+            Err(_) => {}
+        }
+    };
     loop {
         let sigue = match round(&m, &mut memoria).await {
             Ok(()) => {
@@ -92,7 +106,7 @@ pub(super) async fn run(m: Mantenimiento) {
     }
 }
 
-async fn round(m: &Mantenimiento, memoria: &mut Memoria) -> store::Result<()> {
+pub(super) async fn round(m: &Mantenimiento, memoria: &mut Memoria) -> store::Result<()> {
     let Some(disco) = m.store.disk().await? else { return Ok(()) };
     gauge!("alertrace_disk_used_bytes").set(bytes(disco.usado()));
     gauge!("alertrace_disk_file_bytes").set(bytes(disco.archivo()));
@@ -109,7 +123,7 @@ async fn round(m: &Mantenimiento, memoria: &mut Memoria) -> store::Result<()> {
     let estado = Estado { usado, maximo, apretado, agotado: memoria.agotado };
     m.disco.send_replace(estado);
     say(memoria, estado);
-    close_alerts(m, memoria).await
+    memoria.avisos.close(m).await
 }
 
 fn percent(of: u64, percent: u64) -> u64 {
@@ -146,21 +160,12 @@ fn say(memoria: &mut Memoria, estado: Estado) {
 /// Removes history until there is room; `false` = there is none left that may go.
 async fn relieve(m: &Mantenimiento, memoria: &mut Memoria) -> store::Result<bool> {
     let meta = percent(m.ajustes.disco, ALIVIADO);
-    let mut tx = m.store.read().await?;
-    let sin_sumar = horas::unsummed(&mut tx).await?;
-    tx.commit().await?;
-    if sin_sumar {
-        // Until it is, nobody knows who has how much.
-        return Ok(true);
-    }
     for que in ORDEN {
         loop {
             if m.parar.is_cancelled() || used(m).await? < meta {
                 return Ok(true);
             }
-            let mut tx = m.store.read().await?;
-            let tamanos = horas::sizes(&mut tx).await?;
-            tx.commit().await?;
+            let tamanos = sizes(m, memoria).await?;
             let parte = share(&tamanos);
             let mut dio = false;
             for t in tamanos.iter().filter(|t| t.bytes >= parte) {
@@ -181,15 +186,48 @@ async fn used(m: &Mantenimiento) -> store::Result<u64> {
     Ok(m.store.disk().await?.map_or(0, Disco::usado))
 }
 
+/// What each empresa's history takes, the largest first; of what nobody has summed yet, as far as it has
+/// been counted.
+async fn sizes(m: &Mantenimiento, memoria: &mut Memoria) -> store::Result<Vec<Tamano>> {
+    if memoria.sin_sumar.as_ref().is_none_or(|(cuando, _)| cuando.elapsed() >= CADA_CUENTA) {
+        memoria.sin_sumar = Some((Instant::now(), unsummed(m).await?));
+    }
+    let mut tx = m.store.read().await?;
+    let mut tamanos = horas::sizes(&mut tx).await?;
+    tx.commit().await?;
+    if let Some((_, sin_sumar)) = &memoria.sin_sumar {
+        for tamano in &mut tamanos {
+            tamano.bytes += sin_sumar.get(&tamano.id_empresa).copied().unwrap_or_default();
+        }
+        tamanos.sort_by_key(|t| std::cmp::Reverse(t.bytes));
+    }
+    Ok(tamanos)
+}
+
+async fn unsummed(m: &Mantenimiento) -> store::Result<HashMap<i64, i64>> {
+    let mut tx = m.store.read().await?;
+    let sin_sumar = horas::unsummed(&mut tx).await?;
+    tx.commit().await?;
+    let mut por_empresa = HashMap::new();
+    for s in sin_sumar {
+        // A transaction each: a long one would keep the WAL from being folded in.
+        let mut tx = m.store.read().await?;
+        let n = lecturas::count(&mut tx, s.id_sensor, s.desde, s.antes_de, MAX_CUENTA).await?;
+        tx.commit().await?;
+        *por_empresa.entry(s.id_empresa).or_default() += n * s.bytes;
+    }
+    Ok(por_empresa)
+}
+
 /// An equal share of what is stored.
-fn share(tamanos: &[horas::Tamano]) -> i64 {
+fn share(tamanos: &[Tamano]) -> i64 {
     let cuantas = i64::try_from(tamanos.len()).unwrap_or(i64::MAX).max(1);
     tamanos.iter().map(|t| t.bytes.max(0)).sum::<i64>() / cuantas
 }
 
 /// Some of the oldest history of an empresa goes; `false` = it has none that may. Stops when there is
 /// room, and when what is left of it is no more than its share.
-async fn give(
+pub(super) async fn give(
     m: &Mantenimiento,
     memoria: &mut Memoria,
     id_empresa: i64,
@@ -205,17 +243,16 @@ async fn give(
     let mut tx = m.store.read().await?;
     let mut viejos = horas::oldest_of(&mut tx, id_empresa).await?;
     tx.commit().await?;
-    viejos.retain(|v| de(v).is_some_and(|ts| ts < suelo));
     viejos.sort_by_key(de);
+    // With nothing to give they come first.
+    let vivos = |con: bool| viejos.iter().find(move |v| v.activo && de(v).is_some() == con);
+    let quien = vivos(true).or_else(|| vivos(false)).map(|v| v.id_sensor);
+    viejos.retain(|v| de(v).is_some_and(|ts| ts < suelo));
     let Some(primero) = viejos.first().and_then(de) else { return Ok(false) };
     // A day of it at a time, so that the oldest goes first, whichever sensor's it is.
     let limite = primero.plus(Duration::from_secs(86_400)).hora().min(suelo).max(primero.next().techo_hora());
-    // Not at the price of making room: with the disk full the writer waits for just that.
-    match timeout(DECIRLO, tell(m, memoria, id_empresa, viejos[0].id_sensor)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(e)) => tracing::warn!(error = %e, "an empresa cannot be told that its history goes"),
-        Err(_) => tracing::warn!("an empresa cannot be told now that its history goes"),
-    }
+    let aviso = Aviso { id_empresa, id_sensor: quien, usado: used(m).await? };
+    memoria.avisos.gave(m, aviso).await;
     let mut pasos = 0;
     for viejo in viejos.iter().filter(|v| de(v).is_some_and(|ts| ts < limite)) {
         loop {
@@ -242,7 +279,7 @@ async fn give(
             if !sigue {
                 return Ok(true);
             }
-            if pasos % PASOS == 0 && !above(m, id_empresa).await? {
+            if pasos % PASOS == 0 && !above(m, memoria, id_empresa).await? {
                 return Ok(true);
             }
             if listo {
@@ -254,65 +291,10 @@ async fn give(
 }
 
 /// Whether an empresa still has more than its share.
-async fn above(m: &Mantenimiento, id_empresa: i64) -> store::Result<bool> {
-    let mut tx = m.store.read().await?;
-    let tamanos = horas::sizes(&mut tx).await?;
-    tx.commit().await?;
+async fn above(m: &Mantenimiento, memoria: &mut Memoria, id_empresa: i64) -> store::Result<bool> {
+    let tamanos = sizes(m, memoria).await?;
     let parte = share(&tamanos);
     Ok(tamanos.iter().any(|t| t.id_empresa == id_empresa && t.bytes > parte))
-}
-
-/// Tells an empresa that its history goes before its time: one alert, until a day has passed without that.
-async fn tell(
-    m: &Mantenimiento,
-    memoria: &mut Memoria,
-    id_empresa: i64,
-    id_sensor: i64,
-) -> store::Result<()> {
-    if memoria.dieron.insert(id_empresa, Instant::now()).is_some() {
-        return Ok(());
-    }
-    if !open(m, id_empresa).await?.is_empty() {
-        return Ok(());
-    }
-    let alcance = Alcance { id_empresa, id_trabajador: None };
-    let mut tx = m.store.read().await?;
-    let sensor = store::sensores::get(&mut tx, alcance, id_sensor).await?;
-    tx.commit().await?;
-    let Some(sensor) = sensor else { return Ok(()) };
-    let quien: SensorRef = sensor.quien;
-    let alerta = alertas::almacenamiento(&quien, used(m).await?, m.ajustes.disco, m.clock.now());
-    m.ingest.abrir_alerta(quien, alerta).await?;
-    Ok(())
-}
-
-/// Closes the alerts of those whose history has been left alone for a day.
-async fn close_alerts(m: &Mantenimiento, memoria: &mut Memoria) -> store::Result<()> {
-    let pasados: Vec<i64> =
-        memoria.dieron.iter().filter(|(_, cuando)| cuando.elapsed() > MEMORIA).map(|(id, _)| *id).collect();
-    for id_empresa in pasados {
-        for alerta in open(m, id_empresa).await? {
-            let por = "alertrace".to_owned();
-            let pedido = crate::ingest::Resolver {
-                id_alerta: alerta.id_alerta,
-                estado: crate::domain::EstadoAlerta::Resuelta,
-                por,
-                notas: None,
-            };
-            m.ingest.resolver(pedido).await?;
-        }
-        memoria.dieron.remove(&id_empresa);
-    }
-    Ok(())
-}
-
-async fn open(m: &Mantenimiento, id_empresa: i64) -> store::Result<Vec<crate::domain::Alerta>> {
-    let filtro = store::alertas::Filtro { tipo: Some(alertas::ALMACENAMIENTO), ..Default::default() };
-    let alcance = Alcance { id_empresa, id_trabajador: None };
-    let mut tx = m.store.read().await?;
-    let abiertas = store::alertas::list(&mut tx, alcance, &filtro, &store::Hoja::primeras(100)).await?;
-    tx.commit().await?;
-    Ok(abiertas)
 }
 
 /// Gives pages that nothing uses back to the file system, when there are many: a few are soon used again.
@@ -346,7 +328,7 @@ mod tests {
 
     #[test]
     fn who_has_less_than_an_equal_share_is_below_it() {
-        let de = |bytes| horas::Tamano { id_empresa: bytes, bytes };
+        let de = |bytes| Tamano { id_empresa: bytes, bytes };
         assert_eq!(share(&[de(90), de(30), de(0)]), 40);
         assert_eq!(share(&[de(7)]), 7);
         assert_eq!(share(&[]), 0);

@@ -19,14 +19,23 @@ const CADA: Duration = Duration::from_secs(5);
 /// An hour is over so long after its end: what comes a little late does not have it summed twice.
 const GRACIA: Duration = Duration::from_secs(60);
 /// Hours in one round.
-const RONDA: i64 = 64;
+const RONDA: usize = 64;
 /// Readings in one step through the past.
 const PASO: i64 = 4_000;
 
+/// Whose turn it is: of the sensors, and of what is done.
+#[derive(Debug, Default)]
+pub(super) struct Turnos {
+    /// The sensor that was last.
+    tras: i64,
+    /// The past was looked at first.
+    pasado: bool,
+}
+
 pub(super) async fn run(m: Mantenimiento) {
-    let mut dicho = false;
+    let (mut turnos, mut dicho) = (Turnos::default(), false);
     loop {
-        let sigue = match round(&m).await {
+        let sigue = match round(&m, &mut turnos).await {
             Ok(paso) => {
                 dicho = false;
                 match paso {
@@ -42,13 +51,24 @@ pub(super) async fn run(m: Mantenimiento) {
     }
 }
 
-/// One round; answers what it took, `None` when there was nothing to do.
-async fn round(m: &Mantenimiento) -> store::Result<Option<Paso>> {
-    let marcas = take(m).await?;
-    if marcas.is_empty() { past(m).await } else { sum(m, &marcas).await.map(Some) }
+/// One round; answers what it took, `None` when there was nothing to do. Marked hours and the past come
+/// first in turn: a device that keeps on marking holds the past up no more than by half.
+pub(super) async fn round(m: &Mantenimiento, turnos: &mut Turnos) -> store::Result<Option<Paso>> {
+    turnos.pasado = !turnos.pasado;
+    if turnos.pasado
+        && let Some(paso) = past(m).await?
+    {
+        return Ok(Some(paso));
+    }
+    let marcas = take(m, turnos).await?;
+    match marcas.is_empty() {
+        false => sum(m, &marcas).await.map(Some),
+        true if turnos.pasado => Ok(None),
+        true => past(m).await,
+    }
 }
 
-async fn take(m: &Mantenimiento) -> store::Result<Vec<horas::Pendiente>> {
+async fn take(m: &Mantenimiento, turnos: &mut Turnos) -> store::Result<Vec<horas::Pendiente>> {
     // The last hour that began early enough to be over.
     let hasta = m.clock.now().minus(GRACIA).minus(Duration::from_micros(Timestamp::HORA.unsigned_abs()));
     let mut tx = m.store.read().await?;
@@ -57,12 +77,36 @@ async fn take(m: &Mantenimiento) -> store::Result<Vec<horas::Pendiente>> {
     if !hay {
         return Ok(Vec::new());
     }
+    let marcas = due(m, turnos, hasta).await?;
+    if marcas.is_empty() {
+        return Ok(marcas);
+    }
     let mut tx = m.store.write().await?;
     let mut conocidas = m.store.marcas().lock().await;
-    let marcas = horas::take(&mut tx, hasta, RONDA).await?;
+    let marcas = horas::take(&mut tx, &marcas).await?;
     conocidas.olvida(&marcas);
     tx.commit().await?;
     Ok(marcas)
+}
+
+/// The hours whose turn it is: all sensors are looked at, from where the last round ended, before there
+/// are none.
+async fn due(
+    m: &Mantenimiento,
+    turnos: &mut Turnos,
+    hasta: Timestamp,
+) -> store::Result<Vec<horas::Pendiente>> {
+    let mut vueltas = 0;
+    loop {
+        let mut tx = m.store.read().await?;
+        let turno = horas::due(&mut tx, turnos.tras, hasta, RONDA).await?;
+        tx.commit().await?;
+        turnos.tras = turno.sigue.unwrap_or_default();
+        vueltas += u8::from(turno.sigue.is_none());
+        if !turno.horas.is_empty() || vueltas > 1 || m.parar.is_cancelled() {
+            return Ok(turno.horas);
+        }
+    }
 }
 
 async fn sum(m: &Mantenimiento, marcas: &[horas::Pendiente]) -> store::Result<Paso> {

@@ -5,15 +5,19 @@
 //! | `horas` | sums the hours that something was written to |
 //! | `retencion` | forgets readings, hours and refusals that are past their days |
 //! | `disco` | keeps the database within its budget, and its file small |
+//! | `aviso` | tells an empresa that its history goes for that |
 //! | `ritmo` | how fast they go |
 //!
 //! Each is a task that lives as long as the server, works in small steps, and tries again when the store
 //! is away. None of them is ever in the way of a reading for longer than a step.
 
+mod aviso;
 mod disco;
 mod horas;
 mod retencion;
 mod ritmo;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

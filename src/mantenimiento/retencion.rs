@@ -43,7 +43,10 @@ struct Limites {
     horas: Timestamp,
 }
 
-async fn round(m: &Mantenimiento, antes: &mut Option<Vec<empresas::Retencion>>) -> store::Result<()> {
+pub(super) async fn round(
+    m: &Mantenimiento,
+    antes: &mut Option<Vec<empresas::Retencion>>,
+) -> store::Result<()> {
     let mut tx = m.store.read().await?;
     let propias = empresas::retentions(&mut tx).await?;
     let sensores = horas::oldest(&mut tx).await?;

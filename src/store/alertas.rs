@@ -156,6 +156,37 @@ pub async fn all_open(tx: &mut Tx) -> Result<Vec<(Alerta, u8)>> {
     filas.into_iter().map(Fila::alerta).collect()
 }
 
+/// The open alerts of a kind, whosever they are.
+///
+/// # Errors
+/// `Unavailable`, `Inconsistent`.
+pub async fn open_of_kind(tx: &mut Tx, tipo: &str) -> Result<Vec<Alerta>> {
+    let filas: Vec<Fila> = on!(tx, |db| {
+        sqlx::query_as(select!("WHERE a.estado IN ('pendiente', 'en_proceso') AND a.tipo_alerta = $1"))
+            .bind(tipo)
+            .fetch_all(db)
+            .await
+    })?;
+    filas.into_iter().map(|f| f.alerta().map(|(a, _)| a)).collect()
+}
+
+/// The newest alert of a kind that an empresa has had, open or not.
+///
+/// # Errors
+/// `Unavailable`, `Inconsistent`.
+pub async fn newest_of_kind(tx: &mut Tx, id_empresa: i64, tipo: &str) -> Result<Option<Alerta>> {
+    let fila: Option<Fila> = on!(tx, |db| {
+        sqlx::query_as(select!(
+            "WHERE a.id_empresa = $1 AND a.tipo_alerta = $2 ORDER BY a.id_alerta DESC LIMIT 1"
+        ))
+        .bind(id_empresa)
+        .bind(tipo)
+        .fetch_optional(db)
+        .await
+    })?;
+    Ok(fila.map(Fila::alerta).transpose()?.map(|(a, _)| a))
+}
+
 /// One alert, whosever it is.
 ///
 /// # Errors

@@ -107,6 +107,23 @@ impl Error {
         matches!(self, Self::Refused(_) | Self::Conflict { .. } | Self::Inconsistent(_))
     }
 
+    /// The database's server is not there, or not yet: waiting may be all it takes.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        use std::io::ErrorKind as Io;
+        match self {
+            Self::Unavailable(sqlx::Error::Io(e)) => {
+                !matches!(e.kind(), Io::PermissionDenied | Io::InvalidInput | Io::InvalidData)
+            }
+            Self::Unavailable(sqlx::Error::PoolTimedOut) => true,
+            // A connection that is cut, a server that starts or stops, one that has no connection left.
+            Self::Unavailable(sqlx::Error::Database(e)) => e
+                .code()
+                .is_some_and(|c| c.starts_with("08") || matches!(&*c, "57P01" | "57P02" | "57P03" | "53300")),
+            _ => false,
+        }
+    }
+
     /// The server is stopping: nothing more is written.
     #[must_use]
     pub const fn stopping() -> Self {

@@ -172,6 +172,15 @@ impl Store {
         Ok(Self { pools: Pools::Postgres(base), checkpoint: None, marcas: Arc::default() })
     }
 
+    /// As [`Self::open_postgres`], waiting for up to `paciencia` for a server that is not there yet.
+    ///
+    /// # Errors
+    /// As [`Self::open_postgres`].
+    pub async fn await_postgres(options: &PostgresOptions, paciencia: Duration) -> Result<Self> {
+        let base = Box::pin(postgres::espera::open(options, paciencia)).await?;
+        Ok(Self { pools: Pools::Postgres(base), checkpoint: None, marcas: Arc::default() })
+    }
+
     /// Keeps other processes from the database, until `parar`. Ends before only when that is lost.
     pub async fn keep_lease(self, parar: CancellationToken) {
         match &self.pools {

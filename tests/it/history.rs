@@ -370,3 +370,104 @@ async fn another_empresas_history_does_not_exist() {
         assert_eq!(server.request(Method::GET, &path, "", None).await.status(), 401, "{rest}");
     }
 }
+
+#[tokio::test]
+async fn names_that_a_device_invented_make_no_answer_grow_without_end() {
+    let server = Server::start().await;
+    let device = server.device("s1").await;
+    let (start, n) = (midnight(3), 4_000);
+    // As an older version stored them: 1,200 names, a few at a time.
+    let insert = format!(
+        "db.execute('BEGIN')\ndb.executemany('INSERT INTO lecturas VALUES (?,?,?)', (({0}, {start} + i * 1000000, \
+         '{{\"temperatura\":20.5,\"v' + str(i % 1200) + '\":1.5}}') for i in range({n})))\n\
+         db.execute('INSERT INTO historia (id_sensor, relleno_hasta) VALUES ({0}, {1})')\ndb.execute('COMMIT')",
+        device.id_sensor,
+        start + 120 * MINUTE
+    );
+    drop(python(&server, &insert).stdin.take());
+    let until = format!("desde={}&hasta={}", moment(start), moment(start + 119 * MINUTE));
+    let refused = |answer: Response, query: String| async move {
+        assert_eq!(answer.status(), 422, "{query}");
+        let problem: Value = answer.json().await.expect("a problem");
+        assert_eq!(problem["errors"][0]["campo"], "variable", "{query}");
+    };
+    for (query, accept) in [(String::new(), "text/csv"), ("&puntos=5000".to_owned(), "text/csv")] {
+        let query = format!("{until}{query}");
+        refused(ask(&server, &device, &query, accept).await, query).await;
+    }
+    let path = format!("/api/v1/sensores/{}/estadisticas?{until}", device.id_sensor);
+    refused(server.request(Method::GET, &path, &server.token, None).await, path).await;
+    // One of them alone is no trouble, nor is a part of the range.
+    for query in ["variable=v7", "variable=v7&puntos=500", "variable=v7&intervalo=1h"] {
+        let answer = ask(&server, &device, &format!("{query}&{until}"), "text/csv").await;
+        assert_eq!(answer.status(), 200, "{query}");
+        let text = answer.text().await.expect("text");
+        assert!(text.contains("v7") && text.contains(",1.5"), "{query}: {text}");
+    }
+    let few = format!("desde={}&hasta={}", moment(start), moment(start + 99_000_000));
+    let answer = ask(&server, &device, &few, "text/csv").await;
+    assert_eq!(answer.status(), 200);
+    let text = answer.text().await.expect("text");
+    let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split(',').collect()).collect();
+    assert_eq!((lines.len(), lines[0].len()), (101, 102), "a line each, and a column each");
+    for line in &lines[1..] {
+        assert_eq!(line.len(), 102);
+        assert_eq!(line.iter().filter(|f| **f == "1.5").count(), 1);
+        assert_eq!(line[1], "20.5", "in the column of its name");
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_is_registered_anew_begins_anew() {
+    let server = Server::start().await;
+    let start = midnight(2);
+    let reading = |minute: i64| json!({ "timestamp": moment(start + minute * MINUTE), "temperatura": 20 });
+    let first = server.device("s1").await;
+    send(&server, &first, &[reading(1), reading(2)]).await;
+    let path = format!("/api/v1/sensores/{}?purgar=true", first.id_sensor);
+    assert_eq!(server.request(Method::DELETE, &path, &server.token, None).await.status(), 204);
+    // The same name, into the same hour.
+    let again = server.device("s1").await;
+    send(&server, &again, &[reading(3)]).await;
+    let range = format!("intervalo=1h&desde={}&hasta={}", moment(start), moment(start + 59 * MINUTE));
+    for summed in [false, true] {
+        let hours = buckets(&server, &again, &range).await;
+        assert_eq!(hours.len(), 1, "summed: {summed}");
+        assert_eq!(hours[0]["n"], 1, "summed: {summed}");
+        all_summed(&server);
+    }
+    eventually(&server, "SELECT COUNT(*) FROM horas", "1");
+}
+
+/// Sums that no double holds, which one database refuses and the other calls infinite; JSON has neither.
+#[tokio::test]
+async fn the_largest_numbers_are_answered_with_numbers() {
+    let server = Server::start().await;
+    let device = server.device("s1").await;
+    let start = midnight(3);
+    let reading = |n: i64| {
+        let value =
+            if n < 60 { f64::MAX } else { [f64::MIN, f64::MAX][usize::try_from(n % 2).expect("0 or 1")] };
+        json!({ "timestamp": moment(start + n * 3 * MINUTE), "muy_grande": value, "temperatura": 20 })
+    };
+    send(&server, &device, &(0..200).map(reading).collect::<Vec<_>>()).await;
+    let range = format!("desde={}&hasta={}", moment(start), moment(start + 600 * MINUTE));
+    for summed in [false, true] {
+        for query in ["intervalo=1h", "intervalo=1d", "intervalo=5m"] {
+            let buckets = buckets(&server, &device, &format!("{query}&variable=muy_grande&{range}")).await;
+            assert_eq!(buckets.iter().map(|b| b["n"].as_i64().expect("a count")).sum::<i64>(), 200);
+            for b in &buckets {
+                let number = |key: &str| b[key].as_f64().unwrap_or_else(|| panic!("{key} of {b}"));
+                assert!(number("min") <= number("avg") && number("avg") <= number("max"), "{b}");
+            }
+        }
+        let path = format!("/api/v1/sensores/{}/estadisticas?{range}", device.id_sensor);
+        let variables = &server.get(&path).await["variables"];
+        assert!(variables["muy_grande"]["avg"].is_f64(), "{variables}");
+        assert_eq!(variables["temperatura"]["avg"], 20.0);
+        let csv = ask(&server, &device, &format!("intervalo=1d&{range}"), "text/csv").await.text().await;
+        let csv = csv.expect("text");
+        assert!(!csv.contains("inf") && !csv.contains("NaN"), "summed: {summed}: {csv}");
+        all_summed(&server);
+    }
+}

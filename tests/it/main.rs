@@ -19,6 +19,7 @@ mod mqtt_clientes;
 mod postgres;
 mod refusals;
 mod retention;
+mod scripts;
 mod sessions;
 mod shutdown;
 mod simulate;

@@ -3,6 +3,8 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::store::python;
+use crate::support::postgres::{Database, of_this_run};
 use crate::support::server::PASSWORD;
 use crate::support::{Client, Server, mqtt};
 
@@ -184,4 +186,54 @@ async fn names_that_a_device_invents_are_bounded_however_old_its_readings_are() 
         refused.iter().all(|r| r["motivo"] == "demasiadas_variables" && r["variable"] == "v8_0"),
         "{refused:?}"
     );
+}
+
+/// Among many that are committed together.
+#[tokio::test]
+async fn a_row_that_the_database_refuses_is_refused_alone_and_a_nul_is_no_such_row() {
+    let server = Server::start().await;
+    let device = server.device("s1").await;
+    // Something that the program does not know of, as an administrator may have put there.
+    let refuse = match of_this_run() {
+        Database::Sqlite => {
+            "db.execute(\"CREATE TRIGGER no BEFORE INSERT ON lecturas WHEN NEW.valores LIKE '%66.6%' \
+             BEGIN SELECT RAISE(ABORT, 'no'); END\")"
+        }
+        _ => "db.execute(\"ALTER TABLE lecturas ADD CONSTRAINT no CHECK (valores NOT LIKE '%66.6%')\")",
+    };
+    let mut editor = python(&server, refuse);
+    drop(editor.stdin.take());
+    editor.wait().expect("it ends");
+    let mut client = Client::device(&server.mqtt, 5, &device).await;
+    let mut bytes = Vec::new();
+    let payload = |n: u16| match n {
+        50 | 120 => format!("{{\"temperatura\":66.6,\"timestamp\":{}}}", moment(n)),
+        // In a name, in a value that is no number, and outside of any text.
+        70 => format!("{{\"temperatura\":20,\"a\\u0000b\":1,\"timestamp\":{}}}", moment(n)),
+        71 => format!("{{\"temperatura\":20,\"nota\":\"a\\u0000b\",\"timestamp\":{}}}", moment(n)),
+        72 => "\0{\"temperatura\":20}\0".to_owned(),
+        _ => format!("{{\"temperatura\":20.5,\"timestamp\":{}}}", moment(n)),
+    };
+    for n in 1..=200_u16 {
+        bytes.extend(client.publish_packet("sensores/s1/data", 1, n, payload(n).as_bytes()));
+    }
+    client.send(&bytes).await;
+    for n in 1..=200_u16 {
+        let (first, body) = client.read().await.expect("a PUBACK");
+        assert_eq!((first, &body[..2]), (0x40, &n.to_be_bytes()[..]));
+        let reason = body.get(2).copied().unwrap_or(0);
+        assert_eq!(reason, if [50, 72, 120].contains(&n) { 0x99 } else { 0 }, "message {n}");
+    }
+    assert_eq!(server.readings(&device).await.len(), 197);
+    let refused = server.get(&format!("/api/v1/sensores/{}/rechazos", device.id_sensor)).await;
+    let mut why: Vec<&str> =
+        refused.as_array().expect("an array").iter().map(|r| r["motivo"].as_str().expect("text")).collect();
+    why.sort_unstable();
+    assert_eq!(why, ["almacen", "almacen", "malformado", "no_numerico", "nombre_invalido"]);
+    assert_eq!(server.request(Method::GET, "/ready", "", None).await.status(), 200);
+}
+
+/// Milliseconds since 1970 of a reading, after the build and before now.
+fn moment(n: u16) -> i64 {
+    alertrace::domain::BUILD_DATE.micros() / 1_000 + i64::from(n)
 }

@@ -50,6 +50,11 @@ impl Marcas {
             self.0.remove(hora);
         }
     }
+
+    /// Nothing of a sensor may be marked any more.
+    pub fn olvida_sensor(&mut self, id_sensor: i64) {
+        self.0.retain(|(suyo, _)| *suyo != id_sensor);
+    }
 }
 
 /// Rows in one statement; SQLite takes 32,766 bound values.
@@ -73,9 +78,14 @@ pub async fn mark(tx: &mut Tx, horas: &[Pendiente]) -> Result<()> {
     Ok(())
 }
 
-pub(in crate::store) const TOMA: &str = "UPDATE horas_pendientes SET tomada = TRUE WHERE (id_sensor, hora) IN \
-     (SELECT id_sensor, hora FROM horas_pendientes WHERE hora <= $1 ORDER BY hora LIMIT $2) \
-     RETURNING id_sensor, hora";
+pub(in crate::store) const VISITA: &str = "WITH RECURSIVE s (id, n) AS (\
+     SELECT MIN(id_sensor), CAST(1 AS BIGINT) FROM horas_pendientes WHERE id_sensor > $1 \
+     UNION ALL SELECT (SELECT MIN(p.id_sensor) FROM horas_pendientes p WHERE p.id_sensor > s.id), s.n + 1 \
+     FROM s WHERE s.id IS NOT NULL AND s.n < $2) \
+     SELECT s.id AS id_sensor, (SELECT MIN(p.hora) FROM horas_pendientes p WHERE p.id_sensor = s.id) AS hora \
+     FROM s WHERE s.id IS NOT NULL";
+pub(in crate::store) const PRIMERAS: &str =
+    "SELECT hora FROM horas_pendientes WHERE id_sensor = $1 AND hora <= $2 ORDER BY hora LIMIT $3";
 
 /// Whether any hour that begins at `hasta` or before is marked.
 ///
@@ -93,21 +103,88 @@ pub async fn any(tx: &mut Tx, hasta: Timestamp) -> Result<bool> {
     Ok(primera.hora.is_some_and(|hora| hora <= hasta.micros()))
 }
 
-/// Takes up to `cuantas` marked hours that begin at `hasta` or before, the oldest first. A write from now
-/// on marks them again. The caller holds [`Marcas`] and has it forget them.
+/// Marked hours whose turn it is.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Turno {
+    /// At most as many as were asked for.
+    pub horas: Vec<Pendiente>,
+    /// The sensor after which it goes on; `None` = every sensor has had its turn.
+    pub sigue: Option<i64>,
+}
+
+/// About `cuantas` marked hours that begin at `hasta` or before, of the sensors after `tras`: sensors in
+/// turn, each with as many of its oldest as there is room for all of theirs. However many hours one has
+/// marked, the next has its turn. Some hundred sensors are looked at: there may be none to sum among them,
+/// and some among those that follow.
 ///
 /// # Errors
 /// `Unavailable`.
-pub async fn take(tx: &mut Tx, hasta: Timestamp, cuantas: i64) -> Result<Vec<Pendiente>> {
+pub async fn due(tx: &mut Tx, tras: i64, hasta: Timestamp, cuantas: usize) -> Result<Turno> {
+    /// Sensors in one look.
+    const VISITAS: i64 = 500;
+    row!(
+        struct Visita {
+            id_sensor: i64,
+            hora: i64,
+        }
+    );
+    row!(
+        struct Primera {
+            hora: i64,
+        }
+    );
+    let visitas: Vec<Visita> =
+        on!(&mut *tx, |db| sqlx::query_as(VISITA).bind(tras).bind(VISITAS).fetch_all(db).await)?;
+    let todas = i64::try_from(visitas.len()).is_ok_and(|n| n < VISITAS);
+    let ultima = visitas.last().filter(|_| !todas).map(|v| v.id_sensor);
+    let mut vencidas: Vec<Visita> = visitas.into_iter().filter(|v| v.hora <= hasta.micros()).collect();
+    let sigue = if vencidas.len() > cuantas {
+        vencidas.truncate(cuantas);
+        vencidas.last().map(|v| v.id_sensor)
+    } else {
+        ultima
+    };
+    let cada = i64::try_from(cuantas / vencidas.len().max(1)).unwrap_or(i64::MAX);
+    let mut horas = Vec::with_capacity(cuantas);
+    for Visita { id_sensor, hora } in vencidas {
+        if cada <= 1 {
+            horas.push((id_sensor, Timestamp::clamped(hora)));
+            continue;
+        }
+        let primeras: Vec<Primera> = on!(&mut *tx, |db| {
+            sqlx::query_as(PRIMERAS).bind(id_sensor).bind(hasta.micros()).bind(cada).fetch_all(db).await
+        })?;
+        horas.extend(primeras.into_iter().map(|p| (id_sensor, Timestamp::clamped(p.hora))));
+    }
+    Ok(Turno { horas, sigue })
+}
+
+/// Takes marked hours; answers those that are marked still. A write from now on marks them again. The
+/// caller holds [`Marcas`] and has it forget them.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn take(tx: &mut Tx, horas: &[Pendiente]) -> Result<Vec<Pendiente>> {
     row!(
         struct Fila {
             id_sensor: i64,
             hora: i64,
         }
     );
-    let filas: Vec<Fila> =
-        on!(tx, |db| sqlx::query_as(TOMA).bind(hasta.micros()).bind(cuantas).fetch_all(db).await)?;
-    Ok(filas.into_iter().map(|f| (f.id_sensor, Timestamp::clamped(f.hora))).collect())
+    let mut tomadas = Vec::with_capacity(horas.len());
+    for horas in horas.chunks(FILAS) {
+        let filas: Vec<Fila> = on!(&mut *tx, |db| {
+            let mut q =
+                QueryBuilder::new("UPDATE horas_pendientes SET tomada = TRUE WHERE (id_sensor, hora) IN (");
+            q.push_values(horas, |mut fila, (id_sensor, hora)| {
+                fila.push_bind(*id_sensor).push_bind(hora.micros());
+            });
+            q.push(") RETURNING id_sensor, hora");
+            q.build_query_as().persistent(false).fetch_all(db).await
+        })?;
+        tomadas.extend(filas.into_iter().map(|f| (f.id_sensor, Timestamp::clamped(f.hora))));
+    }
+    Ok(tomadas)
 }
 
 /// Takes the marks of `horas` away, where nothing was written since they were taken.

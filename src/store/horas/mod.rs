@@ -12,10 +12,10 @@ use super::lecturas::{self, Cubeta, Orden};
 use super::{Result, Tx, on, row};
 use crate::domain::{Agregado, Resumen, Timestamp};
 
-pub use marcas::{Marcas, Pendiente, any, mark, take};
+pub use marcas::{Marcas, Pendiente, Turno, any, due, mark, take};
 pub use purga::{Purgado, delete_hours, forget, purge};
 pub use resumen::{Resumida, backfill, put, sum, sum_next};
-pub use tamano::{Tamano, Viejo, oldest, oldest_of, sizes, unsummed};
+pub use tamano::{SinSumar, Tamano, Viejo, oldest, oldest_of, sizes, unsummed};
 
 /// How far the history of a sensor has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -101,12 +101,13 @@ pub struct EnCubeta {
 
 pub(super) const CUBETAS: &str = "SELECT (hora - $4) / $5 AS cubeta, variable, CAST(SUM(n) AS BIGINT) AS n, \
      MIN(min) AS min, MAX(max) AS max, SUM(suma) AS suma FROM lecturas_hora \
-     WHERE id_sensor = $1 AND hora >= $2 AND hora < $3 GROUP BY 1, 2";
+     WHERE id_sensor = $1 AND hora >= $2 AND hora < $3 GROUP BY 1, 2 LIMIT $6";
 pub(super) const CUBETAS_DE: &str = "SELECT (hora - $4) / $5 AS cubeta, variable, CAST(SUM(n) AS BIGINT) AS n, \
      MIN(min) AS min, MAX(max) AS max, SUM(suma) AS suma FROM lecturas_hora \
-     WHERE id_sensor = $1 AND hora >= $2 AND hora < $3 AND variable = $6 GROUP BY 1, 2";
+     WHERE id_sensor = $1 AND hora >= $2 AND hora < $3 AND variable = $7 GROUP BY 1, 2 LIMIT $6";
 
-/// The hours with `desde <= hora < antes_de`, in buckets of `ancho` microseconds counted from `origen`.
+/// The hours with `desde <= hora < antes_de`, in buckets of `ancho` microseconds counted from `origen`: at
+/// most `limite` (bucket, variable) pairs, in no order.
 ///
 /// # Errors
 /// `Unavailable`.
@@ -116,6 +117,7 @@ pub async fn buckets(
     (desde, antes_de): (Timestamp, Timestamp),
     (origen, ancho): (i64, i64),
     variable: Option<&str>,
+    limite: i64,
 ) -> Result<Vec<EnCubeta>> {
     row!(
         struct Fila {
@@ -134,7 +136,8 @@ pub async fn buckets(
             .bind(desde.micros())
             .bind(antes_de.micros())
             .bind(origen)
-            .bind(ancho);
+            .bind(ancho)
+            .bind(limite);
         if let Some(variable) = variable {
             consulta = consulta.bind(variable);
         }
@@ -149,12 +152,20 @@ pub async fn buckets(
 }
 
 pub(super) const EXTREMOS: &str = "SELECT hora, variable, n, min, min_ts, max, max_ts, suma FROM lecturas_hora \
-     WHERE id_sensor = $1 AND hora >= $2 AND hora < $3 ORDER BY hora";
+     WHERE id_sensor = $1 AND hora >= $2 AND hora < $3 ORDER BY hora LIMIT $4";
 pub(super) const EXTREMOS_DE: &str = "SELECT hora, variable, n, min, min_ts, max, max_ts, suma FROM lecturas_hora \
-     WHERE id_sensor = $1 AND hora >= $2 AND hora < $3 AND variable = $4 ORDER BY hora";
+     WHERE id_sensor = $1 AND hora >= $2 AND hora < $3 AND variable = $5 ORDER BY hora LIMIT $4";
 
-/// The hours with `desde <= hora < antes_de`, each by itself, oldest first. `n` and `bytes` of each are 0:
-/// [`readings`] has them.
+/// Some hours, each by itself, oldest first.
+#[derive(Debug, Default)]
+pub struct Pagina {
+    /// Whole ones. `n` and `bytes` of each are 0: [`readings`] has them.
+    pub cubetas: Vec<Cubeta>,
+    /// Where the next page begins; `None` = this is the last.
+    pub sigue: Option<Timestamp>,
+}
+
+/// The hours with `desde <= hora < antes_de`, as many as come to less than `limite` (hour, variable) pairs.
 ///
 /// # Errors
 /// `Unavailable`.
@@ -164,7 +175,8 @@ pub async fn hours(
     desde: Timestamp,
     antes_de: Timestamp,
     variable: Option<&str>,
-) -> Result<Vec<Cubeta>> {
+    limite: i64,
+) -> Result<Pagina> {
     row!(
         struct Fila {
             hora: i64,
@@ -179,12 +191,14 @@ pub async fn hours(
     );
     let sql = if variable.is_some() { EXTREMOS_DE } else { EXTREMOS };
     let filas: Vec<Fila> = on!(tx, |db| {
-        let mut consulta = sqlx::query_as(sql).bind(id_sensor).bind(desde.micros()).bind(antes_de.micros());
+        let mut consulta =
+            sqlx::query_as(sql).bind(id_sensor).bind(desde.micros()).bind(antes_de.micros()).bind(limite);
         if let Some(variable) = variable {
             consulta = consulta.bind(variable);
         }
         consulta.fetch_all(db).await
     })?;
+    let llena = i64::try_from(filas.len()).is_ok_and(|n| n >= limite);
     let mut cubetas: Vec<Cubeta> = Vec::new();
     for f in filas {
         let inicio = Timestamp::clamped(f.hora);
@@ -197,7 +211,9 @@ pub async fn hours(
             ultima.variables.push((f.variable, Resumen { total, min_ts, max_ts }));
         }
     }
-    Ok(cubetas)
+    // Of the last one there may be more.
+    let sigue = if llena { cubetas.pop().map(|c| c.inicio) } else { None };
+    Ok(Pagina { cubetas, sigue })
 }
 
 /// How many readings an hour came to, and what it takes.
@@ -211,10 +227,9 @@ pub struct Hora {
     pub bytes: i64,
 }
 
-pub(super) const LECTURAS: &str =
-    "SELECT hora, n, bytes FROM horas WHERE id_sensor = $1 AND hora >= $2 AND hora < $3 ORDER BY hora";
+pub(super) const LECTURAS: &str = "SELECT hora, n, bytes FROM horas WHERE id_sensor = $1 AND hora >= $2 AND hora < $3 ORDER BY hora LIMIT $4";
 
-/// How many readings each hour with `desde <= hora < antes_de` came to, oldest first.
+/// How many readings each hour with `desde <= hora < antes_de` came to, oldest first, at most `limite` hours.
 ///
 /// # Errors
 /// `Unavailable`.
@@ -223,6 +238,7 @@ pub async fn readings(
     id_sensor: i64,
     desde: Timestamp,
     antes_de: Timestamp,
+    limite: i64,
 ) -> Result<Vec<Hora>> {
     row!(
         struct Fila {
@@ -236,6 +252,7 @@ pub async fn readings(
             .bind(id_sensor)
             .bind(desde.micros())
             .bind(antes_de.micros())
+            .bind(limite)
             .fetch_all(db)
             .await
     })?;

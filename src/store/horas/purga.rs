@@ -1,7 +1,7 @@
 //! Removing history, in steps: readings are added to their hours as they go.
 
 use super::resumen::{Resumida, account, replace};
-use super::{Orden, Result, Timestamp, Tx, history, hours, lecturas, on, readings, row};
+use super::{Marcas, Orden, Result, Timestamp, Tx, history, hours, lecturas, on, readings, row};
 
 /// What a step removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +30,10 @@ pub async fn purge(tx: &mut Tx, id_sensor: i64, antes_de: Timestamp, cuantas: i6
     for mut cubeta in cubetas {
         if cubeta.inicio < zona {
             let fin = Timestamp::clamped(cubeta.inicio.micros() + Timestamp::HORA);
-            for antes in hours(tx, id_sensor, cubeta.inicio, fin, None).await? {
+            for antes in hours(tx, id_sensor, cubeta.inicio, fin, None, i64::MAX).await?.cubetas {
                 cubeta.junta(&antes);
             }
-            for antes in readings(tx, id_sensor, cubeta.inicio, fin).await? {
+            for antes in readings(tx, id_sensor, cubeta.inicio, fin, i64::MAX).await? {
                 cubeta.n += antes.n;
             }
         }
@@ -64,7 +64,7 @@ async fn enter(tx: &mut Tx, id_sensor: i64, desde: Timestamp, antes_de: Timestam
     if desde >= antes_de {
         return Ok(());
     }
-    let antes = readings(tx, id_sensor, desde, antes_de).await?;
+    let antes = readings(tx, id_sensor, desde, antes_de, i64::MAX).await?;
     account(tx, id_sensor, -antes.iter().map(|h| h.bytes).sum::<i64>()).await?;
     for sql in [
         "DELETE FROM lecturas_hora WHERE id_sensor = $1 AND hora >= $2 AND hora < $3",
@@ -120,11 +120,13 @@ pub async fn delete_hours(tx: &mut Tx, id_sensor: i64, antes_de: Timestamp, cuan
     Ok(u64::try_from(fila.n).unwrap_or_default())
 }
 
-/// Nothing of a sensor that is being removed is summed any more.
+/// Nothing of a sensor that is being removed is summed any more. The caller holds [`Marcas`] to after its
+/// commit: should the sensor stay after all, what it sends is marked anew.
 ///
 /// # Errors
 /// `Unavailable`.
-pub async fn forget(tx: &mut Tx, id_sensor: i64) -> Result<()> {
+pub async fn forget(tx: &mut Tx, conocidas: &mut Marcas, id_sensor: i64) -> Result<()> {
+    conocidas.olvida_sensor(id_sensor);
     for sql in [
         "DELETE FROM horas_pendientes WHERE id_sensor = $1",
         "UPDATE historia SET relleno_hasta = NULL WHERE id_sensor = $1",

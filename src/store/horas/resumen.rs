@@ -7,6 +7,7 @@ use sqlx::QueryBuilder;
 
 use super::marcas::{FILAS, Pendiente, unmark};
 use super::{Historia, Orden, Result, Resumen, Timestamp, Tx, history, lecturas, on, row};
+use crate::domain::Agregado;
 use crate::store::lecturas::Cubeta;
 
 /// Readings in one text.
@@ -226,8 +227,7 @@ async fn put_variables(tx: &mut Tx, horas: &[&Resumida]) -> Result<()> {
                 fila.push_bind(*id_sensor).push_bind(hora.micros()).push_bind(*variable);
                 fila.push_bind(r.total.n).push_bind(r.total.min).push_bind(r.min_ts.micros());
                 fila.push_bind(r.total.max).push_bind(r.max_ts.micros());
-                // The databases have no sum beyond the largest double, and one refuses it.
-                fila.push_bind(r.total.suma.clamp(f64::MIN, f64::MAX));
+                fila.push_bind(r.total.suma.clamp(-Agregado::MAX_SUMA, Agregado::MAX_SUMA));
             });
             q.push(
                 " ON CONFLICT (id_sensor, hora, variable) DO UPDATE SET n = excluded.n, min = excluded.min, \

@@ -1,5 +1,6 @@
 //! What is whose, and how old it is: the account that [`super::put`] and [`super::purge`] keep, so that nothing is counted.
 
+use super::resumen::FILA;
 use super::{Result, Timestamp, Tx, on, row};
 
 row!(
@@ -29,22 +30,54 @@ pub async fn sizes(tx: &mut Tx) -> Result<Vec<Tamano>> {
     })?)
 }
 
-/// Whether there is history that has not been summed yet, and so is in nobody's account.
+/// History that has not been summed yet, and so is in nobody's account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SinSumar {
+    /// Which sensor's.
+    pub id_sensor: i64,
+    /// Whose.
+    pub id_empresa: i64,
+    /// The first moment of it.
+    pub desde: Timestamp,
+    /// The first moment after it.
+    pub antes_de: Timestamp,
+    /// Bytes of one reading, about: those of the newest.
+    pub bytes: i64,
+}
+
+/// All of it, a row a sensor.
 ///
 /// # Errors
 /// `Unavailable`.
-pub async fn unsummed(tx: &mut Tx) -> Result<bool> {
+pub async fn unsummed(tx: &mut Tx) -> Result<Vec<SinSumar>> {
     row!(
-        struct Cuantos {
-            n: i64,
+        struct Fila {
+            id_sensor: i64,
+            id_empresa: i64,
+            relleno_desde: i64,
+            relleno_hasta: i64,
+            purgada: i64,
+            bytes: i64,
         }
     );
-    let cuantos: Cuantos = on!(tx, |db| {
-        sqlx::query_as("SELECT COUNT(*) AS n FROM historia WHERE relleno_hasta IS NOT NULL")
-            .fetch_one(db)
-            .await
+    let filas: Vec<Fila> = on!(tx, |db| {
+        sqlx::query_as(
+            "SELECT s.id_sensor, s.id_empresa, r.relleno_desde, r.relleno_hasta, r.purgada, \
+             CAST(COALESCE(LENGTH(u.valores), 0) AS BIGINT) AS bytes \
+             FROM historia r JOIN sensores s ON s.id_sensor = r.id_sensor \
+             LEFT JOIN ultimas_lecturas u ON u.id_sensor = r.id_sensor WHERE r.relleno_hasta IS NOT NULL",
+        )
+        .fetch_all(db)
+        .await
     })?;
-    Ok(cuantos.n > 0)
+    let de = |f: Fila| SinSumar {
+        id_sensor: f.id_sensor,
+        id_empresa: f.id_empresa,
+        desde: Timestamp::clamped(f.relleno_desde.max(f.purgada)),
+        antes_de: Timestamp::clamped(f.relleno_hasta),
+        bytes: f.bytes + FILA,
+    };
+    Ok(filas.into_iter().map(de).collect())
 }
 
 /// How far back the history of a sensor goes.
@@ -58,6 +91,8 @@ pub struct Viejo {
     pub lectura: Option<Timestamp>,
     /// Its oldest hour.
     pub hora: Option<Timestamp>,
+    /// It is in use.
+    pub activo: bool,
 }
 
 row!(
@@ -66,20 +101,21 @@ row!(
         id_empresa: i64,
         lectura: Option<i64>,
         hora: Option<i64>,
+        activo: bool,
     }
 );
 
 impl From<Fila> for Viejo {
     fn from(f: Fila) -> Self {
         let (lectura, hora) = (f.lectura.map(Timestamp::clamped), f.hora.map(Timestamp::clamped));
-        Self { id_sensor: f.id_sensor, id_empresa: f.id_empresa, lectura, hora }
+        Self { id_sensor: f.id_sensor, id_empresa: f.id_empresa, lectura, hora, activo: f.activo }
     }
 }
 
-pub(in crate::store) const VIEJOS: &str = "SELECT s.id_sensor, s.id_empresa, \
+pub(in crate::store) const VIEJOS: &str = "SELECT s.id_sensor, s.id_empresa, s.estado <> 'inactivo' AS activo, \
      (SELECT MIN(l.ts) FROM lecturas l WHERE l.id_sensor = s.id_sensor) AS lectura, \
      (SELECT MIN(h.hora) FROM horas h WHERE h.id_sensor = s.id_sensor) AS hora FROM sensores s";
-pub(in crate::store) const VIEJOS_DE: &str = "SELECT s.id_sensor, s.id_empresa, \
+pub(in crate::store) const VIEJOS_DE: &str = "SELECT s.id_sensor, s.id_empresa, s.estado <> 'inactivo' AS activo, \
      (SELECT MIN(l.ts) FROM lecturas l WHERE l.id_sensor = s.id_sensor) AS lectura, \
      (SELECT MIN(h.hora) FROM horas h WHERE h.id_sensor = s.id_sensor) AS hora FROM sensores s \
      WHERE s.id_empresa = $1";

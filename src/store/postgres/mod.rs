@@ -8,6 +8,7 @@
 
 pub(super) mod arriendo;
 mod conexion;
+pub(super) mod espera;
 pub(super) mod migraciones;
 pub(super) mod particiones;
 mod tx;

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{on, start};
 use crate::support::postgres::Cluster;
-use crate::support::server::Place;
+use crate::support::server::{EMAIL, Place, command, create_account};
 use crate::support::{Client, Device, Server};
 
 const DEVICES: usize = 10;
@@ -269,4 +269,53 @@ async fn a_sensor_that_is_gone_is_refused_and_the_rest_of_the_batch_commits() {
     assert_eq!((first, body[2]), (0x40, 0x99), "refused for what it is");
     assert!(holder.join().expect("it ends").expect("psql runs").status.success());
     assert_eq!(cluster.sql("SELECT COUNT(*) FROM alertrace.lecturas"), "100");
+}
+
+/// As `docker compose up` and a power cut have it.
+#[tokio::test]
+async fn a_server_that_comes_up_later_is_waited_for() {
+    let cluster = Arc::new(Cluster::own());
+    let place = on(&cluster);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    assert!(create_account(dir.path(), &place, EMAIL, "20123456789"), "user create");
+    for mode in ["fast", "immediate"] {
+        cluster.stop_server(mode);
+        let later = cluster.clone();
+        let starter = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(2));
+            later.start_server();
+        });
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut server = Server::take_over(dir, place.clone()).await;
+        starter.join().expect("it starts");
+        assert_eq!(server.request(Method::GET, "/ready", "", None).await.status(), 200);
+        assert_eq!(server.terminate().await.0, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_come_and_one_that_says_no_end_the_start() {
+    let cluster = Cluster::own();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let start = |url: String, wait: &str| {
+        let mut command = command(dir.path());
+        command.arg("serve").env("DATABASE_URL", url).env("ALERTRACE__DATABASE__START_WAIT_S", wait);
+        let begun = Instant::now();
+        let output = command.output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        (begun.elapsed(), said)
+    };
+    // Waiting mends no password.
+    let (took, said) = start(cluster.url().replace("secreta", "otra"), "60");
+    assert!(took < Duration::from_secs(20) && said.contains("password authentication failed"), "{said}");
+    let (took, said) = start(cluster.url().replace("/postgres", "/nada"), "60");
+    assert!(took < Duration::from_secs(20) && said.contains("does not exist"), "{said}");
+    cluster.stop_server("fast");
+    let (took, said) = start(cluster.url(), "0");
+    assert!(took < Duration::from_secs(10) && said.contains("onnection refused"), "{said}");
+    let (took, said) = start(cluster.url(), "3");
+    assert!((Duration::from_secs(3)..Duration::from_secs(20)).contains(&took), "{took:?}");
+    assert!(said.matches("it is waited for").count() >= 2, "each try is said: {said}");
+    assert!(said.contains("database.start_wait_s") && said.contains("onnection refused"), "{said}");
 }
