@@ -6,6 +6,7 @@
 //! client that is too slow holds up nobody but itself.
 
 mod acks;
+mod entrada;
 mod incoming;
 mod outgoing;
 
@@ -15,12 +16,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedMutexGuard, oneshot, watch};
 use tokio::time::Instant;
 
 use self::acks::{Acuse, Atascado, Frente, Que};
+use self::entrada::Entrada;
 use super::broker::Compartido;
 use super::protocol::{Cierre, Protocol, Pubrec, Razon, Violacion};
 use super::publicacion::Qos;
@@ -34,8 +36,6 @@ use crate::store;
 /// Bytes waiting to be written beyond which nothing more is delivered, and beyond which nothing
 /// more is read either.
 const SALIDA: (usize, usize) = (64 << 10, 1 << 20);
-/// Bytes that are read at a time, at first and at most: a client that fills them is given more.
-const LECTURA: (usize, usize) = (512, 16 << 10);
 /// Bytes of a client's messages that may wait for their commit.
 const RETENIDO: usize = 4 << 20;
 /// A client that takes nothing for this long is gone.
@@ -97,9 +97,7 @@ pub(super) struct Conexion {
     freno: Freno,
     protocol: Protocol,
     generacion: u64,
-    entrada: BytesMut,
-    /// Bytes to be read at a time.
-    lectura: usize,
+    entrada: Entrada,
     salida: BytesMut,
     acuses: VecDeque<Acuse>,
     atascado: Option<Atascado>,
@@ -166,8 +164,7 @@ impl Conexion {
             freno,
             protocol,
             generacion: i.generacion,
-            entrada: i.entrada,
-            lectura: LECTURA.0,
+            entrada: Entrada::new(i.entrada),
             salida: i.salida,
             acuses: VecDeque::new(),
             atascado: None,
@@ -204,12 +201,9 @@ impl Conexion {
             let puede_leer = !self.detenida() && !self.apagando;
             let puede_entregar = self.salida.len() < SALIDA.0;
             let plazo = self.plazo(puede_leer);
-            if puede_leer && self.entrada.capacity() == self.entrada.len() {
-                self.entrada.reserve(self.lectura);
-            }
             let (sesion, apaga, corte) = (&self.sesion, &self.b.apaga, &self.cliente.corte);
             tokio::select! {
-                leido = lee.read_buf(&mut self.entrada), if puede_leer => match leido {
+                leido = lee.read_buf(self.entrada.sitio()), if puede_leer => match leido {
                     Ok(n) if n > 0 => self.leidos(n),
                     _ => return Fin::Perdida,
                 },
@@ -303,8 +297,9 @@ impl Conexion {
 
     /// What time has come for. Nothing else has happened for a while: the buffers go.
     fn vence(&mut self, puede_leer: bool) -> Option<Fin> {
-        if self.entrada.is_empty() && self.salida.is_empty() {
-            (self.entrada, self.salida, self.lectura) = (BytesMut::new(), BytesMut::new(), LECTURA.0);
+        self.entrada.suelta();
+        if self.salida.is_empty() {
+            self.salida = BytesMut::new();
         }
         let ahora = Instant::now();
         if puede_leer && self.keep_alive.is_some_and(|k| ahora >= self.oida + k) {
@@ -333,7 +328,7 @@ impl Conexion {
             };
             let ahora = self.b.parts.clock.now();
             let r = self.protocol.recv(&self.entrada, sin_confirmar, pubrec, ahora, &mut self.salida);
-            self.entrada.advance(r.usados);
+            self.entrada.avanza(r.usados);
             if let Some(violacion) = r.violacion {
                 if violacion.cierre == Some(Cierre::PaqueteGrande) {
                     limita("max_packet_bytes");
@@ -359,9 +354,7 @@ impl Conexion {
 
     fn leidos(&mut self, n: usize) {
         self.oida = Instant::now();
-        if self.entrada.capacity() == self.entrada.len() {
-            self.lectura = (self.lectura * 2).min(LECTURA.1);
-        }
+        self.entrada.leidos(n);
         self.freno.lee(n);
         self.suma(|c| &c.bytes_recibidos, n);
     }
