@@ -16,6 +16,7 @@ mod history;
 mod limits;
 mod mqtt;
 mod mqtt_clientes;
+mod permissions;
 mod postgres;
 mod refusals;
 mod retention;
