@@ -11,6 +11,7 @@ use super::problem::Problem;
 use crate::domain::{Alerta, EstadoAlerta, Severidad};
 use crate::ingest::Resolver;
 use crate::store::alertas::{self, Filtro};
+use crate::store::auditoria::Hecho;
 
 /// Narrows the list.
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -136,7 +137,7 @@ async fn resolved(
         return Err(Problem::field("notas", "Como máximo 2000 caracteres.", "At most 2000 characters."));
     }
     find(state, sesion, id).await?;
-    let pedido = Resolver { id_alerta: id, por: sesion.0.user_id.clone(), notas: resolve.notas };
+    let pedido = Resolver { id_alerta: id, por: sesion.autor().clone(), notas: resolve.notas };
     let done = state.parts().ingest.resolver(pedido).await?.ok_or_else(Problem::not_found)?;
     let persists = done.nueva.is_some();
     Ok(axum::Json(Resolved {
@@ -178,11 +179,14 @@ pub(super) async fn resolve_by_post(
 }
 
 async fn seen(state: &State, sesion: &Sesion, id: i64) -> Result<axum::Json<Alerta>, Problem> {
-    find(state, sesion, id).await?;
+    let alcance = sesion.alcance()?;
     let mut tx = state.parts().store.write().await?;
+    let antes = alertas::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
     alertas::mark_viewed(&mut tx, id).await?;
+    let alerta = alertas::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
+    sesion.autor().anota(&mut tx, &Hecho::cambiado("alerta", id, &antes, &alerta)).await?;
     tx.commit().await?;
-    Ok(axum::Json(find(state, sesion, id).await?))
+    Ok(axum::Json(alerta))
 }
 
 /// The four roads to "seen": two names, two methods.

@@ -14,6 +14,7 @@ use super::extract::{Pagina, Path, Query, Sesion};
 use super::problem::Problem;
 use crate::domain::{Rol, Timestamp};
 use crate::realtime::clientes::{Cliente, Clientes, Fallo, Quien};
+use crate::store::auditoria::Hecho;
 
 /// What a client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -225,6 +226,16 @@ pub(super) async fn disconnect(
     let scope = scope(&sesion)?;
     let cliente = state.parts().clientes.vivo(id).filter(|c| visible(&c.quien, scope));
     let cliente = cliente.ok_or_else(Problem::not_found)?;
+    let mut autor = sesion.1;
+    if let Quien::Dispositivo(s) = &cliente.quien {
+        // Of the empresa whose device it is, whoever cuts it off.
+        autor.id_empresa = Some(s.id_empresa);
+    } else if let Quien::Usuario { id_empresa: Some(id), .. } = &cliente.quien {
+        autor.id_empresa = Some(*id);
+    }
+    let mut tx = state.parts().store.write().await?;
+    autor.anota(&mut tx, &Hecho::nuevo("desconectar", "cliente_mqtt", &cliente.client_id)).await?;
+    tx.commit().await?;
     tracing::info!(client_id = cliente.client_id, por = sesion.0.user_id, "a client is disconnected");
     cliente.corte.cancel();
     Ok(StatusCode::NO_CONTENT)

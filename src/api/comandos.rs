@@ -15,6 +15,7 @@ use super::extract::{Json, Pagina, Path, Query, Sesion, momento};
 use super::problem::Problem;
 use super::validate::Check;
 use crate::domain::{SensorRef, Timestamp};
+use crate::store::auditoria::Hecho;
 use crate::store::comandos::{self, Nuevo};
 use crate::store::{Tx, sensores};
 
@@ -136,9 +137,11 @@ pub(super) async fn create(
     let nuevo = Nuevo { id_sensor: id, comando: &body.comando, parametros: &parametros, creado_por, expira };
     let id_comando = comandos::create(&mut tx, &nuevo, ahora).await?;
     let comando = comandos::get(&mut tx, id, id_comando).await?.ok_or_else(Problem::not_found)?;
+    let body = Body::from(comando);
+    sesion.autor().anota(&mut tx, &Hecho::creado("comando", id_comando, &body)).await?;
     tx.commit().await?;
     parts.pedidos.marca(id);
-    Ok((StatusCode::CREATED, axum::Json(Body::from(comando))))
+    Ok((StatusCode::CREATED, axum::Json(body)))
 }
 
 fn too_many() -> Problem {
@@ -230,9 +233,12 @@ pub(super) async fn set_config(
     }
     let mut tx = parts.store.write().await?;
     theirs(&mut tx, &sesion, id).await?;
+    let antes = Config::from(comandos::config(&mut tx, id).await?);
     comandos::set_config(&mut tx, id, &configuracion, &sesion.0.user_id, parts.clock.now()).await?;
-    let config = comandos::config(&mut tx, id).await?;
+    let config = Config::from(comandos::config(&mut tx, id).await?);
+    let hecho = Hecho::cambiado("config", id, &antes.configuracion, &config.configuracion);
+    sesion.autor().anota(&mut tx, &hecho).await?;
     tx.commit().await?;
     parts.pedidos.marca(id);
-    Ok(axum::Json(config.into()))
+    Ok(axum::Json(config))
 }

@@ -18,6 +18,11 @@ Errors are RFC 9457 problems (`application/problem+json`) with a stable `code`; 
 /// Where Swagger UI is.
 pub(super) const PATH: &str = "/docs";
 
+/// What its page is made of: scripts of its own alone. Swagger UI sets styles in its elements, and has pictures in
+/// its style sheet.
+pub(super) const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+     img-src 'self' data:; font-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
 /// Title, description, and how to sign in.
 pub(super) fn base() -> OpenApi {
     let password = OAuth2::with_description(

@@ -10,6 +10,7 @@ use super::finish::to_its_end;
 use super::problem::Problem;
 use super::validate::Check;
 use crate::domain::Timestamp;
+use crate::store::auditoria::{Autor, Hecho};
 use crate::store::empresas::{self, Ficha};
 
 /// An empresa.
@@ -85,27 +86,30 @@ pub(super) async fn patch(
     Json(p): Json<Patch>,
 ) -> Result<impl IntoResponse, Problem> {
     let id_empresa = sesion.admin()?;
-    Ok(axum::Json(to_its_end(&state, change(state.clone(), id_empresa, p)).await?))
+    Ok(axum::Json(to_its_end(&state, change(state.clone(), sesion.1, id_empresa, p)).await?))
 }
 
-async fn change(state: State, id_empresa: i64, p: Patch) -> Result<EmpresaBody, Problem> {
+async fn change(state: State, autor: Autor, id_empresa: i64, p: Patch) -> Result<EmpresaBody, Problem> {
     let parts = state.parts();
     let mut tx = parts.store.write().await?;
     let antes = empresas::get(&mut tx, id_empresa).await?.ok_or_else(Problem::not_found)?;
+    let ficha = antes.clone();
     let ficha = Ficha {
-        razon_social: p.razon_social.unwrap_or(antes.razon_social),
-        email: p.email.unwrap_or(antes.email),
-        telefono: p.telefono.unwrap_or(antes.telefono),
-        retencion_dias: p.retencion_dias.unwrap_or(antes.retencion_dias),
-        retencion_horas_dias: p.retencion_horas_dias.unwrap_or(antes.retencion_horas_dias),
-        ..antes
+        razon_social: p.razon_social.unwrap_or(ficha.razon_social),
+        email: p.email.unwrap_or(ficha.email),
+        telefono: p.telefono.unwrap_or(ficha.telefono),
+        retencion_dias: p.retencion_dias.unwrap_or(ficha.retencion_dias),
+        retencion_horas_dias: p.retencion_horas_dias.unwrap_or(ficha.retencion_horas_dias),
+        ..ficha
     };
     check(&ficha)?;
     empresas::update(&mut tx, &ficha).await?;
+    let (antes, ficha) = (EmpresaBody::from(antes), EmpresaBody::from(ficha));
+    autor.anota(&mut tx, &Hecho::cambiado("empresa", id_empresa, &antes, &ficha)).await?;
     tx.commit().await?;
     // What is older is refused from now on, and not taken only to be forgotten.
     parts.ingest.recargar_retenciones().await?;
-    Ok(ficha.into())
+    Ok(ficha)
 }
 
 fn check(ficha: &Ficha) -> Result<(), Problem> {

@@ -1,5 +1,7 @@
 //! What handlers take from a request, each refusal a [`Problem`].
 
+use std::convert::Infallible;
+
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
@@ -7,9 +9,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 use super::State;
+use super::listener::Peer;
+use super::middleware::REQUEST_ID;
 use super::problem::{Problem, Texto};
 use crate::domain::{Rol, Timestamp};
 use crate::identity::Usuario;
+use crate::store::auditoria::{Autor, Origen};
 use crate::store::sensores::Alcance;
 
 /// A JSON body.
@@ -99,8 +104,8 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
     }
 }
 
-/// The person who is signed in, by `Authorization: Bearer`.
-pub(super) struct Sesion(pub(super) Usuario);
+/// The person who is signed in, by `Authorization: Bearer`, and how the audit names them.
+pub(super) struct Sesion(pub(super) Usuario, pub(super) Autor);
 
 impl FromRequestParts<State> for Sesion {
     type Rejection = Problem;
@@ -108,8 +113,32 @@ impl FromRequestParts<State> for Sesion {
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
         let token = bearer(parts).ok_or_else(Problem::unauthorized)?;
         let (usuario, _) = state.parts().cuentas.usuario(token).await?;
-        Ok(Self(usuario))
+        let autor = Autor {
+            user_id: usuario.user_id.clone(),
+            id_empresa: usuario.id_empresa,
+            origen: origen(parts, state),
+            momento: state.parts().clock.now(),
+        };
+        Ok(Self(usuario, autor))
     }
+}
+
+/// From where a request comes.
+pub(super) struct Desde(pub(super) Origen);
+
+impl FromRequestParts<State> for Desde {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Infallible> {
+        Ok(Self(origen(parts, state)))
+    }
+}
+
+fn origen(parts: &Parts, state: &State) -> Origen {
+    let behind_proxy = state.parts().settings.behind_proxy;
+    let peer = parts.extensions.get::<Peer>().map(|p| p.client(&parts.headers, behind_proxy));
+    let peticion = parts.headers.get(REQUEST_ID).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    Origen { de: peer.map_or_else(|| "?".to_owned(), |ip| ip.to_string()), peticion }
 }
 
 impl OptionalFromRequestParts<State> for Sesion {
@@ -138,6 +167,12 @@ impl Sesion {
             Rol::Operador => Problem::forbidden(),
             _ => Problem::no_empresa(),
         })
+    }
+
+    /// How the audit names this person: `sesion.autor().anota(&mut tx, &Hecho::creado(…))` in the
+    /// transaction of every change.
+    pub(super) const fn autor(&self) -> &Autor {
+        &self.1
     }
 
     /// The empresa, for its administrator.

@@ -4,6 +4,7 @@
 //! [`Alcance`](crate::store::sensores::Alcance), in the query itself. Errors are [`problem`]s.
 
 mod alertas;
+mod auditoria;
 mod auth;
 mod clientes;
 mod comandos;
@@ -11,9 +12,11 @@ mod csv;
 mod dashboard;
 mod docs;
 mod empresas;
+mod etag;
 mod extract;
 mod finish;
 mod historial;
+mod idempotencia;
 mod lecturas;
 mod listener;
 mod live;
@@ -21,6 +24,7 @@ mod middleware;
 mod mqtt;
 mod paging;
 pub mod problem;
+mod rates;
 mod salud;
 mod sensores;
 mod shapes;
@@ -31,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use mqtt::{ByteStream, Gate};
+pub use rates::Limits as RateLimits;
 
 use axum::Router;
 use axum::extract::Request;
@@ -44,8 +49,8 @@ use utoipa_axum::routes;
 
 use crate::config::OriginPattern;
 use crate::domain::Clock;
-use crate::identity::Directorio;
 use crate::identity::cuentas::Cuentas;
+use crate::identity::{Directorio, Sello};
 use crate::ingest::Ingest;
 use crate::ingest::decode::Limites;
 use crate::mantenimiento::Disco;
@@ -64,6 +69,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// Time for requests under way when the server stops.
     pub grace: Duration,
+    /// How often requests may come.
+    pub rates: RateLimits,
     /// Connections at a time from one address.
     pub connections_per_address: usize,
     /// X-Forwarded-For is believed.
@@ -102,6 +109,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Accounts.
     pub cuentas: Cuentas,
+    /// Keeps the answers of `Idempotency-Key`.
+    pub sello: Sello,
     /// Whether the broker works.
     pub broker_ready: watch::Receiver<bool>,
     /// How the disk stands.
@@ -119,6 +128,8 @@ pub struct State(Arc<Inner>);
 struct Inner {
     parts: Parts,
     sockets: Arc<Semaphore>,
+    rates: rates::Rates,
+    under_way: idempotencia::UnderWay,
     /// See [`finish`].
     changes: Mutex<()>,
     /// Cancelled when the server stops: WebSockets close.
@@ -130,7 +141,10 @@ impl State {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let sockets = Arc::new(Semaphore::new(parts.settings.max_sockets));
-        Self(Arc::new(Inner { parts, sockets, changes: Mutex::new(()), stop: CancellationToken::new() }))
+        let rates = rates::Rates::new(parts.settings.rates);
+        let (changes, stop) = (Mutex::new(()), CancellationToken::new());
+        let under_way = idempotencia::UnderWay::default();
+        Self(Arc::new(Inner { parts, sockets, rates, under_way, changes, stop }))
     }
 
     fn parts(&self) -> &Parts {
@@ -171,6 +185,7 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(alertas::read_by_post))
         .routes(routes!(empresas::get, empresas::patch))
         .routes(routes!(umbrales::get, umbrales::put))
+        .routes(routes!(auditoria::list))
         .routes(routes!(dashboard::kpis))
         .routes(routes!(live::live));
     OpenApiRouter::with_openapi(docs::base())
@@ -187,8 +202,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     documented().into_openapi()
 }
 
-/// All routes, with everything that stands around them.
-pub fn router(state: State) -> Router {
+/// All routes, with everything that stands around them; `tls` = they are served over TLS by this process.
+pub fn router(state: State, tls: bool) -> Router {
     let (routes, openapi) = documented().split_for_parts();
     let routes = routes
         // The older path of the front end.
@@ -196,7 +211,7 @@ pub fn router(state: State) -> Router {
         .route("/mqtt", axum::routing::get(mqtt::upgrade))
         .merge(docs::ui(&openapi))
         .fallback(|| async { problem::Problem::not_found() });
-    let routes = middleware::around(routes, &state).with_state(state);
+    let routes = middleware::around(routes, &state, tls).with_state(state);
     // A layer inside a Router runs after routing: what changes the path stands in front of it.
     Router::new().fallback_service(ServiceBuilder::new().map_request(trim_slash).service(routes))
 }
@@ -238,7 +253,8 @@ pub async fn serve(listener: TcpListener, tls: Option<Acceptor>, state: State, s
     let settings = &inner.parts.settings;
     let per_address = (!settings.behind_proxy).then_some(settings.connections_per_address);
     let limits = listener::Limits { grace: settings.grace, per_address };
-    listener::run(listener, tls, router(state), limits, stopping).await;
+    let routes = router(state, tls.is_some());
+    listener::run(listener, tls, routes, limits, stopping).await;
     // An upgraded connection is no request any more: nobody else waits for it. Each holds a permit.
     let all = u32::try_from(inner.parts.settings.max_sockets).unwrap_or(u32::MAX);
     let _ = inner.sockets.acquire_many(all).await;

@@ -164,6 +164,13 @@ impl Problem {
         self
     }
 
+    /// When to try again.
+    #[must_use]
+    pub const fn with_retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
     /// Adds fields to a problem that has its own code.
     #[must_use]
     pub fn with_fields(mut self, campos: Vec<(String, Texto)>) -> Self {

@@ -6,6 +6,7 @@ use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
 use super::State;
+use super::etag::{IfMatch, Tag};
 use super::extract::{Json, Pagina, Path, Query, Sesion, presente};
 use super::finish::to_its_end;
 use super::problem::{Problem, Texto};
@@ -14,6 +15,7 @@ use super::validate::Check;
 use crate::domain::{DeviceId, EstadoSensor, Timestamp};
 use crate::identity::{Revocado, dispositivo};
 use crate::store;
+use crate::store::auditoria::{Autor, Hecho};
 use crate::store::sensores::{self, Alcance, Cambio, Filtro, Nuevo};
 
 /// Seconds between readings: from one to a week.
@@ -152,12 +154,14 @@ pub(super) async fn create(
     check_rest(&mut check, c.ubicacion_sensor.as_deref(), c.coordenadas_lat, c.coordenadas_lng, intervalo);
     check.done()?;
     let Ok(device_id) = device_id else { return Err(Problem::not_found()) };
-    let body = to_its_end(&state, register(state.clone(), id_empresa, device_id, c, intervalo)).await?;
+    let registering = register(state.clone(), sesion.1, id_empresa, device_id, c, intervalo);
+    let body = to_its_end(&state, registering).await?;
     Ok((StatusCode::CREATED, [("cache-control", "no-store")], axum::Json(body)))
 }
 
 async fn register(
     state: State,
+    autor: Autor,
     id_empresa: i64,
     device_id: DeviceId,
     c: Create,
@@ -183,6 +187,7 @@ async fn register(
         .map_err(|e| if e.conflicts_on("sensores", "device_id") { taken() } else { e.into() })?;
     let alcance = Alcance { id_empresa, id_trabajador: None };
     let sensor = sensores::get(&mut tx, alcance, id_sensor).await?.ok_or_else(Problem::not_found)?;
+    autor.anota(&mut tx, &Hecho::creado("sensor", id_sensor, &sensor)).await?;
     tx.commit().await?;
     parts.directorio.alta(sensor.quien.clone());
     Ok(Created {
@@ -217,7 +222,7 @@ pub(super) async fn get(
     let mut tx = parts.store.read().await?;
     let sensor = sensores::get(&mut tx, sesion.alcance()?, id).await?.ok_or_else(Problem::not_found)?;
     tx.commit().await?;
-    Ok(axum::Json(SensorBody::new(sensor, &parts.presencia)))
+    Ok((Tag::of(&sensor).header(), axum::Json(SensorBody::new(sensor, &parts.presencia))))
 }
 
 /// What to change; absent stays, null clears.
@@ -244,28 +249,39 @@ pub(super) struct Patch {
     coordenadas_lng: Option<Option<f64>>,
 }
 
-/// Change a sensor.
+/// Change a sensor. With `If-Match`, only if nobody has changed it since its `ETag` was read.
 #[utoipa::path(patch, path = "/sensores/{id}", tag = "sensores", params(("id" = i64, Path)), request_body = Patch,
     responses((status = 200, body = SensorBody), (status = 401, description = "Not signed in"),
         (status = 403, description = "Not an administrator"), (status = 404, description = "No such sensor"),
-        (status = 422, description = "Fields are wrong")))]
+        (status = 412, description = "Somebody changed it meanwhile"), (status = 422, description = "Fields are wrong")))]
 pub(super) async fn patch(
     Shared(state): Shared<State>,
     sesion: Sesion,
     Path(id): Path<i64>,
+    if_match: IfMatch,
     Json(p): Json<Patch>,
 ) -> Result<impl IntoResponse, Problem> {
     let id_empresa = sesion.admin()?;
-    Ok(axum::Json(to_its_end(&state, change(state.clone(), id_empresa, id, p)).await?))
+    let changing = change(state.clone(), sesion.1, if_match, (id_empresa, id), p);
+    let (tag, body) = to_its_end(&state, changing).await?;
+    Ok((tag.header(), axum::Json(body)))
 }
 
-async fn change(state: State, id_empresa: i64, id: i64, p: Patch) -> Result<SensorBody, Problem> {
+async fn change(
+    state: State,
+    autor: Autor,
+    if_match: IfMatch,
+    (id_empresa, id): (i64, i64),
+    p: Patch,
+) -> Result<(Tag, SensorBody), Problem> {
     let parts = state.parts();
     let alcance = Alcance { id_empresa, id_trabajador: None };
     let mut tx = parts.store.write().await?;
     let antes = sensores::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
-    let (nombre, tipo) = (p.nombre.unwrap_or(antes.nombre), p.tipo.unwrap_or(antes.tipo));
-    let ubicacion = p.ubicacion_sensor.unwrap_or(antes.ubicacion_sensor);
+    if_match.check(&antes)?;
+    let nombre = p.nombre.unwrap_or_else(|| antes.nombre.clone());
+    let tipo = p.tipo.unwrap_or_else(|| antes.tipo.clone());
+    let ubicacion = p.ubicacion_sensor.unwrap_or_else(|| antes.ubicacion_sensor.clone());
     let cambio = Cambio {
         nombre: &nombre,
         tipo: &tipo,
@@ -289,6 +305,7 @@ async fn change(state: State, id_empresa: i64, id: i64, p: Patch) -> Result<Sens
     check.done()?;
     sensores::update(&mut tx, id_empresa, id, &cambio).await?;
     let sensor = sensores::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
+    autor.anota(&mut tx, &Hecho::cambiado("sensor", id, &antes, &sensor)).await?;
     tx.commit().await?;
     // Against what memory knows and not against what was stored before: a request that failed after
     // its commit is made good by the next.
@@ -304,7 +321,7 @@ async fn change(state: State, id_empresa: i64, id: i64, p: Patch) -> Result<Sens
         }
         _ => {}
     }
-    Ok(SensorBody::new(sensor, &parts.presencia))
+    Ok((Tag::of(&sensor), SensorBody::new(sensor, &parts.presencia)))
 }
 
 /// How to delete.
@@ -327,7 +344,7 @@ pub(super) async fn delete(
     Query(how): Query<Delete>,
 ) -> Result<StatusCode, Problem> {
     let id_empresa = sesion.admin()?;
-    to_its_end(&state, remove(state.clone(), id_empresa, id)).await?;
+    to_its_end(&state, remove(state.clone(), sesion.1.clone(), id_empresa, id, how.purgar)).await?;
     if how.purgar {
         // To its end too, but holding up nobody else's changes.
         let purged = tokio::spawn(async move { purge(&state, id_empresa, id).await });
@@ -336,12 +353,15 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn remove(state: State, id_empresa: i64, id: i64) -> Result<(), Problem> {
+/// Retires a sensor. That its history is going too is written down here: it goes in many transactions.
+async fn remove(state: State, autor: Autor, id_empresa: i64, id: i64, purgar: bool) -> Result<(), Problem> {
     let parts = state.parts();
     let mut tx = parts.store.write().await?;
     let alcance = Alcance { id_empresa, id_trabajador: None };
     let sensor = sensores::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
     sensores::retire(&mut tx, id_empresa, id).await?;
+    let hecho = Hecho::borrado("sensor", id, &sensor);
+    autor.anota(&mut tx, &if purgar { hecho.como("purgar") } else { hecho }).await?;
     tx.commit().await?;
     parts.directorio.baja(&sensor.quien);
     parts.ingest.olvidar_sensor(id).await;
@@ -394,11 +414,11 @@ pub(super) async fn credentials(
     Path(id): Path<i64>,
 ) -> Result<impl IntoResponse, Problem> {
     let id_empresa = sesion.admin()?;
-    let body = to_its_end(&state, renew(state.clone(), id_empresa, id)).await?;
+    let body = to_its_end(&state, renew(state.clone(), sesion.1, id_empresa, id)).await?;
     Ok((StatusCode::CREATED, [("cache-control", "no-store")], axum::Json(body)))
 }
 
-async fn renew(state: State, id_empresa: i64, id: i64) -> Result<Renewed, Problem> {
+async fn renew(state: State, autor: Autor, id_empresa: i64, id: i64) -> Result<Renewed, Problem> {
     let parts = state.parts();
     let token = dispositivo::genera().map_err(|e| Problem::internal(&e))?;
     let alcance = Alcance { id_empresa, id_trabajador: None };
@@ -407,6 +427,7 @@ async fn renew(state: State, id_empresa: i64, id: i64) -> Result<Renewed, Proble
     if !sensores::set_credential(&mut tx, id_empresa, id, &token.hash, parts.clock.now()).await? {
         return Err(Problem::not_found());
     }
+    autor.anota(&mut tx, &Hecho::nuevo("renovar_credencial", "sensor", id)).await?;
     tx.commit().await?;
     parts.directorio.revoca(Revocado::Dispositivo(id));
     Ok(Renewed {

@@ -8,7 +8,9 @@ mod directorio;
 pub mod dispositivo;
 pub mod password;
 mod principal;
+mod sello;
 pub mod tokens;
 
 pub use directorio::{Directorio, Revocado};
 pub use principal::{Principal, Usuario};
+pub use sello::{Roto, Sello};

@@ -1,6 +1,7 @@
 //! What goes to the writer and what comes back.
 
 use crate::domain::{Alerta, Lectura, Rechazo, SensorRef, Timestamp};
+use crate::store::auditoria::Autor;
 use crate::store::mqtt::Cambio;
 
 /// A decoded message of a sensor.
@@ -50,8 +51,8 @@ impl Resultado {
 pub struct Resolver {
     /// Which.
     pub id_alerta: i64,
-    /// The person's `user_id`.
-    pub por: String,
+    /// The person.
+    pub por: Autor,
     /// What they wrote.
     pub notas: Option<String>,
 }

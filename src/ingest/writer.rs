@@ -383,9 +383,13 @@ impl Writer {
             return Ok(Some(Resuelta { alerta, nueva: None }));
         }
         let ahora = self.reloj.ahora();
+        let antes = alerta.clone();
         alertas::cierra(&mut alerta, ahora);
-        (alerta.resuelta_por, alerta.notas) = (Some(pedido.por), pedido.notas);
+        (alerta.resuelta_por, alerta.notas) = (Some(pedido.por.user_id.clone()), pedido.notas);
         store::alertas::update(&mut tx, &alerta, 0).await?;
+        let hecho =
+            store::auditoria::Hecho::cambiado("alerta", alerta.id_alerta, &antes, &alerta).como("resolver");
+        pedido.por.anota(&mut tx, &hecho).await?;
         let quien = SensorRef {
             id_sensor: alerta.id_sensor,
             id_empresa: alerta.id_empresa,

@@ -292,7 +292,7 @@ async fn close_alerts(m: &Mantenimiento, memoria: &mut Memoria) -> store::Result
         memoria.dieron.iter().filter(|(_, cuando)| cuando.elapsed() > MEMORIA).map(|(id, _)| *id).collect();
     for id_empresa in pasados {
         for alerta in open(m, id_empresa).await? {
-            let por = "alertrace".to_owned();
+            let por = store::auditoria::Autor::servidor(id_empresa, m.clock.now());
             let pedido = crate::ingest::Resolver { id_alerta: alerta.id_alerta, por, notas: None };
             m.ingest.resolver(pedido).await?;
         }

@@ -19,10 +19,11 @@ pub(super) const SQLITE: Lista = &[
     (2, "sesiones mqtt", include_str!("../../migrations/sqlite/0002_sesiones_mqtt.sql")),
     (3, "comandos", include_str!("../../migrations/sqlite/0003_comandos.sql")),
     (4, "historia", include_str!("../../migrations/sqlite/0004_historia.sql")),
+    (6, "auditoria", include_str!("../../migrations/sqlite/0006_auditoria.sql")),
 ];
 
 /// The first Alertrace that knows a version of the schema, on either database.
-const SINCE: &[(i64, &str)] = &[(1, "0.1.0"), (2, "0.1.0"), (3, "0.1.0"), (4, "0.1.0")];
+const SINCE: &[(i64, &str)] = &[(1, "0.1.0"), (2, "0.1.0"), (3, "0.1.0"), (4, "0.1.0"), (6, "0.1.0")];
 
 /// A version of the schema, as one database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 
 pub mod alertas;
 pub mod asignaciones;
+pub mod auditoria;
 pub mod backup;
 mod checkpoint;
 pub mod comandos;
@@ -16,6 +17,7 @@ pub mod empresas;
 mod error;
 mod files;
 pub mod horas;
+pub mod idempotencia;
 pub mod identidades;
 pub mod lecturas;
 mod lock;

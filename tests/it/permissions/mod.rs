@@ -76,6 +76,9 @@ async fn every_route_answers_everybody_as_the_table_says() {
                 ));
             }
         }
+        if route.changes() && !site.is_written_down().await {
+            wrong.push(format!("{} {} leaves nothing in the audit", route.method, route.path));
+        }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

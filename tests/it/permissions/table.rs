@@ -145,6 +145,7 @@ pub const ROUTES: &[Route] = &[
     route("PUT", "/api/v1/umbrales", Who::Supervisor, 200, r#"{"caudal":{"min":1,"max":{n}}}"#),
 
     get("/api/v1/dashboard/kpis", Who::Member),
+    get("/api/v1/auditoria", Who::Admin),
 
     get("/api/v1/mqtt/clientes", Who::Operator),
     route("DELETE", "/api/v1/mqtt/clientes/{cliente}", Who::OperatorOf, 204, ""),
