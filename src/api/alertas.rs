@@ -65,6 +65,7 @@ pub(super) async fn list(
 
 /// How many are open.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = AlertasPendientes)]
 pub(super) struct Count {
     pendientes: i64,
     /// As `pendientes`.
@@ -106,12 +107,14 @@ pub(super) async fn get(
 
 /// What the person has to say.
 #[derive(Deserialize, Default, utoipa::ToSchema)]
+#[schema(as = AlertaResolver, example = json!({ "notas": "Se regó a las 10." }))]
 pub(super) struct Resolve {
     notas: Option<String>,
 }
 
 /// A resolved alert.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = AlertaResuelta)]
 pub(super) struct Resolved {
     message: &'static str,
     #[serde(flatten)]

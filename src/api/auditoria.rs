@@ -13,6 +13,7 @@ use crate::store::auditoria::{self, Anotado, Filtro};
 
 /// A change.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = CambioAuditado)]
 pub(super) struct Body {
     id_auditoria: i64,
     /// When it was asked for.

@@ -20,6 +20,8 @@ const NO_STORE: [(header::HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-s
 /// Either shape of a registration: with a nested `empresa`, or flat with a `user_type`. A blank
 /// optional field, as forms send it, is an absent one.
 #[derive(Deserialize, utoipa::ToSchema)]
+#[schema(example = json!({ "email": "ana@fundo.pe", "password": "una clave larga", "nombre": "Ana", "apellido": "Paz",
+    "dni": "12345678", "empresa": { "ruc": "20123456789", "razon_social": "Fundo Norte", "email": "fundo@fundo.pe" } }))]
 pub(super) struct Register {
     email: String,
     password: String,
@@ -191,6 +193,7 @@ pub(super) async fn register(
 
 /// Who signs in. Other fields that a front end sends are passed over.
 #[derive(Deserialize, utoipa::ToSchema)]
+#[schema(example = json!({ "email": "ana@fundo.pe", "password": "una clave larga" }))]
 pub(super) struct Login {
     /// The e-mail.
     email: Option<String>,
@@ -311,6 +314,7 @@ pub(super) async fn token(
 
 /// A refresh token.
 #[derive(Deserialize, utoipa::ToSchema)]
+#[schema(example = json!({ "refresh_token": "the-one-of-the-last-answer" }))]
 pub(super) struct Refresh {
     refresh_token: String,
 }
@@ -328,6 +332,7 @@ pub(super) async fn refresh(
 
 /// What to end.
 #[derive(Deserialize, Default, utoipa::ToSchema)]
+#[schema(example = json!({ "refresh_token": "the-one-of-the-last-answer" }))]
 pub(super) struct Logout {
     /// This sign-in; absent = every one of the account.
     refresh_token: Option<String>,

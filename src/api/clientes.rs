@@ -19,6 +19,7 @@ use crate::store::auditoria::Hecho;
 /// What a client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = ClienteMqttTipo)]
 enum Tipo {
     Dispositivo,
     Usuario,
@@ -29,6 +30,7 @@ enum Tipo {
 
 /// A client: connected, or the last that is known of it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ClienteMqtt)]
 pub(super) struct Body {
     /// The connection's number, for `DELETE`; null when it is not connected.
     id: Option<u64>,
@@ -59,6 +61,7 @@ pub(super) struct Body {
 
 /// What went wrong last.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ClienteMqttError)]
 pub(super) struct LastError {
     motivo: String,
     momento: Timestamp,

@@ -30,6 +30,7 @@ const MAX_JSON: usize = 16 << 10;
 
 /// A command to send.
 #[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = ComandoNuevo, example = json!({ "comando": "regar", "parametros": { "minutos": 5 } }))]
 pub(super) struct Create {
     /// What to do, as the firmware calls it: 1 to 64 of `A-Z a-z 0-9 _ . -`.
     comando: String,
@@ -42,6 +43,7 @@ pub(super) struct Create {
 
 /// A command and what became of it.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Comando)]
 pub(super) struct Body {
     id_comando: i64,
     id_sensor: i64,
@@ -176,6 +178,7 @@ pub(super) async fn list(
 
 /// The configuration that a device is to have.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = ConfiguracionDispositivo)]
 pub(super) struct Config {
     #[schema(value_type = Object)]
     configuracion: Box<RawValue>,
@@ -216,7 +219,7 @@ pub(super) async fn config(
 /// Set a device: the object is retained on `sensores/{device_id}/config`, where the device finds it
 /// whenever it connects.
 #[utoipa::path(put, path = "/sensores/{id}/config", tag = "comandos", params(("id" = i64, Path)),
-    request_body(content = Object, description = "A JSON object, e.g. {\"intervalo_lectura\":300}"),
+    request_body(content = Object, description = "A JSON object", example = json!({ "intervalo_lectura": 300 })),
     responses((status = 200, body = Config), (status = 400, description = "Bad JSON"), (status = 401, description = "Not signed in"),
         (status = 403, description = "Not a supervisor"), (status = 404, description = "No such sensor"),
         (status = 422, description = "Not an object, or too large"), (status = 503, description = "Not now")))]

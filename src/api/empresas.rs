@@ -15,6 +15,7 @@ use crate::store::empresas::{self, Ficha};
 
 /// An empresa.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Empresa)]
 pub(super) struct EmpresaBody {
     id_empresa: i64,
     ruc: String,
@@ -45,6 +46,7 @@ impl From<Ficha> for EmpresaBody {
 
 /// What to change; absent stays, null clears.
 #[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = EmpresaCambio, example = json!({ "telefono": "014445566", "retencion_dias": 365 }))]
 pub(super) struct Patch {
     razon_social: Option<String>,
     #[serde(default, deserialize_with = "presente")]

@@ -68,6 +68,7 @@ enum Forma {
 
 /// What a variable came to in a bucket.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Cubeta)]
 pub(super) struct Bucket {
     id_sensor: i64,
     /// The bucket's first moment.
@@ -79,6 +80,7 @@ pub(super) struct Bucket {
 
 /// What values came to.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Cifras)]
 pub(super) struct Figures {
     /// How many values.
     n: i64,
@@ -98,6 +100,7 @@ impl From<&Agregado> for Figures {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "the shape of either list, for the documentation")]
+#[schema(as = LecturaOCubeta)]
 pub(super) enum ReadingOrBucket {
     Lectura(LecturaBody),
     Cubeta(Bucket),
@@ -420,6 +423,7 @@ pub(super) struct Period {
 
 /// What a range came to.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Estadisticas)]
 pub(super) struct Statistics {
     id_sensor: i64,
     /// The range that the figures are of: the one asked for, except that an hour whose readings are past

@@ -22,6 +22,7 @@ mod listener;
 mod live;
 mod middleware;
 mod mqtt;
+mod openapi;
 mod paging;
 pub mod problem;
 mod rates;
@@ -199,12 +200,15 @@ fn documented() -> OpenApiRouter<State> {
 /// The OpenAPI document (3.1) of this version.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    documented().into_openapi()
+    let mut document = documented().into_openapi();
+    openapi::complete(&mut document);
+    document
 }
 
 /// All routes, with everything that stands around them; `tls` = they are served over TLS by this process.
 pub fn router(state: State, tls: bool) -> Router {
-    let (routes, openapi) = documented().split_for_parts();
+    let (routes, mut openapi) = documented().split_for_parts();
+    openapi::complete(&mut openapi);
     let routes = routes
         // The older path of the front end.
         .route("/sensores/live", axum::routing::get(live::live))

@@ -80,6 +80,8 @@ pub(super) async fn with_readings(
 
 /// A device to register.
 #[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = SensorNuevo, example = json!({ "device_id": "esp32-norte", "nombre": "Norte", "tipo": "clima",
+    "ubicacion_sensor": "Lote 4", "intervalo_lectura": 300 }))]
 pub(super) struct Create {
     /// 1 to 64 of `A-Z a-z 0-9 . _ -`; unique in the installation.
     device_id: String,
@@ -99,6 +101,7 @@ pub(super) struct Create {
 
 /// A device that was registered.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = SensorCreado)]
 pub(super) struct Created {
     message: &'static str,
     sensor: SensorBody,
@@ -107,6 +110,7 @@ pub(super) struct Created {
 
 /// How the device signs in. The token is shown this once.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Credenciales, example = json!({ "username": "esp32-norte", "token": "shown-this-once" }))]
 pub(super) struct Credentials {
     username: String,
     token: String,
@@ -227,6 +231,7 @@ pub(super) async fn get(
 
 /// What to change; absent stays, null clears.
 #[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = SensorCambio, example = json!({ "nombre": "Norte 2", "ubicacion_sensor": null }))]
 pub(super) struct Patch {
     #[serde(alias = "nombre_sensor")]
     nombre: Option<String>,
@@ -250,7 +255,9 @@ pub(super) struct Patch {
 }
 
 /// Change a sensor. With `If-Match`, only if nobody has changed it since its `ETag` was read.
-#[utoipa::path(patch, path = "/sensores/{id}", tag = "sensores", params(("id" = i64, Path)), request_body = Patch,
+#[utoipa::path(patch, path = "/sensores/{id}", tag = "sensores",
+    params(("id" = i64, Path), ("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
+    request_body = Patch,
     responses((status = 200, body = SensorBody), (status = 401, description = "Not signed in"),
         (status = 403, description = "Not an administrator"), (status = 404, description = "No such sensor"),
         (status = 412, description = "Somebody changed it meanwhile"), (status = 422, description = "Fields are wrong")))]
@@ -399,6 +406,7 @@ async fn purge(state: &State, id_empresa: i64, id: i64) -> Result<(), Problem> {
 
 /// A new token.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = CredencialesNuevas)]
 pub(super) struct Renewed {
     message: &'static str,
     credenciales: Credentials,

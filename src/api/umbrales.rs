@@ -33,6 +33,7 @@ const DICHOS: [&str; 5] = ["temp", "humedad_aire", "humedad_suelo", "ph", "radia
 
 /// Bounds of one variable.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = Umbral, example = json!({ "min": 5.0, "max": 30.0 }))]
 pub(super) struct Bounds {
     /// Smallest value inside.
     min: f64,
@@ -43,6 +44,7 @@ pub(super) struct Bounds {
 /// One entry of the answer: bounds under a variable's name, or one of the older flat numbers.
 #[derive(Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
+#[schema(as = UmbralOPlano)]
 pub(super) enum Entry {
     /// Under a variable's name.
     Bounds(Bounds),
@@ -86,7 +88,8 @@ pub(super) async fn get(Shared(state): Shared<State>, sesion: Sesion) -> Result<
 /// Set bounds. `{"temperatura":{"min":5,"max":30}}`, or the older `{"temp_min":5,"temp_max":30}`; what
 /// is not named stays. With `If-Match`, only if nobody has changed them since their `ETag` was read.
 #[utoipa::path(put, path = "/umbrales", tag = "umbrales",
-    request_body(content = std::collections::HashMap<String, Bounds>),
+    params(("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
+    request_body(content = BTreeMap<String, Entry>, example = json!({ "temperatura": { "min": 5, "max": 30 } })),
     responses((status = 200, body = BTreeMap<String, Entry>), (status = 401, description = "Not signed in"),
         (status = 403, description = "Not a supervisor"), (status = 412, description = "Somebody changed them meanwhile"),
         (status = 422, description = "Fields are wrong")))]
