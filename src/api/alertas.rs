@@ -6,7 +6,7 @@ use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use super::extract::{Pagina, Path, Query, Sesion, momento};
+use super::extract::{Pagina, Path, Query, Sesion, momento, optional};
 use super::problem::Problem;
 use crate::domain::{Alerta, EstadoAlerta, Severidad};
 use crate::ingest::Resolver;
@@ -25,8 +25,10 @@ pub(super) struct Filters {
     /// Of this sensor (`id_sensor`).
     sensor: Option<i64>,
     /// Opened at or after (RFC 3339).
+    #[param(format = DateTime)]
     desde: Option<String>,
     /// Opened at or before (RFC 3339).
+    #[param(format = DateTime)]
     hasta: Option<String>,
 }
 
@@ -109,6 +111,7 @@ pub(super) async fn get(
 #[derive(Deserialize, Default, utoipa::ToSchema)]
 #[schema(as = AlertaResolver, example = json!({ "notas": "Se regó a las 10." }))]
 pub(super) struct Resolve {
+    #[schema(max_length = 2_000, pattern = r"^[^\x00]*$")]
     notas: Option<String>,
 }
 
@@ -130,12 +133,7 @@ async fn resolved(
     id: i64,
     body: &Bytes,
 ) -> Result<axum::Json<Resolved>, Problem> {
-    let resolve: Resolve = if body.is_empty() {
-        Resolve::default()
-    } else {
-        serde_json::from_slice(body)
-            .map_err(|e| Problem::field("", "El cuerpo no tiene la forma esperada.", e.to_string()))?
-    };
+    let resolve: Resolve = optional(body)?;
     if resolve.notas.as_ref().is_some_and(|n| n.chars().count() > 2_000 || n.contains('\0')) {
         return Err(Problem::field("notas", "Como máximo 2000 caracteres.", "At most 2000 characters."));
     }
@@ -153,7 +151,7 @@ async fn resolved(
 
 /// Close an alert.
 #[utoipa::path(patch, path = "/alertas/{id}/resolve", tag = "alertas", params(("id" = i64, Path)),
-    request_body = Resolve,
+    request_body = Option<Resolve>,
     responses((status = 200, body = Resolved), (status = 401, description = "Not signed in"),
         (status = 403, description = "No empresa"), (status = 404, description = "No such alert"),
         (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
@@ -168,7 +166,7 @@ pub(super) async fn resolve(
 
 /// Close an alert.
 #[utoipa::path(post, path = "/alertas/{id}/resolve", tag = "alertas", params(("id" = i64, Path)),
-    request_body = Resolve,
+    request_body = Option<Resolve>,
     responses((status = 200, body = Resolved), (status = 401, description = "Not signed in"),
         (status = 403, description = "No empresa"), (status = 404, description = "No such alert"),
         (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]

@@ -76,8 +76,10 @@ pub(super) struct Filters {
     /// Only to this one.
     id_objeto: Option<String>,
     /// At or after (RFC 3339).
+    #[param(format = DateTime)]
     desde: Option<String>,
     /// At or before (RFC 3339).
+    #[param(format = DateTime)]
     hasta: Option<String>,
 }
 

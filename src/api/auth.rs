@@ -6,7 +6,7 @@ use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use super::extract::{Desde, Json, Sesion};
+use super::extract::{Desde, Json, Sesion, optional};
 use super::problem::Problem;
 use super::validate::Check;
 use crate::domain::Rol;
@@ -339,19 +339,14 @@ pub(super) struct Logout {
 }
 
 /// End a sign-in.
-#[utoipa::path(post, path = "/auth/logout", tag = "auth", request_body = Logout,
+#[utoipa::path(post, path = "/auth/logout", tag = "auth", request_body = Option<Logout>,
     responses((status = 204), (status = 401, description = "Not signed in")))]
 pub(super) async fn logout(
     Shared(state): Shared<State>,
     sesion: Sesion,
     body: axum::body::Bytes,
 ) -> Result<impl IntoResponse, Problem> {
-    let logout: Logout = if body.is_empty() {
-        Logout::default()
-    } else {
-        serde_json::from_slice(&body)
-            .map_err(|e| Problem::field("", "El cuerpo no es JSON.", e.to_string()))?
-    };
+    let logout: Logout = optional(&body)?;
     state.parts().cuentas.salir(logout.refresh_token.as_deref(), sesion.autor()).await?;
     Ok((StatusCode::NO_CONTENT, NO_STORE))
 }

@@ -33,11 +33,13 @@ const MAX_JSON: usize = 16 << 10;
 #[schema(as = ComandoNuevo, example = json!({ "comando": "regar", "parametros": { "minutos": 5 } }))]
 pub(super) struct Create {
     /// What to do, as the firmware calls it: 1 to 64 of `A-Z a-z 0-9 _ . -`.
+    #[schema(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9_.-]+$")]
     comando: String,
     /// A JSON object; default `{}`.
     #[schema(value_type = Option<Object>)]
     parametros: Option<Map<String, Value>>,
     /// When it stops being worth doing (RFC 3339); default in a day, at most in 30.
+    #[schema(format = DateTime)]
     expira: Option<String>,
 }
 

@@ -48,21 +48,22 @@ impl From<Ficha> for EmpresaBody {
 #[derive(Deserialize, utoipa::ToSchema)]
 #[schema(as = EmpresaCambio, example = json!({ "telefono": "014445566", "retencion_dias": 365 }))]
 pub(super) struct Patch {
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     razon_social: Option<String>,
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = Email, max_length = 254)]
     email: Option<Option<String>>,
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     telefono: Option<Option<String>>,
     /// Readings older than this are removed for good, their hourly figures stay. More than the
     /// installation's own days has no effect.
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<i64>)]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 36_500)]
     retencion_dias: Option<Option<i64>>,
     /// Hourly figures older than this are removed for good.
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<i64>)]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 36_500)]
     retencion_horas_dias: Option<Option<i64>>,
 }
 

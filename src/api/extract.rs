@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
@@ -25,6 +26,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         use axum::extract::rejection::JsonRejection;
+        let (parts, body) = request.into_parts();
+        let request = Request::from_parts(parts.clone(), body);
+        let Ok(bytes) = Bytes::from_request(request, state).await else { return Err(too_large()) };
+        no_array(&bytes)?;
+        let request = Request::from_parts(parts, Body::from(bytes));
         match axum::Json::<T>::from_request(request, state).await {
             Ok(axum::Json(value)) => Ok(Self(value)),
             Err(JsonRejection::JsonDataError(e)) => Err(wrong_shape(&e)),
@@ -43,9 +49,28 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     }
 }
 
+/// A JSON body that may be left out, or be null, as front ends send it: whatever its `Content-Type` says.
+pub(super) fn optional<T: DeserializeOwned + Default>(body: &Bytes) -> Result<T, Problem> {
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    no_array(body)?;
+    let read = serde_json::from_slice::<Option<T>>(body);
+    read.map(Option::unwrap_or_default).map_err(|e| Problem::field("", NOT_THIS.0, e.to_string()))
+}
+
+/// Members by position are what serde takes as well, and nobody means.
+fn no_array(body: &[u8]) -> Result<(), Problem> {
+    if body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[') {
+        return Err(Problem::field("", NOT_THIS.0, NOT_THIS.1));
+    }
+    Ok(())
+}
+
+const NOT_THIS: (&str, &str) = ("No tiene la forma esperada.", "Not of the expected form.");
+
 /// JSON, but not what was expected: says of which field.
 fn wrong_shape(e: &dyn std::error::Error) -> Problem {
-    const NOT_THIS: (&str, &str) = ("No tiene la forma esperada.", "Not of the expected form.");
     let mut causes = std::iter::successors(e.source(), |e| e.source());
     let found = causes.find_map(|e| e.downcast_ref::<serde_path_to_error::Error<serde_json::Error>>());
     let Some(found) = found else { return Problem::field("", NOT_THIS.0, NOT_THIS.1) };
@@ -222,7 +247,7 @@ impl Pagina {
 pub(super) fn momento(campo: &str, texto: Option<&str>) -> Result<Option<Timestamp>, Problem> {
     let Some(texto) = texto else { return Ok(None) };
     // A `+` of a zone arrives as a space where it was not escaped.
-    let leido = Timestamp::parse(texto).or_else(|| Timestamp::parse(&texto.replace(' ', "+")));
+    let leido = Timestamp::parse_bound(texto).or_else(|| Timestamp::parse_bound(&texto.replace(' ', "+")));
     let malo = || Problem::field(campo, "No es una fecha RFC 3339.", "Not an RFC 3339 date.");
     leido.map(Some).ok_or_else(malo)
 }
@@ -266,6 +291,7 @@ mod tests {
             (r#"{"n":1,"inner":{}}"#, "inner.text"),
             (r#"{"n":1,"inner":{"text":7}}"#, "inner.text"),
             ("7", ""),
+            ("[1, null]", ""),
         ] {
             assert_eq!(fields(body).await, [field], "{body}");
         }

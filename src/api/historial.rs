@@ -27,10 +27,13 @@ const FUENTE: &str = "x-alertrace-fuente";
 #[into_params(parameter_in = Query)]
 pub(super) struct Range {
     /// From this moment on (RFC 3339).
+    #[param(format = DateTime)]
     desde: Option<String>,
     /// Up to this moment (RFC 3339).
+    #[param(format = DateTime)]
     hasta: Option<String>,
     /// Only this variable, and only the readings that have it.
+    #[param(pattern = "^[a-z][a-z0-9_]{0,31}$")]
     variable: Option<String>,
     /// At most this many readings (1 … 1,000; default 100). CSV has no default and no maximum.
     #[param(minimum = 1, default = 100)]
@@ -416,8 +419,10 @@ fn from(fuente: Fuente, mut response: Response) -> Response {
 #[into_params(parameter_in = Query)]
 pub(super) struct Period {
     /// From this moment on (RFC 3339); by default 30 days before `hasta`.
+    #[param(format = DateTime)]
     desde: Option<String>,
     /// Up to this moment (RFC 3339); by default now.
+    #[param(format = DateTime)]
     hasta: Option<String>,
 }
 

@@ -96,7 +96,7 @@ fn complete_one(place: &Place<'_>, operation: &mut Operation) {
             responses.insert(status.to_string(), RefOr::T(response));
         }
     };
-    can(body, 400, "The body is not JSON");
+    can(body || place.takes_key(), 400, "Not JSON, or an `Idempotency-Key` that is not visible ASCII");
     can(signed, 401, "Not signed in");
     can(place.path.contains('{'), 404, "There is no such thing, or it is not yours to see");
     can(place.takes_key(), 409, "The request before with this `Idempotency-Key` is being carried out");
@@ -125,11 +125,12 @@ fn complete_one(place: &Place<'_>, operation: &mut Operation) {
     if place.takes_key() {
         let text = "Names this request: sent again with the same body within 24 hours (of an account's newest 1,000 \
                     keys), it is not carried out again, and answered as it was (`Idempotency-Replayed: true`).";
-        parameters.push(RefOr::T(header("Idempotency-Key", text)));
+        let key = ObjectBuilder::new().min_length(Some(1)).max_length(Some(255)).pattern(Some("^[!-~]+$"));
+        parameters.push(RefOr::T(header("Idempotency-Key", text, key)));
     }
     if place.is_conditional() {
-        parameters
-            .push(RefOr::T(header("If-None-Match", "An `ETag`: what has not changed is not sent again.")));
+        let text = "An `ETag`: what has not changed is not sent again.";
+        parameters.push(RefOr::T(header("If-None-Match", text, ObjectBuilder::new())));
     }
 }
 
@@ -152,12 +153,12 @@ fn problem() -> Content {
     ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build()
 }
 
-fn header(name: &str, text: &str) -> Parameter {
+fn header(name: &str, text: &str, schema: ObjectBuilder) -> Parameter {
     ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
         .description(Some(text))
-        .schema(Some(ObjectBuilder::new().schema_type(Type::String).build()))
+        .schema(Some(schema.schema_type(Type::String).build()))
         .build()
 }

@@ -84,18 +84,25 @@ pub(super) async fn with_readings(
     "ubicacion_sensor": "Lote 4", "intervalo_lectura": 300 }))]
 pub(super) struct Create {
     /// 1 to 64 of `A-Z a-z 0-9 . _ -`; unique in the installation.
+    #[schema(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
     device_id: String,
     #[serde(alias = "nombre_sensor")]
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     nombre: String,
     #[serde(alias = "tipo_sensor")]
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     tipo: String,
     id_cultivo: Option<i64>,
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     ubicacion_sensor: Option<String>,
     #[serde(alias = "latitud")]
+    #[schema(minimum = -90, maximum = 90)]
     coordenadas_lat: Option<f64>,
     #[serde(alias = "longitud")]
+    #[schema(minimum = -180, maximum = 180)]
     coordenadas_lng: Option<f64>,
     /// Seconds; default 300.
+    #[schema(minimum = 1, maximum = 604_800)]
     intervalo_lectura: Option<i64>,
 }
 
@@ -234,23 +241,26 @@ pub(super) async fn get(
 #[schema(as = SensorCambio, example = json!({ "nombre": "Norte 2", "ubicacion_sensor": null }))]
 pub(super) struct Patch {
     #[serde(alias = "nombre_sensor")]
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     nombre: Option<String>,
     #[serde(alias = "tipo_sensor")]
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     tipo: Option<String>,
     #[serde(default, deserialize_with = "presente")]
     #[schema(value_type = Option<i64>)]
     id_cultivo: Option<Option<i64>>,
     /// `inactivo` revokes the credential.
     estado: Option<EstadoSensor>,
+    #[schema(minimum = 1, maximum = 604_800)]
     intervalo_lectura: Option<i64>,
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     ubicacion_sensor: Option<Option<String>>,
     #[serde(default, deserialize_with = "presente", alias = "latitud")]
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = -90, maximum = 90)]
     coordenadas_lat: Option<Option<f64>>,
     #[serde(default, deserialize_with = "presente", alias = "longitud")]
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = -180, maximum = 180)]
     coordenadas_lng: Option<Option<f64>>,
 }
 

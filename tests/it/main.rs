@@ -6,6 +6,7 @@ mod architecture;
 mod audit;
 mod backup;
 mod broker;
+mod browser;
 mod clients;
 mod clock;
 mod comandos;
