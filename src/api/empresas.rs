@@ -5,7 +5,7 @@ use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use super::extract::{Json, Sesion, presente};
+use super::extract::{Json, Sesion, dado, presente};
 use super::finish::to_its_end;
 use super::problem::Problem;
 use super::validate::Check;
@@ -48,7 +48,8 @@ impl From<Ficha> for EmpresaBody {
 #[derive(Deserialize, utoipa::ToSchema)]
 #[schema(as = EmpresaCambio, example = json!({ "telefono": "014445566", "retencion_dias": 365 }))]
 pub(super) struct Patch {
-    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
+    #[serde(default, deserialize_with = "dado")]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     razon_social: Option<String>,
     #[serde(default, deserialize_with = "presente")]
     #[schema(value_type = Option<String>, format = Email, max_length = 254)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::State;
 use super::etag::{IfMatch, Tag};
-use super::extract::{Json, Pagina, Path, Query, Sesion, presente};
+use super::extract::{Json, Pagina, Path, Query, Sesion, dado, presente};
 use super::finish::to_its_end;
 use super::problem::{Problem, Texto};
 use super::shapes::SensorBody;
@@ -240,18 +240,21 @@ pub(super) async fn get(
 #[derive(Deserialize, utoipa::ToSchema)]
 #[schema(as = SensorCambio, example = json!({ "nombre": "Norte 2", "ubicacion_sensor": null }))]
 pub(super) struct Patch {
-    #[serde(alias = "nombre_sensor")]
-    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
+    #[serde(default, deserialize_with = "dado", alias = "nombre_sensor")]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     nombre: Option<String>,
-    #[serde(alias = "tipo_sensor")]
-    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
+    #[serde(default, deserialize_with = "dado", alias = "tipo_sensor")]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     tipo: Option<String>,
     #[serde(default, deserialize_with = "presente")]
     #[schema(value_type = Option<i64>)]
     id_cultivo: Option<Option<i64>>,
     /// `inactivo` revokes the credential.
+    #[serde(default, deserialize_with = "dado")]
+    #[schema(value_type = EstadoSensor, required = false)]
     estado: Option<EstadoSensor>,
-    #[schema(minimum = 1, maximum = 604_800)]
+    #[serde(default, deserialize_with = "dado")]
+    #[schema(value_type = i64, required = false, minimum = 1, maximum = 604_800)]
     intervalo_lectura: Option<i64>,
     #[serde(default, deserialize_with = "presente")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
@@ -464,5 +467,9 @@ mod tests {
         assert_eq!(p.ubicacion_sensor, Some(None));
         assert_eq!(p.id_cultivo, None);
         assert_eq!(p.coordenadas_lat, Some(Some(1.5)));
+        for field in ["nombre", "nombre_sensor", "tipo", "estado", "intervalo_lectura"] {
+            let cleared = serde_json::from_str::<Patch>(&format!("{{\"{field}\":null}}"));
+            assert!(cleared.is_err(), "{field} cannot be without a value");
+        }
     }
 }

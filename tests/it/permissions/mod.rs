@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use site::Site;
+pub use site::Site;
 use table::{ROUTES, Route};
 
 /// Who asks, those first who may do the least: what a request changes must not stand in the way of the next.

@@ -8,7 +8,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use super::Caller;
-use super::table::Route;
+use super::table::{ROUTES, Route};
 use crate::support::server::{EMAIL, PASSWORD};
 use crate::support::{Client, Device, Server};
 
@@ -28,7 +28,11 @@ pub struct Site {
 
 impl Site {
     pub async fn start() -> Self {
-        let server = Server::start().await;
+        Self::on(Server::start().await).await
+    }
+
+    /// The same, on a server that the test has started.
+    pub async fn on(server: Server) -> Self {
         let http = reqwest::Client::new();
         let (tokens, made) = (HashMap::new(), HashMap::new());
         let mut site = Self { server, http, tokens, made, asked: Vec::new(), client: None, n: 100 };
@@ -56,6 +60,21 @@ impl Site {
         site.tokens.insert("expired", expired);
         site.tokens.insert("admin", site.server.token.clone());
         site
+    }
+
+    /// The paths of all GET routes of the API but the WebSocket, of something that is there.
+    pub async fn get_paths(&mut self) -> Vec<String> {
+        let mut paths = Vec::new();
+        for route in ROUTES.iter().filter(|r| r.method == "GET" && r.path.starts_with("/api/") && r.ok == 200)
+        {
+            paths.push(self.fill(route.path).await);
+        }
+        paths
+    }
+
+    /// The token of `admin`, `other`, `supervisor`, `assigned`, `unassigned` or `operator`.
+    pub fn token(&self, name: &str) -> &str {
+        &self.tokens[name]
     }
 
     async fn register(&self, body: Value) {
