@@ -137,7 +137,8 @@ fn complete_one(place: &Place<'_>, operation: &mut Operation) {
 fn complete_response(place: &Place<'_>, status: u16, response: &mut Response) {
     let code = StatusCode::from_u16(status).ok();
     if response.description.is_empty() {
-        response.description = code.and_then(|c| c.canonical_reason()).unwrap_or("Answer").to_owned();
+        let reason = code.and_then(|c| c.canonical_reason());
+        reason.unwrap_or("Answer").clone_into(&mut response.description);
     }
     if status >= 400 && response.content.is_empty() {
         response.content.insert("application/problem+json".to_owned(), RefOr::T(problem()));

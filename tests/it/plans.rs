@@ -25,7 +25,7 @@ const QUERIES: [&str; 5] = [
 /// A server that logs what it asks of its database.
 async fn talkative() -> Site {
     let server = Server::start_with(|command| {
-        let script = "exec \"$0\" \"$@\" 2> >(tee sql.log >&2)";
+        let script = "exec \"$0\" \"$@\" 2> >(tee sql.log | grep --line-buffered -v sqlx::query >&2)";
         let mut command = Server::wrapped("bash", &["-c", script], &command);
         command.env("LOG_LEVEL", "info,sqlx::query=debug");
         command
@@ -34,11 +34,15 @@ async fn talkative() -> Site {
     Site::on(server).await
 }
 
-/// The statements that read one of the large tables.
+/// The statements that read one of the large tables, since it was ready: at its start it reads all there is, once.
 fn statements(server: &Server) -> BTreeSet<String> {
     let log = std::fs::read_to_string(server.dir().join("sql.log")).expect("a log");
     let mut found = BTreeSet::new();
-    for line in log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+    for line in log
+        .lines()
+        .skip_while(|line| !line.contains("\"message\":\"ready\""))
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+    {
         if line["target"] != "sqlx::query" {
             continue;
         }
@@ -73,11 +77,13 @@ fn aliases(sql: &str) -> Vec<String> {
 
 /// What reads a whole large table of a plan of SQLite's.
 fn scanned_by_sqlite(server: &Server, sql: &str) -> Vec<String> {
-    let script = "import sqlite3, sys, re, collections\n\
+    // Python's SQLite is Debian's, and older than ours.
+    let script = "import sqlite3, sys, re\n\
                   db = sqlite3.connect(sys.argv[1])\n\
-                  args = collections.defaultdict(lambda: None, {n[1:]: None for n in re.findall(r'\\$\\d+', sys.argv[2])})\n\
-                  for row in db.execute('EXPLAIN QUERY PLAN ' + sys.argv[2].replace('$', ':p'), \
-                      {'p' + n: None for n in args}): print(row[3])";
+                  nothing = type('A', (), {'step': lambda s, *a: None, 'finalize': lambda s: None})\n\
+                  db.create_aggregate('string_agg', 2, nothing)\n\
+                  args = {'p' + n: None for n in re.findall(r'\\$(\\d+)', sys.argv[2])}\n\
+                  for row in db.execute('EXPLAIN QUERY PLAN ' + sys.argv[2].replace('$', ':p'), args): print(row[3])";
     let mut python = Command::new("python3");
     let output = python.args(["-c", script]).arg(server.data_dir().join("alertrace.db")).arg(sql).output();
     let output = output.expect("python3 runs");
@@ -96,8 +102,16 @@ fn scanned_by_sqlite(server: &Server, sql: &str) -> Vec<String> {
 fn scanned_by_postgres(server: &Server, sql: &str) -> Vec<String> {
     let schema = server.place.iter().find(|(key, _)| *key == "ALERTRACE__DATABASE__SCHEMA");
     let schema = &schema.expect("a schema").1;
-    let parameters = (1..).take_while(|n| sql.contains(&format!("${n}"))).count();
+    let parameters = (1..100).take_while(|n| sql.contains(&format!("${n}"))).count();
     let nulls = vec!["NULL"; parameters].join(", ");
+    // The driver names the types of parameters, which `$2 IS NULL` says nothing of: something else in its place that
+    // is not known before the statement runs.
+    let mut sql = sql.to_owned();
+    for n in 1..=parameters {
+        for is in ["IS NULL", "IS NOT NULL"] {
+            sql = sql.replace(&format!("${n} {is}"), "random() < 0.5");
+        }
+    }
     let arguments = if parameters == 0 { String::new() } else { format!("({nulls})") };
     let plan = shared().sql(&format!(
         "SET search_path TO {schema}; SET enable_seqscan TO off; SET plan_cache_mode TO force_generic_plan; \
@@ -145,18 +159,17 @@ async fn no_list_reads_the_whole_of_a_large_table() {
     site.server.request(Method::POST, "/api/v1/sensores/data", "x", Some(body)).await;
     let statements = statements(&site.server);
     assert!(statements.len() > 10, "{statements:#?}");
+    let scanned = |sql: &str| match of_this_run() {
+        Database::Sqlite => scanned_by_sqlite(&site.server, sql),
+        Database::Postgres | Database::Pgbouncer => scanned_by_postgres(&site.server, sql),
+    };
+    assert_eq!(scanned("SELECT s.id_sensor FROM sensores s WHERE s.nombre = $1").len(), 1, "it is noticed");
     let mut wrong = Vec::new();
     for sql in statements {
-        let scanned = match of_this_run() {
-            Database::Sqlite => scanned_by_sqlite(&site.server, &sql),
-            Database::Postgres | Database::Pgbouncer => scanned_by_postgres(&site.server, &sql),
-        };
-        if !scanned.is_empty() && !ALL.iter().any(|part| sql.contains(part)) {
+        let scanned = scanned(&sql);
+        if !scanned.is_empty() {
             wrong.push(format!("{sql}: {scanned:?}"));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
-
-/// Parts of statements that are meant to read all there is: what is read once, at the start.
-const ALL: [&str; 0] = [];
