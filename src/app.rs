@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::config::{self, Config};
 use crate::domain::Clock;
 use crate::identity::cuentas::{self, Cuentas};
-use crate::identity::{Directorio, Revocado};
+use crate::identity::{Directorio, Revocado, Roto, Sello};
 use crate::ingest::decode::Limites;
 use crate::ingest::{self, Ingest};
 use crate::lifecycle::{self, Tasks, Tokens};
@@ -46,6 +46,9 @@ pub enum Error {
     /// The broker.
     #[error("the broker cannot start: {0}")]
     Broker(#[from] mqtt::Error),
+    /// What answers are kept with.
+    #[error(transparent)]
+    Sello(#[from] Roto),
     /// Anything else that the system refuses.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -158,6 +161,7 @@ pub async fn start(
         presencia,
         clock,
         cuentas: cuentas.clone(),
+        sello: Sello::new(secret.expose(), "idempotency answers")?,
         broker_ready: until_dead(&tokens),
         disco,
         metrics: metrics.clone(),
@@ -423,6 +427,7 @@ fn maintenance_settings(config: &Config) -> mantenimiento::Ajustes {
         lecturas: days(config.store.retention_days),
         horas: days(config.store.hourly_retention_days),
         rechazos: days(config.ingest.rejected_days),
+        auditoria: days(config.store.audit_days),
         disco: config.store.max_bytes,
     }
 }
@@ -464,6 +469,11 @@ fn api_settings(config: &Config) -> api::Settings {
         // The other half is for what follows: sessions, the writer, the store.
         grace: Duration::from_secs(config.shutdown.deadline_s) / 2,
         connections_per_address: h.max_connections_per_address,
+        rates: api::RateLimits {
+            per_address: h.max_requests_per_address_per_s,
+            per_token: h.max_requests_per_token_per_s,
+            sign_ins: h.max_sign_ins_per_address_per_min,
+        },
         behind_proxy: h.behind_proxy,
         mqtt_packet: config.mqtt.max_packet_bytes as usize,
         max_sockets: h.max_sockets,

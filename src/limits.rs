@@ -1,4 +1,6 @@
-//! Places by address: how many of something one address may have at a time.
+//! Places by address: how many of something one address may have at a time. How often: [`rate`].
+
+pub mod rate;
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -5,7 +5,7 @@ use axum::extract::{OriginalUri, State as Shared};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
-use super::extract::{Json, Pagina, Path, Query, Sesion, momento};
+use super::extract::{Json, Pagina, Path, Query, Sesion, momento, optional};
 use super::lector::Lector;
 use super::problem::Problem;
 use super::{State, paging};
@@ -13,6 +13,7 @@ use crate::domain::{Alerta, EstadoAlerta, Severidad};
 use crate::identity::Permiso;
 use crate::ingest::Resolver;
 use crate::store::alertas::{self, Filtro};
+use crate::store::auditoria::Hecho;
 use crate::store::sensores::Alcance;
 
 /// Narrows the list.
@@ -27,8 +28,10 @@ pub(super) struct Filters {
     /// Of this sensor (`id_sensor`).
     sensor: Option<i64>,
     /// Opened at or after (RFC 3339).
+    #[param(format = DateTime)]
     desde: Option<String>,
     /// Opened at or before (RFC 3339).
+    #[param(format = DateTime)]
     hasta: Option<String>,
 }
 
@@ -68,6 +71,7 @@ pub(super) async fn list(
 
 /// How many are open.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = AlertasPendientes)]
 pub(super) struct Count {
     pendientes: i64,
     /// As `pendientes`.
@@ -110,12 +114,15 @@ pub(super) async fn get(
 
 /// What the person has to say.
 #[derive(Deserialize, Default, utoipa::ToSchema)]
+#[schema(as = AlertaResolver, example = json!({ "notas": "Se regó a las 10." }))]
 pub(super) struct Resolve {
+    #[schema(max_length = 2_000, pattern = r"^[^\x00]*$")]
     notas: Option<String>,
 }
 
 /// A resolved alert.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = AlertaResuelta)]
 pub(super) struct Resolved {
     message: &'static str,
     #[serde(flatten)]
@@ -131,15 +138,10 @@ async fn resolved(
     id: i64,
     body: &Bytes,
 ) -> Result<axum::Json<Resolved>, Problem> {
-    let resolve: Resolve = if body.is_empty() {
-        Resolve::default()
-    } else {
-        serde_json::from_slice(body)
-            .map_err(|e| Problem::field("", "El cuerpo no tiene la forma esperada.", e.to_string()))?
-    };
+    let resolve: Resolve = optional(body)?;
     check_notes(resolve.notas.as_deref())?;
     find(state, sesion.alcance()?, id).await?;
-    let (estado, por) = (EstadoAlerta::Resuelta, sesion.0.user_id.clone());
+    let (estado, por) = (EstadoAlerta::Resuelta, sesion.autor().clone());
     let pedido = Resolver { id_alerta: id, estado, por, notas: resolve.notas };
     let done = state.parts().ingest.resolver(pedido).await?.ok_or_else(Problem::not_found)?;
     let persists = done.nueva.is_some();
@@ -160,12 +162,13 @@ fn check_notes(notas: Option<&str>) -> Result<(), Problem> {
 
 /// Where an alert stands.
 #[derive(Deserialize, utoipa::ToSchema)]
-#[schema(example = json!({ "estado": "en_proceso", "notas": "va un técnico" }))]
+#[schema(as = AlertaCambio, example = json!({ "estado": "en_proceso", "notas": "va un técnico" }))]
 pub(super) struct Patch {
     /// `en_proceso`: somebody has taken it. `pendiente`: given back. `ignorada`: closed without an answer; a
     /// reading that is still outside opens another. `resuelta`: as `/resolve`.
     estado: EstadoAlerta,
     /// Absent = as they are.
+    #[schema(max_length = 2_000, pattern = r"^[^\x00]*$")]
     notas: Option<String>,
 }
 
@@ -182,14 +185,14 @@ pub(super) async fn patch(
 ) -> Result<impl IntoResponse, Problem> {
     check_notes(patch.notas.as_deref())?;
     find(&state, sesion.alcance()?, id).await?;
-    let pedido = Resolver { id_alerta: id, estado: patch.estado, por: sesion.0.user_id, notas: patch.notas };
+    let pedido = Resolver { id_alerta: id, estado: patch.estado, por: sesion.1, notas: patch.notas };
     let done = state.parts().ingest.resolver(pedido).await?.ok_or_else(Problem::not_found)?;
     Ok(axum::Json(done.alerta))
 }
 
 /// Close an alert.
 #[utoipa::path(patch, path = "/alertas/{id}/resolve", tag = "alertas", params(("id" = i64, Path)),
-    request_body = Resolve,
+    request_body = Option<Resolve>,
     responses((status = 200, body = Resolved), (status = 401, description = "Not signed in"),
         (status = 403, description = "No empresa"), (status = 404, description = "No such alert"),
         (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
@@ -204,7 +207,7 @@ pub(super) async fn resolve(
 
 /// Close an alert.
 #[utoipa::path(post, path = "/alertas/{id}/resolve", tag = "alertas", params(("id" = i64, Path)),
-    request_body = Resolve,
+    request_body = Option<Resolve>,
     responses((status = 200, body = Resolved), (status = 401, description = "Not signed in"),
         (status = 403, description = "No empresa"), (status = 404, description = "No such alert"),
         (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
@@ -218,11 +221,14 @@ pub(super) async fn resolve_by_post(
 }
 
 async fn seen(state: &State, sesion: &Sesion, id: i64) -> Result<axum::Json<Alerta>, Problem> {
-    find(state, sesion.alcance()?, id).await?;
+    let alcance = sesion.alcance()?;
     let mut tx = state.parts().store.write().await?;
+    let antes = alertas::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
     alertas::mark_viewed(&mut tx, id).await?;
+    let alerta = alertas::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
+    sesion.autor().anota(&mut tx, &Hecho::cambiado("alerta", id, &antes, &alerta)).await?;
     tx.commit().await?;
-    Ok(axum::Json(find(state, sesion.alcance()?, id).await?))
+    Ok(axum::Json(alerta))
 }
 
 /// The four roads to "seen": two names, two methods.

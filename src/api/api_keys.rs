@@ -15,6 +15,7 @@ use super::{State, paging};
 use crate::domain::Timestamp;
 use crate::identity::{Permiso, Revocado, llave};
 use crate::store::api_keys::{self, ApiKey};
+use crate::store::auditoria::Hecho;
 
 /// Keys of one empresa that are good at a time.
 const ABIERTAS: i64 = 100;
@@ -23,6 +24,7 @@ const VISIBLES: usize = 10;
 
 /// A key, without what it is.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = ApiKey)]
 pub(super) struct Body {
     id_api_key: i64,
     nombre: String,
@@ -78,18 +80,22 @@ pub(super) async fn list(
 
 /// A key to make.
 #[derive(Deserialize, utoipa::ToSchema)]
-#[schema(example = json!({ "nombre": "Grafana", "scopes": ["lecturas:read", "mqtt:subscribe"] }))]
+#[schema(as = ApiKeyNueva, example = json!({ "nombre": "Grafana", "scopes": ["lecturas:read", "mqtt:subscribe"] }))]
 pub(super) struct Create {
     /// What it is for.
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     nombre: String,
     /// What it may do, at least one thing: `lecturas:read`, `alertas:read` (HTTP), `mqtt:subscribe`.
+    #[schema(min_items = 1)]
     scopes: Vec<Permiso>,
     /// When it stops being good (RFC 3339); absent = when it is revoked.
+    #[schema(format = DateTime)]
     expira: Option<String>,
 }
 
 /// A key that was made.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = ApiKeyCreada)]
 pub(super) struct Created {
     message: &'static str,
     /// Shown this once.
@@ -126,7 +132,7 @@ pub(super) async fn create(
         nombre: c.nombre,
         prefijo: made.texto.chars().take(VISIBLES).collect(),
         permisos: Permiso::escribe(&c.scopes),
-        creada_por: sesion.0.user_id,
+        creada_por: sesion.0.user_id.clone(),
         creada: ahora.micros(),
         expira: expira.map(Timestamp::micros),
         revocada: None,
@@ -136,12 +142,14 @@ pub(super) async fn create(
         return Err(too_many());
     }
     key.id_api_key = api_keys::create(&mut tx, &key, &made.hash).await?;
+    let alta = Body::new(key.clone(), ahora);
+    sesion.autor().anota(&mut tx, &Hecho::creado("api_key", key.id_api_key, &alta)).await?;
     tx.commit().await?;
     tracing::info!(id_empresa, id_api_key = key.id_api_key, por = key.creada_por, "an API key was made");
     let body = Created {
         message: "Clave creada. Guárdela: no se vuelve a mostrar.",
         api_key: made.texto,
-        body: Body::new(key, ahora),
+        body: alta,
     };
     Ok((StatusCode::CREATED, NO_STORE, axum::Json(body)))
 }
@@ -173,6 +181,7 @@ pub(super) async fn delete(
             if !api_keys::revoke(&mut tx, id_empresa, id, parts.clock.now()).await? {
                 return Err(Problem::not_found());
             }
+            sesion.autor().anota(&mut tx, &Hecho::nuevo("revocar", "api_key", id)).await?;
             tx.commit().await?;
             parts.directorio.revoca(Revocado::Llave(id));
             Ok(())

@@ -12,11 +12,13 @@ use super::problem::{Problem, Texto};
 use super::{State, paging};
 use crate::domain::Timestamp;
 use crate::store::asignaciones::{self, Asignacion, Filtro};
+use crate::store::auditoria::{Autor, Hecho};
 use crate::store::sensores::Alcance;
 use crate::store::{sensores, trabajadores};
 
 /// An assignment.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Asignacion)]
 pub(super) struct Body {
     id_asignacion: i64,
     id_trabajador: i64,
@@ -140,7 +142,7 @@ pub(super) async fn of_sensor(
 
 /// Who is to see what.
 #[derive(Deserialize, utoipa::ToSchema)]
-#[schema(example = json!({ "id_trabajador": 2, "id_sensor": 7 }))]
+#[schema(as = AsignacionNueva, example = json!({ "id_trabajador": 2, "id_sensor": 7 }))]
 pub(super) struct Create {
     id_trabajador: i64,
     id_sensor: i64,
@@ -158,11 +160,11 @@ pub(super) async fn create(
     Json(c): Json<Create>,
 ) -> Result<impl IntoResponse, Problem> {
     let id_empresa = sesion.admin()?;
-    let body = to_its_end(&state, assign(state.clone(), id_empresa, c)).await?;
+    let body = to_its_end(&state, assign(state.clone(), sesion.1, id_empresa, c)).await?;
     Ok((StatusCode::CREATED, axum::Json(body)))
 }
 
-async fn assign(state: State, id_empresa: i64, c: Create) -> Result<Body, Problem> {
+async fn assign(state: State, autor: Autor, id_empresa: i64, c: Create) -> Result<Body, Problem> {
     let parts = state.parts();
     let alcance = Alcance { id_empresa, id_trabajador: None };
     let mut tx = parts.store.write().await?;
@@ -182,9 +184,11 @@ async fn assign(state: State, id_empresa: i64, c: Create) -> Result<Body, Proble
         .await
         .map_err(|e| if matches!(e, crate::store::Error::Conflict { .. }) { taken() } else { e.into() })?;
     let made = asignaciones::get(&mut tx, id_empresa, id).await?.ok_or_else(Problem::not_found)?;
+    let made = Body::from(made);
+    autor.anota(&mut tx, &Hecho::creado("asignacion", id, &made)).await?;
     tx.commit().await?;
     parts.directorio.asigna(c.id_trabajador, c.id_sensor);
-    Ok(made.into())
+    Ok(made)
 }
 
 fn taken() -> Problem {
@@ -218,9 +222,14 @@ pub(super) async fn delete(
             // One that had ended before may have been made again since.
             let (otra, _) =
                 asignaciones::list(&mut tx, id_empresa, filtro, &crate::store::Hoja::primeras(1)).await?;
+            let (id_trabajador, id_sensor) = (a.id_trabajador, a.id_sensor);
+            if a.hasta.is_none() {
+                let era = Body::from(a);
+                sesion.autor().anota(&mut tx, &Hecho::borrado("asignacion", id, &era)).await?;
+            }
             tx.commit().await?;
             if otra.is_empty() {
-                parts.directorio.desasigna(a.id_trabajador, a.id_sensor);
+                parts.directorio.desasigna(id_trabajador, id_sensor);
             }
             Ok(())
         }

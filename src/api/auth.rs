@@ -6,12 +6,13 @@ use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use super::extract::{Json, Sesion};
+use super::extract::{Desde, Json, Sesion, optional};
 use super::problem::Problem;
 use super::validate::Check;
 use crate::domain::Rol;
 use crate::identity::cuentas::{NuevaEmpresa, NuevoTrabajador, Perfil, SesionAbierta};
 use crate::identity::password::{MAX_BYTES, MIN_LARGO};
+use crate::store::auditoria::Origen;
 
 /// What is answered must not be kept by anybody in between.
 pub(super) const NO_STORE: [(header::HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-store")];
@@ -19,6 +20,8 @@ pub(super) const NO_STORE: [(header::HeaderName, &str); 1] = [(header::CACHE_CON
 /// Either shape of a registration: with a nested `empresa`, or flat with a `user_type`. A blank
 /// optional field, as forms send it, is an absent one.
 #[derive(Deserialize, utoipa::ToSchema)]
+#[schema(example = json!({ "email": "ana@fundo.pe", "password": "una clave larga", "nombre": "Ana", "apellido": "Paz",
+    "dni": "12345678", "empresa": { "ruc": "20123456789", "razon_social": "Fundo Norte", "email": "fundo@fundo.pe" } }))]
 pub(super) struct Register {
     email: String,
     password: String,
@@ -172,12 +175,13 @@ impl Register {
         (status = 503, description = "Too many at once")))]
 pub(super) async fn register(
     Shared(state): Shared<State>,
+    Desde(origen): Desde,
     Json(register): Json<Register>,
 ) -> Result<impl IntoResponse, Problem> {
     let cuentas = &state.parts().cuentas;
     let made = match register.read()? {
-        Pedido::Empresa(nueva) => cuentas.registrar_empresa(nueva).await?,
-        Pedido::Trabajador(nuevo) => cuentas.registrar_trabajador(nuevo).await?,
+        Pedido::Empresa(nueva) => cuentas.registrar_empresa(nueva, origen).await?,
+        Pedido::Trabajador(nuevo) => cuentas.registrar_trabajador(nuevo, origen).await?,
     };
     let body = Registered {
         message: "Cuenta registrada.",
@@ -190,6 +194,7 @@ pub(super) async fn register(
 
 /// Who signs in. Other fields that a front end sends are passed over.
 #[derive(Deserialize, utoipa::ToSchema)]
+#[schema(example = json!({ "email": "ana@fundo.pe", "password": "una clave larga" }))]
 pub(super) struct Login {
     /// The e-mail.
     email: Option<String>,
@@ -199,11 +204,11 @@ pub(super) struct Login {
 }
 
 impl Login {
-    async fn enter(self, state: &State) -> Result<impl IntoResponse + use<>, Problem> {
+    async fn enter(self, state: &State, origen: Origen) -> Result<impl IntoResponse + use<>, Problem> {
         let quien = escrito(self.email).or_else(|| escrito(self.username));
         let email =
             quien.ok_or_else(|| Problem::field("email", "Falta el correo.", "The e-mail is missing."))?;
-        let sesion = state.parts().cuentas.entrar(&email, &self.password).await?;
+        let sesion = state.parts().cuentas.entrar(&email, &self.password, origen).await?;
         Ok((NO_STORE, axum::Json(SignedIn::from(sesion))))
     }
 }
@@ -285,9 +290,10 @@ impl From<Perfil> for Me {
         (status = 503, description = "Too many at once")))]
 pub(super) async fn login(
     Shared(state): Shared<State>,
+    Desde(origen): Desde,
     Json(login): Json<Login>,
 ) -> Result<impl IntoResponse, Problem> {
-    login.enter(&state).await
+    login.enter(&state, origen).await
 }
 
 /// OAuth 2 password form, for Swagger UI's Authorize.
@@ -298,16 +304,18 @@ pub(super) async fn login(
         (status = 503, description = "Too many at once")))]
 pub(super) async fn token(
     Shared(state): Shared<State>,
+    Desde(origen): Desde,
     form: Result<axum::Form<Login>, axum::extract::rejection::FormRejection>,
 ) -> Result<impl IntoResponse, Problem> {
     let Ok(axum::Form(login)) = form else {
         return Err(Problem::field("", "Envíe username y password.", "Send username and password."));
     };
-    login.enter(&state).await
+    login.enter(&state, origen).await
 }
 
 /// A refresh token.
 #[derive(Deserialize, utoipa::ToSchema)]
+#[schema(example = json!({ "refresh_token": "the-one-of-the-last-answer" }))]
 pub(super) struct Refresh {
     refresh_token: String,
 }
@@ -325,26 +333,22 @@ pub(super) async fn refresh(
 
 /// What to end.
 #[derive(Deserialize, Default, utoipa::ToSchema)]
+#[schema(example = json!({ "refresh_token": "the-one-of-the-last-answer" }))]
 pub(super) struct Logout {
     /// This sign-in; absent = every one of the account.
     refresh_token: Option<String>,
 }
 
 /// End a sign-in.
-#[utoipa::path(post, path = "/auth/logout", tag = "auth", request_body = Logout,
+#[utoipa::path(post, path = "/auth/logout", tag = "auth", request_body = Option<Logout>,
     responses((status = 204), (status = 401, description = "Not signed in")))]
 pub(super) async fn logout(
     Shared(state): Shared<State>,
     sesion: Sesion,
     body: axum::body::Bytes,
 ) -> Result<impl IntoResponse, Problem> {
-    let logout: Logout = if body.is_empty() {
-        Logout::default()
-    } else {
-        serde_json::from_slice(&body)
-            .map_err(|e| Problem::field("", "El cuerpo no es JSON.", e.to_string()))?
-    };
-    state.parts().cuentas.salir(logout.refresh_token.as_deref(), &sesion.0.user_id).await?;
+    let logout: Logout = optional(&body)?;
+    state.parts().cuentas.salir(logout.refresh_token.as_deref(), sesion.autor()).await?;
     Ok((StatusCode::NO_CONTENT, NO_STORE))
 }
 
@@ -369,7 +373,7 @@ pub(super) struct Verified {
 /// Whether a token is good; 401 when it is not.
 #[utoipa::path(get, path = "/auth/verify-token", tag = "auth",
     responses((status = 200, body = Verified), (status = 401, description = "Not signed in")))]
-pub(super) async fn verify_token(Sesion(u): Sesion) -> impl IntoResponse {
+pub(super) async fn verify_token(Sesion(u, _): Sesion) -> impl IntoResponse {
     let body = Verified {
         valid: true,
         user_type: u.rol.user_type(),

@@ -14,10 +14,12 @@ use super::problem::Problem;
 use super::{State, paging};
 use crate::domain::{Rol, Timestamp};
 use crate::realtime::clientes::{Cliente, Clientes, Fallo, Quien};
+use crate::store::auditoria::Hecho;
 
 /// What a client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = ClienteMqttTipo)]
 enum Tipo {
     Dispositivo,
     Usuario,
@@ -30,6 +32,7 @@ enum Tipo {
 
 /// A client: connected, or the last that is known of it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ClienteMqtt)]
 pub(super) struct Body {
     /// The connection's number, for `DELETE`; null when it is not connected.
     id: Option<u64>,
@@ -60,6 +63,7 @@ pub(super) struct Body {
 
 /// What went wrong last.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ClienteMqttError)]
 pub(super) struct LastError {
     motivo: String,
     momento: Timestamp,
@@ -232,6 +236,16 @@ pub(super) async fn disconnect(
     let scope = scope(&sesion)?;
     let cliente = state.parts().clientes.vivo(id).filter(|c| visible(&c.quien, scope));
     let cliente = cliente.ok_or_else(Problem::not_found)?;
+    let mut autor = sesion.1;
+    if let Quien::Dispositivo(s) = &cliente.quien {
+        // Of the empresa whose device it is, whoever cuts it off.
+        autor.id_empresa = Some(s.id_empresa);
+    } else if let Quien::Usuario { id_empresa: Some(id), .. } = &cliente.quien {
+        autor.id_empresa = Some(*id);
+    }
+    let mut tx = state.parts().store.write().await?;
+    autor.anota(&mut tx, &Hecho::nuevo("desconectar", "cliente_mqtt", &cliente.client_id)).await?;
+    tx.commit().await?;
     tracing::info!(client_id = cliente.client_id, por = sesion.0.user_id, "a client is disconnected");
     cliente.corte.cancel();
     Ok(StatusCode::NO_CONTENT)

@@ -15,6 +15,7 @@ use super::problem::Problem;
 use super::validate::Check;
 use super::{State, paging};
 use crate::domain::{SensorRef, Timestamp};
+use crate::store::auditoria::Hecho;
 use crate::store::comandos::{self, Nuevo};
 use crate::store::{Tx, sensores};
 
@@ -29,18 +30,22 @@ const MAX_JSON: usize = 16 << 10;
 
 /// A command to send.
 #[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = ComandoNuevo, example = json!({ "comando": "regar", "parametros": { "minutos": 5 } }))]
 pub(super) struct Create {
     /// What to do, as the firmware calls it: 1 to 64 of `A-Z a-z 0-9 _ . -`.
+    #[schema(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9_.-]+$")]
     comando: String,
     /// A JSON object; default `{}`.
     #[schema(value_type = Option<Object>)]
     parametros: Option<Map<String, Value>>,
     /// When it stops being worth doing (RFC 3339); default in a day, at most in 30.
+    #[schema(format = DateTime)]
     expira: Option<String>,
 }
 
 /// A command and what became of it.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Comando)]
 pub(super) struct Body {
     id_comando: i64,
     id_sensor: i64,
@@ -136,9 +141,11 @@ pub(super) async fn create(
     let nuevo = Nuevo { id_sensor: id, comando: &body.comando, parametros: &parametros, creado_por, expira };
     let id_comando = comandos::create(&mut tx, &nuevo, ahora).await?;
     let comando = comandos::get(&mut tx, id, id_comando).await?.ok_or_else(Problem::not_found)?;
+    let body = Body::from(comando);
+    sesion.autor().anota(&mut tx, &Hecho::creado("comando", id_comando, &body)).await?;
     tx.commit().await?;
     parts.pedidos.marca(id);
-    Ok((StatusCode::CREATED, axum::Json(Body::from(comando))))
+    Ok((StatusCode::CREATED, axum::Json(body)))
 }
 
 fn too_many() -> Problem {
@@ -173,6 +180,7 @@ pub(super) async fn list(
 
 /// The configuration that a device is to have.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = ConfiguracionDispositivo)]
 pub(super) struct Config {
     #[schema(value_type = Object)]
     configuracion: Box<RawValue>,
@@ -213,7 +221,7 @@ pub(super) async fn config(
 /// Set a device: the object is retained on `sensores/{device_id}/config`, where the device finds it
 /// whenever it connects.
 #[utoipa::path(put, path = "/sensores/{id}/config", tag = "comandos", params(("id" = i64, Path)),
-    request_body(content = Object, description = "A JSON object, e.g. {\"intervalo_lectura\":300}"),
+    request_body(content = Object, description = "A JSON object", example = json!({ "intervalo_lectura": 300 })),
     responses((status = 200, body = Config), (status = 400, description = "Bad JSON"), (status = 401, description = "Not signed in"),
         (status = 403, description = "Not a supervisor"), (status = 404, description = "No such sensor"),
         (status = 422, description = "Not an object, or too large"), (status = 503, description = "Not now")))]
@@ -230,9 +238,12 @@ pub(super) async fn set_config(
     }
     let mut tx = parts.store.write().await?;
     theirs(&mut tx, &sesion, id).await?;
+    let antes = Config::from(comandos::config(&mut tx, id).await?);
     comandos::set_config(&mut tx, id, &configuracion, &sesion.0.user_id, parts.clock.now()).await?;
-    let config = comandos::config(&mut tx, id).await?;
+    let config = Config::from(comandos::config(&mut tx, id).await?);
+    let hecho = Hecho::cambiado("config", id, &antes.configuracion, &config.configuracion);
+    sesion.autor().anota(&mut tx, &hecho).await?;
     tx.commit().await?;
     parts.pedidos.marca(id);
-    Ok(axum::Json(config.into()))
+    Ok(axum::Json(config))
 }

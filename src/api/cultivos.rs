@@ -5,13 +5,14 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
-use super::extract::{Json, Pagina, Path, Query, Sesion, momento, presente};
+use super::extract::{Json, Pagina, Path, Query, Sesion, dado, momento, presente};
 use super::finish::to_its_end;
 use super::problem::Problem;
 use super::validate::Check;
 use super::{State, paging};
 use crate::domain::Timestamp;
 use crate::ingest::Cambiados;
+use crate::store::auditoria::Hecho;
 use crate::store::cultivos::{self, Cultivo};
 use crate::store::sensores::Alcance;
 
@@ -20,6 +21,7 @@ const MAX_HECTAREAS: f64 = 1e7;
 
 /// A crop.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Cultivo)]
 pub(super) struct Body {
     id_cultivo: i64,
     id_empresa: i64,
@@ -79,23 +81,32 @@ pub(super) async fn list(
 
 /// A crop to register.
 #[derive(Deserialize, utoipa::ToSchema)]
-#[schema(example = json!({ "tipo_cultivo": "Palta", "variedad": "Hass", "hectareas": 12.5,
+#[schema(as = CultivoNuevo, example = json!({ "tipo_cultivo": "Palta", "variedad": "Hass", "hectareas": 12.5,
     "fecha_siembra": "2026-03-01", "ubicacion_especifica": "Lote 4" }))]
 pub(super) struct Create {
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     tipo_cultivo: String,
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     variedad: Option<String>,
+    #[schema(exclusive_minimum = 0, maximum = 10_000_000)]
     hectareas: Option<f64>,
     /// RFC 3339; a date alone is its midnight.
+    #[schema(format = DateTime)]
     fecha_siembra: Option<String>,
     /// RFC 3339; a date alone is its midnight.
+    #[schema(format = DateTime)]
     fecha_estimada_cosecha: Option<String>,
     /// Where it is in its life, in the site's own words; default `activo`. `cosechado` and `inactivo` are
     /// over: they do not count on the dashboard.
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     estado: Option<String>,
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     ubicacion_especifica: Option<String>,
     #[serde(alias = "latitud")]
+    #[schema(minimum = -90, maximum = 90)]
     coordenadas_lat: Option<f64>,
     #[serde(alias = "longitud")]
+    #[schema(minimum = -180, maximum = 180)]
     coordenadas_lng: Option<f64>,
 }
 
@@ -129,8 +140,10 @@ pub(super) async fn create(
     check(&cultivo)?;
     let mut tx = parts.store.write().await?;
     cultivo.id_cultivo = cultivos::create(&mut tx, &cultivo).await?;
+    let body = Body::from(cultivo);
+    sesion.autor().anota(&mut tx, &Hecho::creado("cultivo", body.id_cultivo, &body)).await?;
     tx.commit().await?;
-    Ok((StatusCode::CREATED, axum::Json(Body::from(cultivo))))
+    Ok((StatusCode::CREATED, axum::Json(body)))
 }
 
 fn date(campo: &str, texto: Option<&str>) -> Result<Option<i64>, Problem> {
@@ -180,42 +193,48 @@ pub(super) async fn get(
 
 /// What to change; absent stays, null clears.
 #[derive(Deserialize, utoipa::ToSchema)]
-#[schema(example = json!({ "estado": "cosechado", "fecha_estimada_cosecha": null }))]
+#[schema(as = CultivoCambio, example = json!({ "estado": "cosechado", "fecha_estimada_cosecha": null }))]
 pub(super) struct Patch {
+    #[serde(default, deserialize_with = "dado")]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     tipo_cultivo: Option<String>,
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     variedad: Option<Option<String>>,
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, exclusive_minimum = 0, maximum = 10_000_000)]
     hectareas: Option<Option<f64>>,
     /// RFC 3339; a date alone is its midnight.
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     fecha_siembra: Option<Option<String>>,
     /// RFC 3339; a date alone is its midnight.
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     fecha_estimada_cosecha: Option<Option<String>>,
+    #[serde(default, deserialize_with = "dado")]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     estado: Option<String>,
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     ubicacion_especifica: Option<Option<String>>,
     #[serde(default, deserialize_with = "presente", alias = "latitud")]
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = -90, maximum = 90)]
     coordenadas_lat: Option<Option<f64>>,
     #[serde(default, deserialize_with = "presente", alias = "longitud")]
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = -180, maximum = 180)]
     coordenadas_lng: Option<Option<f64>>,
 }
 
-async fn change(state: &State, id_empresa: i64, id: i64, p: Patch) -> Result<Body, Problem> {
+async fn change(state: &State, sesion: &Sesion, id: i64, p: Patch) -> Result<Body, Problem> {
+    let id_empresa = sesion.admin()?;
     let alcance = Alcance { id_empresa, id_trabajador: None };
     let siembra = p.fecha_siembra.map(|f| date("fecha_siembra", f.as_deref())).transpose()?;
     let cosecha =
         p.fecha_estimada_cosecha.map(|f| date("fecha_estimada_cosecha", f.as_deref())).transpose()?;
     let mut tx = state.parts().store.write().await?;
     let antes = cultivos::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
+    let era = Body::from(antes.clone());
     let cultivo = Cultivo {
         tipo_cultivo: p.tipo_cultivo.unwrap_or(antes.tipo_cultivo),
         variedad: p.variedad.unwrap_or(antes.variedad),
@@ -230,8 +249,10 @@ async fn change(state: &State, id_empresa: i64, id: i64, p: Patch) -> Result<Bod
     };
     check(&cultivo)?;
     cultivos::update(&mut tx, &cultivo).await?;
+    let es = Body::from(cultivo);
+    sesion.autor().anota(&mut tx, &Hecho::cambiado("cultivo", id, &era, &es)).await?;
     tx.commit().await?;
-    Ok(cultivo.into())
+    Ok(es)
 }
 
 /// Change a crop.
@@ -245,7 +266,7 @@ pub(super) async fn patch(
     Path(id): Path<i64>,
     Json(p): Json<Patch>,
 ) -> Result<impl IntoResponse, Problem> {
-    Ok(axum::Json(change(&state, sesion.admin()?, id, p).await?))
+    Ok(axum::Json(change(&state, &sesion, id, p).await?))
 }
 
 /// As `PATCH`: absent stays.
@@ -259,7 +280,7 @@ pub(super) async fn put(
     Path(id): Path<i64>,
     Json(p): Json<Patch>,
 ) -> Result<impl IntoResponse, Problem> {
-    Ok(axum::Json(change(&state, sesion.admin()?, id, p).await?))
+    Ok(axum::Json(change(&state, &sesion, id, p).await?))
 }
 
 /// Remove a crop and its bounds. Its sensors stay, in no crop.
@@ -278,8 +299,9 @@ pub(super) async fn delete(
             let parts = state.parts();
             let alcance = Alcance { id_empresa, id_trabajador: None };
             let mut tx = parts.store.write().await?;
-            cultivos::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
+            let era = cultivos::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
             cultivos::delete(&mut tx, id_empresa, id).await?;
+            sesion.autor().anota(&mut tx, &Hecho::borrado("cultivo", id, &Body::from(era))).await?;
             tx.commit().await?;
             parts.ingest.recargar_umbrales(Cambiados::Empresa(id_empresa)).await?;
             Ok(())

@@ -5,11 +5,13 @@ use axum::routing::get;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Flow, HttpAuthScheme, HttpBuilder, OAuth2, Password, Scopes, SecurityScheme,
 };
-use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
+use utoipa::openapi::{
+    ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, SecurityRequirement,
+};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::State;
-use super::problem::ProblemBody;
+use super::problem::{Campo, ProblemBody};
 
 const DESCRIPTION: &str = "What a site's sensors said: readings, alerts, thresholds. Moments are RFC 3339, UTC. \
 Errors are RFC 9457 problems (`application/problem+json`) with a stable `code`; their text is Spanish, or English by \
@@ -17,6 +19,11 @@ Errors are RFC 9457 problems (`application/problem+json`) with a stable `code`; 
 
 /// Where Swagger UI is.
 pub(super) const PATH: &str = "/docs";
+
+/// What its page is made of: scripts of its own alone. Swagger UI sets styles in its elements, and has pictures in
+/// its style sheet.
+pub(super) const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+     img-src 'self' data:; font-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// Title, description, and how to sign in.
 pub(super) fn base() -> OpenApi {
@@ -34,14 +41,16 @@ pub(super) fn base() -> OpenApi {
         .security_scheme("account", SecurityScheme::OAuth2(password))
         .security_scheme("api_key", key)
         .security_scheme("device", SecurityScheme::Http(device.build()))
-        .schema_from::<ProblemBody<'static>>();
+        .schema_from::<ProblemBody<'static>>()
+        .schema_from::<Campo<'static>>();
+    let licence = LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build();
     OpenApiBuilder::new()
         .info(
             InfoBuilder::new()
                 .title("Alertrace")
                 .version(env!("CARGO_PKG_VERSION"))
                 .description(Some(DESCRIPTION))
-                .license(Some(utoipa::openapi::License::new("Apache-2.0"))),
+                .license(Some(licence)),
         )
         .security(Some([SecurityRequirement::new("account", Vec::<String>::new())]))
         .components(Some(components.build()))

@@ -5,15 +5,17 @@ use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use super::extract::{Json, Sesion, presente};
+use super::extract::{Json, Sesion, dado, presente};
 use super::finish::to_its_end;
 use super::problem::Problem;
 use super::validate::Check;
 use crate::domain::Timestamp;
+use crate::store::auditoria::{Autor, Hecho};
 use crate::store::empresas::{self, Ficha};
 
 /// An empresa.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Empresa)]
 pub(super) struct EmpresaBody {
     id_empresa: i64,
     ruc: String,
@@ -44,22 +46,25 @@ impl From<Ficha> for EmpresaBody {
 
 /// What to change; absent stays, null clears.
 #[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = EmpresaCambio, example = json!({ "telefono": "014445566", "retencion_dias": 365 }))]
 pub(super) struct Patch {
+    #[serde(default, deserialize_with = "dado")]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     razon_social: Option<String>,
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = Email, max_length = 254)]
     email: Option<Option<String>>,
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     telefono: Option<Option<String>>,
     /// Readings older than this are removed for good, their hourly figures stay. More than the
     /// installation's own days has no effect.
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<i64>)]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 36_500)]
     retencion_dias: Option<Option<i64>>,
     /// Hourly figures older than this are removed for good.
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<i64>)]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 36_500)]
     retencion_horas_dias: Option<Option<i64>>,
 }
 
@@ -85,27 +90,30 @@ pub(super) async fn patch(
     Json(p): Json<Patch>,
 ) -> Result<impl IntoResponse, Problem> {
     let id_empresa = sesion.admin()?;
-    Ok(axum::Json(to_its_end(&state, change(state.clone(), id_empresa, p)).await?))
+    Ok(axum::Json(to_its_end(&state, change(state.clone(), sesion.1, id_empresa, p)).await?))
 }
 
-async fn change(state: State, id_empresa: i64, p: Patch) -> Result<EmpresaBody, Problem> {
+async fn change(state: State, autor: Autor, id_empresa: i64, p: Patch) -> Result<EmpresaBody, Problem> {
     let parts = state.parts();
     let mut tx = parts.store.write().await?;
     let antes = empresas::get(&mut tx, id_empresa).await?.ok_or_else(Problem::not_found)?;
+    let ficha = antes.clone();
     let ficha = Ficha {
-        razon_social: p.razon_social.unwrap_or(antes.razon_social),
-        email: p.email.unwrap_or(antes.email),
-        telefono: p.telefono.unwrap_or(antes.telefono),
-        retencion_dias: p.retencion_dias.unwrap_or(antes.retencion_dias),
-        retencion_horas_dias: p.retencion_horas_dias.unwrap_or(antes.retencion_horas_dias),
-        ..antes
+        razon_social: p.razon_social.unwrap_or(ficha.razon_social),
+        email: p.email.unwrap_or(ficha.email),
+        telefono: p.telefono.unwrap_or(ficha.telefono),
+        retencion_dias: p.retencion_dias.unwrap_or(ficha.retencion_dias),
+        retencion_horas_dias: p.retencion_horas_dias.unwrap_or(ficha.retencion_horas_dias),
+        ..ficha
     };
     check(&ficha)?;
     empresas::update(&mut tx, &ficha).await?;
+    let (antes, ficha) = (EmpresaBody::from(antes), EmpresaBody::from(ficha));
+    autor.anota(&mut tx, &Hecho::cambiado("empresa", id_empresa, &antes, &ficha)).await?;
     tx.commit().await?;
     // What is older is refused from now on, and not taken only to be forgotten.
     parts.ingest.recargar_retenciones().await?;
-    Ok(ficha.into())
+    Ok(ficha)
 }
 
 fn check(ficha: &Ficha) -> Result<(), Problem> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::State;
 use super::extract::{Json, Path, Sesion};
@@ -16,6 +16,7 @@ use super::umbrales::{Bounds, MAX_UMBRALES, changes, wrong};
 use crate::alertas::{Umbrales, umbrales};
 use crate::domain::{Rango, Variable};
 use crate::ingest::Cambiados;
+use crate::store::auditoria::{Autor, Hecho};
 use crate::store::sensores::Alcance;
 use crate::store::umbrales::De;
 use crate::store::{self, Tx, cultivos, sensores};
@@ -23,6 +24,7 @@ use crate::store::{self, Tx, cultivos, sensores};
 /// Where bounds come from.
 #[derive(Debug, Clone, Copy, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = OrigenUmbral)]
 enum Origen {
     /// Nobody set any.
     Defecto,
@@ -33,7 +35,7 @@ enum Origen {
 
 /// The bounds in force for a variable, and who set them.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-#[schema(example = json!({ "variable": "temperatura", "min": 5.0, "max": 25.0, "unidad": "°C", "origen": "cultivo" }))]
+#[schema(as = UmbralEnVigor, example = json!({ "variable": "temperatura", "min": 5.0, "max": 25.0, "unidad": "°C", "origen": "cultivo" }))]
 pub(super) struct InForce {
     variable: String,
     min: f64,
@@ -55,6 +57,14 @@ impl Sitio {
         match self {
             Self::Cultivo { id, .. } => De::Cultivo(id),
             Self::Sensor { id, .. } => De::Sensor(id),
+        }
+    }
+
+    /// Under which name the audit tells of its bounds, and of which thing.
+    const fn objeto(self) -> (&'static str, i64) {
+        match self {
+            Self::Cultivo { id, .. } => ("umbrales_cultivo", id),
+            Self::Sensor { id, .. } => ("umbrales_sensor", id),
         }
     }
 
@@ -121,6 +131,7 @@ async fn read(state: &State, alcance: Alcance, sitio: Sitio) -> Result<axum::Jso
 /// Changes what is set there; readings are held against it once this returns.
 async fn write(
     state: State,
+    autor: Autor,
     sitio: Sitio,
     what: impl FnOnce(&Umbrales) -> Result<Change, Problem> + Send,
 ) -> Result<Vec<InForce>, Problem> {
@@ -147,9 +158,18 @@ async fn write(
         }
     }
     let after = in_force(&mut tx, sitio).await?;
+    let set = store::umbrales::of(&mut tx, sitio.de()).await?;
+    let (objeto, id) = sitio.objeto();
+    autor.anota(&mut tx, &Hecho::cambiado(objeto, id, &told(&before), &told(&set))).await?;
     tx.commit().await?;
     parts.ingest.recargar_umbrales(sitio.cambiados()).await?;
     Ok(after)
+}
+
+/// Bounds as the audit tells of them.
+fn told(set: &[(Variable, Rango)]) -> Value {
+    let one = |(v, r): &(Variable, Rango)| (v.to_string(), json!({ "min": r.min, "max": r.max }));
+    Value::Object(set.iter().map(one).collect())
 }
 
 enum Change {
@@ -164,6 +184,7 @@ fn variable(nombre: &str) -> Result<Variable, Problem> {
 
 async fn put_one(
     state: &State,
+    autor: Autor,
     sitio: Sitio,
     nombre: &str,
     bounds: Bounds,
@@ -174,13 +195,13 @@ async fn put_one(
         return Err(Problem::invalid(vec![("min".to_owned(), texto)]));
     }
     let set = move |_: &Umbrales| Ok(Change::Set(BTreeMap::from([(variable, rango)])));
-    Ok(axum::Json(to_its_end(state, write(state.clone(), sitio, set)).await?))
+    Ok(axum::Json(to_its_end(state, write(state.clone(), autor, sitio, set)).await?))
 }
 
-async fn delete_one(state: &State, sitio: Sitio, nombre: &str) -> Result<StatusCode, Problem> {
+async fn delete_one(state: &State, autor: Autor, sitio: Sitio, nombre: &str) -> Result<StatusCode, Problem> {
     let variable = variable(nombre)?;
     let unset = move |_: &Umbrales| Ok(Change::Unset(variable));
-    to_its_end(state, write(state.clone(), sitio, unset)).await?;
+    to_its_end(state, write(state.clone(), autor, sitio, unset)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -212,7 +233,7 @@ pub(super) async fn put_of_sensor(
     Json(bounds): Json<Bounds>,
 ) -> Result<axum::Json<Vec<InForce>>, Problem> {
     let sitio = Sitio::Sensor { id_empresa: sesion.supervisor()?, id };
-    put_one(&state, sitio, &nombre, bounds).await
+    put_one(&state, sesion.1, sitio, &nombre, bounds).await
 }
 
 /// Take a sensor's own bounds of one variable away: those of its crop or its empresa hold again.
@@ -226,7 +247,7 @@ pub(super) async fn delete_of_sensor(
     Path((id, nombre)): Path<(i64, String)>,
 ) -> Result<StatusCode, Problem> {
     let sitio = Sitio::Sensor { id_empresa: sesion.supervisor()?, id };
-    delete_one(&state, sitio, &nombre).await
+    delete_one(&state, sesion.1, sitio, &nombre).await
 }
 
 /// The bounds that the sensors in a crop are held against, and who set them.
@@ -258,7 +279,7 @@ pub(super) async fn put_all_of_cultivo(
 ) -> Result<axum::Json<Vec<InForce>>, Problem> {
     let sitio = Sitio::Cultivo { id_empresa: sesion.supervisor()?, id };
     let set = move |before: &Umbrales| changes(before, &given).map(Change::Set);
-    Ok(axum::Json(to_its_end(&state, write(state.clone(), sitio, set)).await?))
+    Ok(axum::Json(to_its_end(&state, write(state.clone(), sesion.1, sitio, set)).await?))
 }
 
 /// Set the bounds of one variable for the sensors in a crop, before those of the empresa. Answers all that
@@ -275,7 +296,7 @@ pub(super) async fn put_of_cultivo(
     Json(bounds): Json<Bounds>,
 ) -> Result<axum::Json<Vec<InForce>>, Problem> {
     let sitio = Sitio::Cultivo { id_empresa: sesion.supervisor()?, id };
-    put_one(&state, sitio, &nombre, bounds).await
+    put_one(&state, sesion.1, sitio, &nombre, bounds).await
 }
 
 /// Take a crop's bounds of one variable away: those of the empresa hold again.
@@ -289,5 +310,5 @@ pub(super) async fn delete_of_cultivo(
     Path((id, nombre)): Path<(i64, String)>,
 ) -> Result<StatusCode, Problem> {
     let sitio = Sitio::Cultivo { id_empresa: sesion.supervisor()?, id };
-    delete_one(&state, sitio, &nombre).await
+    delete_one(&state, sesion.1, sitio, &nombre).await
 }

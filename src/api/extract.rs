@@ -1,17 +1,22 @@
 //! What handlers take from a request, each refusal a [`Problem`].
 
-use axum::body::HttpBody as _;
-use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, OptionalFromRequestParts, Request};
+use std::convert::Infallible;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
+use super::listener::Peer;
+use super::middleware::REQUEST_ID;
 pub(super) use super::paging::Pagina;
 use super::problem::Problem;
 use super::{State, lector};
 use crate::domain::{Rol, Timestamp};
 use crate::identity::Usuario;
+use crate::store::auditoria::{Autor, Origen};
 use crate::store::sensores::Alcance;
 
 /// A JSON body.
@@ -22,7 +27,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         use axum::extract::rejection::JsonRejection;
-        match <axum::Json<T> as FromRequest<S>>::from_request(request, state).await {
+        let (parts, body) = request.into_parts();
+        let request = Request::from_parts(parts.clone(), body);
+        let Ok(bytes) = Bytes::from_request(request, state).await else { return Err(too_large()) };
+        no_array(&bytes)?;
+        let request = Request::from_parts(parts, Body::from(bytes));
+        match axum::Json::<T>::from_request(request, state).await {
             Ok(axum::Json(value)) => Ok(Self(value)),
             Err(JsonRejection::JsonDataError(e)) => Err(wrong_shape(&e)),
             Err(JsonRejection::MissingJsonContentType(_)) => Err(Problem::new(
@@ -40,21 +50,28 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     }
 }
 
-/// A JSON body, or none at all.
-impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for Json<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
-        if request.body().is_end_stream() {
-            return Ok(None);
-        }
-        <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
+/// A JSON body that may be left out, or be null, as front ends send it: whatever its `Content-Type` says.
+pub(super) fn optional<T: DeserializeOwned + Default>(body: &Bytes) -> Result<T, Problem> {
+    if body.is_empty() {
+        return Ok(T::default());
     }
+    no_array(body)?;
+    let read = serde_json::from_slice::<Option<T>>(body);
+    read.map(Option::unwrap_or_default).map_err(|e| Problem::field("", NOT_THIS.0, e.to_string()))
 }
+
+/// Members by position are what serde takes as well, and nobody means.
+fn no_array(body: &[u8]) -> Result<(), Problem> {
+    if body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[') {
+        return Err(Problem::field("", NOT_THIS.0, NOT_THIS.1));
+    }
+    Ok(())
+}
+
+const NOT_THIS: (&str, &str) = ("No tiene la forma esperada.", "Not of the expected form.");
 
 /// JSON, but not what was expected: says of which field.
 fn wrong_shape(e: &dyn std::error::Error) -> Problem {
-    const NOT_THIS: (&str, &str) = ("No tiene la forma esperada.", "Not of the expected form.");
     let mut causes = std::iter::successors(e.source(), |e| e.source());
     let found = causes.find_map(|e| e.downcast_ref::<serde_path_to_error::Error<serde_json::Error>>());
     let Some(found) = found else { return Problem::field("", NOT_THIS.0, NOT_THIS.1) };
@@ -113,8 +130,8 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
     }
 }
 
-/// The person who is signed in, by `Authorization: Bearer`.
-pub(super) struct Sesion(pub(super) Usuario);
+/// The person who is signed in, by `Authorization: Bearer`, and how the audit names them.
+pub(super) struct Sesion(pub(super) Usuario, pub(super) Autor);
 
 impl FromRequestParts<State> for Sesion {
     type Rejection = Problem;
@@ -125,8 +142,32 @@ impl FromRequestParts<State> for Sesion {
         }
         let token = bearer(parts).ok_or_else(Problem::unauthorized)?;
         let (usuario, _) = state.parts().cuentas.usuario(token).await?;
-        Ok(Self(usuario))
+        let autor = Autor {
+            user_id: usuario.user_id.clone(),
+            id_empresa: usuario.id_empresa,
+            origen: origen(parts, state),
+            momento: state.parts().clock.now(),
+        };
+        Ok(Self(usuario, autor))
     }
+}
+
+/// From where a request comes.
+pub(super) struct Desde(pub(super) Origen);
+
+impl FromRequestParts<State> for Desde {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Infallible> {
+        Ok(Self(origen(parts, state)))
+    }
+}
+
+fn origen(parts: &Parts, state: &State) -> Origen {
+    let behind_proxy = state.parts().settings.behind_proxy;
+    let peer = parts.extensions.get::<Peer>().map(|p| p.client(&parts.headers, behind_proxy));
+    let peticion = parts.headers.get(REQUEST_ID).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    Origen { de: peer.map_or_else(|| "?".to_owned(), |ip| ip.to_string()), peticion }
 }
 
 impl OptionalFromRequestParts<State> for Sesion {
@@ -157,6 +198,12 @@ impl Sesion {
         })
     }
 
+    /// How the audit names this person: `sesion.autor().anota(&mut tx, &Hecho::creado(…))` in the
+    /// transaction of every change.
+    pub(super) const fn autor(&self) -> &Autor {
+        &self.1
+    }
+
     /// The empresa, for its administrator.
     pub(super) fn admin(&self) -> Result<i64, Problem> {
         self.con(&[Rol::AdminEmpresa])
@@ -177,7 +224,7 @@ impl Sesion {
 pub(super) fn momento(campo: &str, texto: Option<&str>) -> Result<Option<Timestamp>, Problem> {
     let Some(texto) = texto else { return Ok(None) };
     // A `+` of a zone arrives as a space where it was not escaped.
-    let leido = Timestamp::parse(texto).or_else(|| Timestamp::parse(&texto.replace(' ', "+")));
+    let leido = Timestamp::parse_bound(texto).or_else(|| Timestamp::parse_bound(&texto.replace(' ', "+")));
     let malo = || Problem::field(campo, "No es una fecha RFC 3339.", "Not an RFC 3339 date.");
     leido.map(Some).ok_or_else(malo)
 }
@@ -187,6 +234,11 @@ pub(super) fn presente<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     d: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::<T>::deserialize(d).map(Some)
+}
+
+/// For PATCH of what cannot be without a value: absent is `None`, `null` is refused.
+pub(super) fn dado<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(d).map(Some)
 }
 
 #[cfg(test)]
@@ -221,6 +273,7 @@ mod tests {
             (r#"{"n":1,"inner":{}}"#, "inner.text"),
             (r#"{"n":1,"inner":{"text":7}}"#, "inner.text"),
             ("7", ""),
+            ("[1, null]", ""),
         ] {
             assert_eq!(fields(body).await, [field], "{body}");
         }

@@ -31,10 +31,13 @@ const FUENTE: &str = "x-alertrace-fuente";
 #[into_params(parameter_in = Query)]
 pub(super) struct Range {
     /// From this moment on (RFC 3339).
+    #[param(format = DateTime)]
     desde: Option<String>,
     /// Up to this moment (RFC 3339).
+    #[param(format = DateTime)]
     hasta: Option<String>,
     /// Only this variable, and only the readings that have it.
+    #[param(pattern = "^[a-z][a-z0-9_]{0,31}$")]
     variable: Option<String>,
     /// At most this many readings (1 … 1,000; default 100). CSV has no default and no maximum.
     #[param(minimum = 1, default = 100)]
@@ -73,6 +76,7 @@ enum Forma {
 
 /// What a variable came to in a bucket.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Cubeta)]
 pub(super) struct Bucket {
     id_sensor: i64,
     /// The bucket's first moment.
@@ -84,6 +88,7 @@ pub(super) struct Bucket {
 
 /// What values came to.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Cifras)]
 pub(super) struct Figures {
     /// How many values.
     n: i64,
@@ -103,6 +108,7 @@ impl From<&Agregado> for Figures {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "the shape of either list, for the documentation")]
+#[schema(as = LecturaOCubeta)]
 pub(super) enum ReadingOrBucket {
     Lectura(LecturaBody),
     Cubeta(Bucket),
@@ -436,13 +442,16 @@ fn from(fuente: Fuente, mut response: Response) -> Response {
 #[into_params(parameter_in = Query)]
 pub(super) struct Period {
     /// From this moment on (RFC 3339); by default 30 days before `hasta`.
+    #[param(format = DateTime)]
     desde: Option<String>,
     /// Up to this moment (RFC 3339); by default now.
+    #[param(format = DateTime)]
     hasta: Option<String>,
 }
 
 /// What a range came to.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Estadisticas)]
 pub(super) struct Statistics {
     id_sensor: i64,
     /// The range that the figures are of: the one asked for, except that an hour whose readings are past

@@ -1,22 +1,24 @@
 //! Invitations: codes by which people join an empresa.
 
+use axum::body::Bytes;
 use axum::extract::{OriginalUri, State as Shared};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
 use super::auth::{Me, NO_STORE};
-use super::extract::{Json, Pagina, Path, Query, Sesion};
+use super::extract::{Json, Pagina, Path, Query, Sesion, optional};
 use super::finish::to_its_end;
 use super::problem::Problem;
 use super::{State, paging};
 use crate::domain::{Rol, Timestamp};
 use crate::identity::Revocado;
+use crate::store::auditoria::Hecho;
 use crate::store::invitaciones::{self, Invitacion};
 
 /// As what somebody is invited.
-#[derive(Deserialize, utoipa::ToSchema)]
-#[schema(example = json!({ "rol": "supervisor" }))]
+#[derive(Deserialize, Default, utoipa::ToSchema)]
+#[schema(as = InvitacionNueva, example = json!({ "rol": "supervisor" }))]
 pub(super) struct Invite {
     /// `worker` (default), `supervisor` or `admin_empresa`.
     rol: Option<Rol>,
@@ -24,6 +26,7 @@ pub(super) struct Invite {
 
 /// An invitation that was made.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = InvitacionCreada)]
 pub(super) struct Invited {
     message: &'static str,
     /// Shown this once.
@@ -36,6 +39,7 @@ pub(super) struct Invited {
 /// Where an invitation is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = EstadoInvitacion)]
 enum Estado {
     Vigente,
     Usada,
@@ -45,6 +49,7 @@ enum Estado {
 
 /// An invitation; its code is not kept.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Invitacion)]
 pub(super) struct Body {
     id_invitacion: i64,
     rol: Rol,
@@ -80,19 +85,20 @@ impl Body {
 }
 
 /// Invite somebody. The code is shown this once, is good for seven days and lets one person in.
-#[utoipa::path(post, path = "/trabajadores/invitaciones", tag = "trabajadores", request_body = Option<Invite>,
+#[utoipa::path(post, path = "/trabajadores/invitaciones", tag = "trabajadores", operation_id = "invite", request_body = Option<Invite>,
     responses((status = 201, body = Invited), (status = 400, description = "Not JSON"), (status = 401, description = "Not signed in"),
         (status = 403, description = "Not an administrator"), (status = 409, description = "Too many are unused"),
         (status = 415, description = "Not JSON"), (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
 pub(super) async fn create(
     Shared(state): Shared<State>,
     sesion: Sesion,
-    invite: Option<Json<Invite>>,
+    body: Bytes,
 ) -> Result<impl IntoResponse, Problem> {
     let id_empresa = sesion.admin()?;
-    let rol = miembro(invite.and_then(|Json(invite)| invite.rol).unwrap_or(Rol::Worker))?;
+    let invite: Invite = optional(&body)?;
+    let rol = miembro(invite.rol.unwrap_or(Rol::Worker))?;
     let parts = state.parts();
-    let made = parts.cuentas.invitar(id_empresa, rol, &sesion.0.user_id).await?;
+    let made = parts.cuentas.invitar(id_empresa, rol, sesion.autor()).await?;
     let body = Invited {
         message: "Invitación creada. Guarde el código: no se vuelve a mostrar.",
         codigo_invitacion: made.codigo,
@@ -114,7 +120,7 @@ pub(super) fn miembro(rol: Rol) -> Result<Rol, Problem> {
 }
 
 /// The invitations of the empresa, the newest first.
-#[utoipa::path(get, path = "/trabajadores/invitaciones", tag = "trabajadores", params(Pagina),
+#[utoipa::path(get, path = "/trabajadores/invitaciones", tag = "trabajadores", operation_id = "invitations", params(Pagina),
     responses((status = 200, body = Vec<Body>, headers(("x-total-count" = i64, description = "How many in all"))),
         (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
         (status = 403, description = "Not an administrator"), (status = 422, description = "Parameters out of range"),
@@ -135,7 +141,7 @@ pub(super) async fn list(
 }
 
 /// Take an invitation back: its code lets nobody in any more.
-#[utoipa::path(delete, path = "/trabajadores/invitaciones/{id}", tag = "trabajadores", params(("id" = i64, Path)),
+#[utoipa::path(delete, path = "/trabajadores/invitaciones/{id}", tag = "trabajadores", operation_id = "uninvite", params(("id" = i64, Path)),
     responses((status = 204), (status = 401, description = "Not signed in"), (status = 403, description = "Not an administrator"),
         (status = 404, description = "No such invitation"), (status = 409, description = "Somebody has used it"),
         (status = 503, description = "Not now")))]
@@ -157,19 +163,24 @@ pub(super) async fn delete(
         ));
     }
     invitaciones::revoke(&mut tx, id, parts.clock.now()).await?;
+    if invitacion.revocada.is_none() {
+        let era = Body::new(invitacion, parts.clock.now());
+        sesion.autor().anota(&mut tx, &Hecho::borrado("invitacion", id, &era).como("revocar")).await?;
+    }
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// A code.
 #[derive(Deserialize, utoipa::ToSchema)]
-#[schema(example = json!({ "codigo_invitacion": "7Q2M-K0VD-A9ZT-RX4C-81HN" }))]
+#[schema(as = Unirse, example = json!({ "codigo_invitacion": "7Q2M-K0VD-A9ZT-RX4C-81HN" }))]
 pub(super) struct Join {
     codigo_invitacion: String,
 }
 
 /// An account that joined.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Unido)]
 pub(super) struct Joined {
     message: &'static str,
     #[serde(flatten)]
@@ -191,7 +202,7 @@ pub(super) async fn join(
         let state = state.clone();
         async move {
             let parts = state.parts();
-            let perfil = parts.cuentas.unirse(&sesion.0, &join.codigo_invitacion).await?;
+            let perfil = parts.cuentas.unirse(&sesion.0, &join.codigo_invitacion, sesion.1.origen).await?;
             parts.directorio.revoca(Revocado::Usuario(sesion.0.user_id));
             Ok(perfil)
         }

@@ -19,6 +19,7 @@ use crate::store::{self, sensores};
 
 /// What became of a message.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = LecturasGuardadas)]
 pub(super) struct Ingested {
     message: &'static str,
     /// Readings stored.
@@ -33,6 +34,7 @@ pub(super) struct Ingested {
 
 /// A refused reading, or a refused value of one.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = LecturaRechazada)]
 pub(super) struct Refused {
     /// Stable, snake_case.
     motivo: &'static str,
@@ -50,7 +52,8 @@ impl From<&Rechazo> for Refused {
 ///
 /// `Authorization: Device <device_id>:<token>`, or HTTP Basic with the same.
 #[utoipa::path(post, path = "/sensores/data", tag = "lecturas", security(("device" = [])),
-    request_body(content = serde_json::Value, description = "A reading, or an array of up to 1,000"),
+    request_body(content = serde_json::Value, description = "A reading, or an array of up to 1,000",
+        example = json!({ "timestamp": "2026-11-24T10:00:00Z", "temperatura": 21.5, "humedad_aire": 60.0 })),
     responses((status = 201, body = Ingested), (status = 401, description = "Unknown device or wrong token"),
         (status = 413, description = "Too large"), (status = 422, description = "Nothing of it could be stored"),
         (status = 503, description = "Not now; send it again")))]
@@ -138,6 +141,7 @@ fn wrong_device() -> Problem {
 
 /// A refusal, as it was recorded.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Rechazo)]
 pub(super) struct RechazoBody {
     id_rechazo: i64,
     /// When the message arrived.

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use axum::extract::State as Shared;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::State;
 use super::extract::{Json, Path, Sesion};
 use super::finish::to_its_end;
 use super::problem::{Problem, Texto};
 use super::validate::Check;
+use crate::store::auditoria::{Autor, Hecho};
 use crate::store::sensores;
 
 /// Sensors in one request.
@@ -17,16 +19,20 @@ const MAX_IDS: usize = 1_000;
 
 /// What to move.
 #[derive(Deserialize, utoipa::ToSchema)]
-#[schema(example = json!({ "from_ubicacion": "Invernadero 1", "to_ubicacion": "Invernadero 2", "sensor_ids": [7, 8] }))]
+#[schema(as = Mudanza, example = json!({ "from_ubicacion": "Invernadero 1", "to_ubicacion": "Invernadero 2", "sensor_ids": [7, 8] }))]
 pub(super) struct Move {
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     from_ubicacion: String,
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     to_ubicacion: String,
     /// Only these (`id_sensor`, up to 1,000), all of which must stand there; absent = all that do.
+    #[schema(min_items = 1, max_items = 1_000)]
     sensor_ids: Option<Vec<i64>>,
 }
 
 /// What was moved.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = SensoresMovidos)]
 pub(super) struct Moved {
     message: &'static str,
     /// How many sensors.
@@ -60,6 +66,10 @@ pub(super) async fn relocate(
         Some(ids) if movidos < ids.len() as u64 => return Err(nobody("sensor_ids")),
         _ => {}
     }
+    let era = json!({ "ubicacion_sensor": m.from_ubicacion, "sensores": movidos });
+    let es = json!({ "ubicacion_sensor": m.to_ubicacion, "sensores": movidos });
+    let hecho = Hecho::cambiado("ubicacion", &m.from_ubicacion, &era, &es).como("mover");
+    sesion.autor().anota(&mut tx, &hecho).await?;
     tx.commit().await?;
     Ok(axum::Json(Moved { message: "Sensores movidos.", movidos }))
 }
@@ -75,6 +85,7 @@ fn nobody(campo: &str) -> Problem {
 
 /// Sensors that were retired.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = SensoresRetirados)]
 pub(super) struct Retired {
     message: &'static str,
     /// How many were in use until now.
@@ -83,7 +94,7 @@ pub(super) struct Retired {
 
 /// Retire every sensor of a place: as `DELETE /sensores/{id}` does, credentials are revoked and history is
 /// kept.
-#[utoipa::path(delete, path = "/sensores/by-ubicacion/{u}", tag = "sensores",
+#[utoipa::path(delete, path = "/sensores/by-ubicacion/{u}", tag = "sensores", operation_id = "delete_at",
     params(("u" = String, Path, description = "The place, as in `ubicacion_sensor`", example = "Invernadero 1")),
     responses((status = 200, body = Retired), (status = 401, description = "Not signed in"),
         (status = 403, description = "Not an administrator"), (status = 404, description = "No sensor there"),
@@ -94,17 +105,21 @@ pub(super) async fn delete(
     Path(u): Path<String>,
 ) -> Result<axum::Json<Retired>, Problem> {
     let id_empresa = sesion.admin()?;
-    let desactivados = to_its_end(&state, retire(state.clone(), id_empresa, u)).await?;
+    let desactivados = to_its_end(&state, retire(state.clone(), sesion.1, id_empresa, u)).await?;
     Ok(axum::Json(Retired { message: "Sensores desactivados.", desactivados }))
 }
 
-async fn retire(state: State, id_empresa: i64, ubicacion: String) -> Result<usize, Problem> {
+async fn retire(state: State, autor: Autor, id_empresa: i64, ubicacion: String) -> Result<usize, Problem> {
     let parts = state.parts();
     let mut tx = parts.store.write().await?;
     if sensores::count_at(&mut tx, id_empresa, &ubicacion).await? == 0 {
         return Err(Problem::not_found());
     }
     let retirados = sensores::retire_at(&mut tx, id_empresa, &ubicacion).await?;
+    for sensor in &retirados {
+        let era = json!({ "device_id": sensor.device_id.as_str(), "ubicacion_sensor": ubicacion });
+        autor.anota(&mut tx, &Hecho::borrado("sensor", sensor.id_sensor, &era)).await?;
+    }
     tx.commit().await?;
     parts.directorio.bajas(&retirados);
     for sensor in &retirados {

@@ -1,15 +1,16 @@
 //! What stands around every route, from the outside in: request id, trace, CORS, security headers,
-//! compression, problems, time and size limits, panics.
+//! compression, problems, panics, rate limits, time and size limits.
 
 use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use metrics::histogram;
 use tower::ServiceBuilder;
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -20,13 +21,13 @@ use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::{DefaultOnResponse, TraceLayer};
 use tracing::Level;
 
-use super::{State, docs, lector, problem};
+use super::{State, docs, etag, idempotencia, lector, problem, rates};
 use crate::config::OriginPattern;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Puts the layers around `routes`.
-pub(super) fn around(routes: Router<State>, state: &State) -> Router<State> {
+pub(super) fn around(routes: Router<State>, state: &State, tls: bool) -> Router<State> {
     let settings = &state.parts().settings;
     let trace = TraceLayer::new_for_http()
         .make_span_with(|request: &Request| {
@@ -56,12 +57,18 @@ pub(super) fn around(routes: Router<State>, state: &State) -> Router<State> {
         .layer(cors(settings.allowed_origins.clone()))
         .layer(fixed(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(fixed(header::REFERRER_POLICY, "no-referrer"))
-        .layer(from_fn(no_frames))
+        .layer(fixed(header::X_FRAME_OPTIONS, "DENY"))
+        .layer(fixed(HeaderName::from_static("cross-origin-opener-policy"), "same-origin"))
+        .layer(option_layer(tls.then(|| fixed(header::STRICT_TRANSPORT_SECURITY, HSTS))))
+        .layer(from_fn(content_policy))
         .layer(CompressionLayer::new())
         .layer(from_fn(problem::render))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(state.clone(), rates::limit))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, settings.timeout))
-        .layer(DefaultBodyLimit::max(settings.body_limit));
+        .layer(DefaultBodyLimit::max(settings.body_limit))
+        .layer(from_fn(etag::conditional))
+        .layer(from_fn_with_state(state.clone(), idempotencia::once));
     routes.layer(layers)
 }
 
@@ -89,18 +96,26 @@ fn cors(origins: Vec<OriginPattern>) -> CorsLayer {
             HeaderName::from_static("x-alertrace-fuente"),
             header::LINK,
             header::RETRY_AFTER,
+            header::ETAG,
+            idempotencia::REPLAYED,
             REQUEST_ID,
         ])
         .max_age(std::time::Duration::from_secs(3_600))
 }
 
-/// No page of ours is shown inside another's, except the documentation, which holds no data.
-async fn no_frames(request: Request, next: Next) -> Response {
+/// A month in which a browser that came by HTTPS comes by nothing else. Not a year, and not for names below: other
+/// programs on the same machine share its name.
+const HSTS: &str = "max-age=2592000";
+/// An answer is data and no page.
+const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
+
+/// What a browser may load for a page of ours: for the documentation what it is made of, for an answer
+/// that is opened as if it were a page nothing at all.
+async fn content_policy(request: Request, next: Next) -> Response {
     let docs = request.uri().path().starts_with(docs::PATH);
     let mut response = next.run(request).await;
-    if !docs {
-        response.headers_mut().insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    }
+    let policy = HeaderValue::from_static(if docs { docs::CONTENT_POLICY } else { NO_PAGE });
+    response.headers_mut().entry(header::CONTENT_SECURITY_POLICY).or_insert(policy);
     response
 }
 

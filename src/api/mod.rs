@@ -6,6 +6,7 @@
 mod alertas;
 mod api_keys;
 mod asignaciones;
+mod auditoria;
 mod auth;
 mod clientes;
 mod comandos;
@@ -14,10 +15,12 @@ mod cultivos;
 mod dashboard;
 mod docs;
 mod empresas;
+mod etag;
 mod excepciones;
 mod extract;
 mod finish;
 mod historial;
+mod idempotencia;
 mod invitaciones;
 mod lector;
 mod lecturas;
@@ -26,8 +29,10 @@ mod live;
 mod lugares;
 mod middleware;
 mod mqtt;
+mod openapi;
 mod paging;
 pub mod problem;
+mod rates;
 mod salud;
 mod sensores;
 mod shapes;
@@ -39,6 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use mqtt::{ByteStream, Gate};
+pub use rates::Limits as RateLimits;
 
 use axum::Router;
 use axum::extract::Request;
@@ -52,8 +58,8 @@ use utoipa_axum::routes;
 
 use crate::config::OriginPattern;
 use crate::domain::Clock;
-use crate::identity::Directorio;
 use crate::identity::cuentas::Cuentas;
+use crate::identity::{Directorio, Sello};
 use crate::ingest::Ingest;
 use crate::ingest::decode::Limites;
 use crate::mantenimiento::Disco;
@@ -72,6 +78,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// Time for requests under way when the server stops.
     pub grace: Duration,
+    /// How often requests may come.
+    pub rates: RateLimits,
     /// Connections at a time from one address.
     pub connections_per_address: usize,
     /// X-Forwarded-For is believed.
@@ -110,6 +118,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Accounts.
     pub cuentas: Cuentas,
+    /// Keeps the answers of `Idempotency-Key`.
+    pub sello: Sello,
     /// Whether the broker works.
     pub broker_ready: watch::Receiver<bool>,
     /// How the disk stands.
@@ -127,6 +137,8 @@ pub struct State(Arc<Inner>);
 struct Inner {
     parts: Parts,
     sockets: Arc<Semaphore>,
+    rates: rates::Rates,
+    under_way: idempotencia::UnderWay,
     /// See [`finish`].
     changes: Mutex<()>,
     /// Cancelled when the server stops: WebSockets close.
@@ -138,7 +150,10 @@ impl State {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let sockets = Arc::new(Semaphore::new(parts.settings.max_sockets));
-        Self(Arc::new(Inner { parts, sockets, changes: Mutex::new(()), stop: CancellationToken::new() }))
+        let rates = rates::Rates::new(parts.settings.rates);
+        let (changes, stop) = (Mutex::new(()), CancellationToken::new());
+        let under_way = idempotencia::UnderWay::default();
+        Self(Arc::new(Inner { parts, sockets, rates, under_way, changes, stop }))
     }
 
     fn parts(&self) -> &Parts {
@@ -199,6 +214,7 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(excepciones::of_cultivo, excepciones::put_all_of_cultivo))
         .routes(routes!(excepciones::put_of_cultivo, excepciones::delete_of_cultivo))
         .routes(routes!(dashboard::get))
+        .routes(routes!(auditoria::list))
         .routes(routes!(dashboard::kpis))
         .routes(routes!(dashboard::people))
         .routes(routes!(dashboard::sensor_data))
@@ -214,19 +230,22 @@ fn documented() -> OpenApiRouter<State> {
 /// The OpenAPI document (3.1) of this version.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    documented().into_openapi()
+    let mut document = documented().into_openapi();
+    openapi::complete(&mut document);
+    document
 }
 
-/// All routes, with everything that stands around them.
-pub fn router(state: State) -> Router {
-    let (routes, openapi) = documented().split_for_parts();
+/// All routes, with everything that stands around them; `tls` = they are served over TLS by this process.
+pub fn router(state: State, tls: bool) -> Router {
+    let (routes, mut openapi) = documented().split_for_parts();
+    openapi::complete(&mut openapi);
     let routes = routes
         // The older path of the front end.
         .route("/sensores/live", axum::routing::get(live::live))
         .route("/mqtt", axum::routing::get(mqtt::upgrade))
         .merge(docs::ui(&openapi))
         .fallback(|| async { problem::Problem::not_found() });
-    let routes = middleware::around(routes, &state).with_state(state);
+    let routes = middleware::around(routes, &state, tls).with_state(state);
     // A layer inside a Router runs after routing: what changes the path stands in front of it.
     Router::new().fallback_service(ServiceBuilder::new().map_request(trim_slash).service(routes))
 }
@@ -268,7 +287,8 @@ pub async fn serve(listener: TcpListener, tls: Option<Acceptor>, state: State, s
     let settings = &inner.parts.settings;
     let per_address = (!settings.behind_proxy).then_some(settings.connections_per_address);
     let limits = listener::Limits { grace: settings.grace, per_address };
-    listener::run(listener, tls, router(state), limits, stopping).await;
+    let routes = router(state, tls.is_some());
+    listener::run(listener, tls, routes, limits, stopping).await;
     // An upgraded connection is no request any more: nobody else waits for it. Each holds a permit.
     let all = u32::try_from(inner.parts.settings.max_sockets).unwrap_or(u32::MAX);
     let _ = inner.sockets.acquire_many(all).await;

@@ -48,6 +48,9 @@ pub struct Problem {
 
 /// The body of a problem.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Problem, example = json!({ "type": "about:blank", "title": "Unprocessable Entity", "status": 422,
+    "detail": "Hay campos con errores.", "code": "validation_failed", "message": "Hay campos con errores.",
+    "errors": [{ "campo": "nombre", "mensaje": "De 1 a 200 caracteres." }] }))]
 pub struct ProblemBody<'a> {
     /// Always `about:blank`: `code` tells problems apart.
     #[serde(rename = "type")]
@@ -69,6 +72,7 @@ pub struct ProblemBody<'a> {
 
 /// One field that is wrong.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = ProblemField)]
 pub struct Campo<'a> {
     /// Its name in the request.
     campo: &'a str,
@@ -161,6 +165,13 @@ impl Problem {
     #[must_use]
     pub const fn with_challenge(mut self, challenge: &'static str) -> Self {
         self.challenge = challenge;
+        self
+    }
+
+    /// When to try again.
+    #[must_use]
+    pub const fn with_retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
         self
     }
 

@@ -5,7 +5,8 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use super::extract::{Json, Pagina, Path, Query, Sesion, presente};
+use super::etag::{IfMatch, Tag};
+use super::extract::{Json, Pagina, Path, Query, Sesion, dado, presente};
 use super::finish::to_its_end;
 use super::lector::Lector;
 use super::problem::{Problem, Texto};
@@ -15,6 +16,7 @@ use super::{State, paging};
 use crate::domain::{DeviceId, EstadoSensor, Timestamp};
 use crate::identity::{Permiso, Revocado, dispositivo};
 use crate::ingest::Cambiados;
+use crate::store::auditoria::{Autor, Hecho};
 use crate::store::sensores::{self, Alcance, Cambio, Filtro, Nuevo};
 use crate::store::{self, Tx};
 
@@ -83,25 +85,35 @@ pub(super) async fn with_readings(
 
 /// A device to register.
 #[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = SensorNuevo, example = json!({ "device_id": "esp32-norte", "nombre": "Norte", "tipo": "clima",
+    "ubicacion_sensor": "Lote 4", "intervalo_lectura": 300 }))]
 pub(super) struct Create {
     /// 1 to 64 of `A-Z a-z 0-9 . _ -`; unique in the installation.
+    #[schema(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
     device_id: String,
     #[serde(alias = "nombre_sensor")]
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     nombre: String,
     #[serde(alias = "tipo_sensor")]
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     tipo: String,
     id_cultivo: Option<i64>,
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     ubicacion_sensor: Option<String>,
     #[serde(alias = "latitud")]
+    #[schema(minimum = -90, maximum = 90)]
     coordenadas_lat: Option<f64>,
     #[serde(alias = "longitud")]
+    #[schema(minimum = -180, maximum = 180)]
     coordenadas_lng: Option<f64>,
     /// Seconds; default 300.
+    #[schema(minimum = 1, maximum = 604_800)]
     intervalo_lectura: Option<i64>,
 }
 
 /// A device that was registered.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = SensorCreado)]
 pub(super) struct Created {
     message: &'static str,
     sensor: SensorBody,
@@ -110,6 +122,7 @@ pub(super) struct Created {
 
 /// How the device signs in. The token is shown this once.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Credenciales, example = json!({ "username": "esp32-norte", "token": "shown-this-once" }))]
 pub(super) struct Credentials {
     username: String,
     token: String,
@@ -161,12 +174,14 @@ pub(super) async fn create(
     check_rest(&mut check, c.ubicacion_sensor.as_deref(), c.coordenadas_lat, c.coordenadas_lng, intervalo);
     check.done()?;
     let Ok(device_id) = device_id else { return Err(Problem::not_found()) };
-    let body = to_its_end(&state, register(state.clone(), id_empresa, device_id, c, intervalo)).await?;
+    let registering = register(state.clone(), sesion.1, id_empresa, device_id, c, intervalo);
+    let body = to_its_end(&state, registering).await?;
     Ok((StatusCode::CREATED, [("cache-control", "no-store")], axum::Json(body)))
 }
 
 async fn register(
     state: State,
+    autor: Autor,
     id_empresa: i64,
     device_id: DeviceId,
     c: Create,
@@ -193,6 +208,7 @@ async fn register(
         .map_err(|e| if e.conflicts_on("sensores", "device_id") { taken() } else { e.into() })?;
     let alcance = Alcance { id_empresa, id_trabajador: None };
     let sensor = sensores::get(&mut tx, alcance, id_sensor).await?.ok_or_else(Problem::not_found)?;
+    autor.anota(&mut tx, &Hecho::creado("sensor", id_sensor, &sensor)).await?;
     tx.commit().await?;
     if c.id_cultivo.is_some() {
         parts.ingest.recargar_umbrales(Cambiados::Sensor { id_empresa, id_sensor }).await?;
@@ -242,55 +258,75 @@ pub(super) async fn get(
     let mut tx = parts.store.read().await?;
     let sensor = sensores::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
     tx.commit().await?;
-    Ok(axum::Json(SensorBody::new(sensor, &parts.presencia)))
+    Ok((Tag::of(&sensor).header(), axum::Json(SensorBody::new(sensor, &parts.presencia))))
 }
 
 /// What to change; absent stays, null clears.
 #[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = SensorCambio, example = json!({ "nombre": "Norte 2", "ubicacion_sensor": null }))]
 pub(super) struct Patch {
-    #[serde(alias = "nombre_sensor")]
+    #[serde(default, deserialize_with = "dado", alias = "nombre_sensor")]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     nombre: Option<String>,
-    #[serde(alias = "tipo_sensor")]
+    #[serde(default, deserialize_with = "dado", alias = "tipo_sensor")]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     tipo: Option<String>,
     #[serde(default, deserialize_with = "presente")]
     #[schema(value_type = Option<i64>)]
     id_cultivo: Option<Option<i64>>,
     /// `inactivo` revokes the credential.
+    #[serde(default, deserialize_with = "dado")]
+    #[schema(value_type = EstadoSensor, required = false)]
     estado: Option<EstadoSensor>,
+    #[serde(default, deserialize_with = "dado")]
+    #[schema(value_type = i64, required = false, minimum = 1, maximum = 604_800)]
     intervalo_lectura: Option<i64>,
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     ubicacion_sensor: Option<Option<String>>,
     #[serde(default, deserialize_with = "presente", alias = "latitud")]
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = -90, maximum = 90)]
     coordenadas_lat: Option<Option<f64>>,
     #[serde(default, deserialize_with = "presente", alias = "longitud")]
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, minimum = -180, maximum = 180)]
     coordenadas_lng: Option<Option<f64>>,
 }
 
-/// Change a sensor.
-#[utoipa::path(patch, path = "/sensores/{id}", tag = "sensores", params(("id" = i64, Path)), request_body = Patch,
+/// Change a sensor. With `If-Match`, only if nobody has changed it since its `ETag` was read.
+#[utoipa::path(patch, path = "/sensores/{id}", tag = "sensores",
+    params(("id" = i64, Path), ("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
+    request_body = Patch,
     responses((status = 200, body = SensorBody), (status = 401, description = "Not signed in"),
         (status = 403, description = "Not an administrator"), (status = 404, description = "No such sensor, or no such crop"),
-        (status = 422, description = "Fields are wrong")))]
+        (status = 412, description = "Somebody changed it meanwhile"), (status = 422, description = "Fields are wrong")))]
 pub(super) async fn patch(
     Shared(state): Shared<State>,
     sesion: Sesion,
     Path(id): Path<i64>,
+    if_match: IfMatch,
     Json(p): Json<Patch>,
 ) -> Result<impl IntoResponse, Problem> {
     let id_empresa = sesion.admin()?;
-    Ok(axum::Json(to_its_end(&state, change(state.clone(), id_empresa, id, p)).await?))
+    let changing = change(state.clone(), sesion.1, if_match, (id_empresa, id), p);
+    let (tag, body) = to_its_end(&state, changing).await?;
+    Ok((tag.header(), axum::Json(body)))
 }
 
-async fn change(state: State, id_empresa: i64, id: i64, p: Patch) -> Result<SensorBody, Problem> {
+async fn change(
+    state: State,
+    autor: Autor,
+    if_match: IfMatch,
+    (id_empresa, id): (i64, i64),
+    p: Patch,
+) -> Result<(Tag, SensorBody), Problem> {
     let parts = state.parts();
     let alcance = Alcance { id_empresa, id_trabajador: None };
     let mut tx = parts.store.write().await?;
     let antes = sensores::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
-    let (nombre, tipo) = (p.nombre.unwrap_or(antes.nombre), p.tipo.unwrap_or(antes.tipo));
-    let ubicacion = p.ubicacion_sensor.unwrap_or(antes.ubicacion_sensor);
+    if_match.check(&antes)?;
+    let nombre = p.nombre.unwrap_or_else(|| antes.nombre.clone());
+    let tipo = p.tipo.unwrap_or_else(|| antes.tipo.clone());
+    let ubicacion = p.ubicacion_sensor.unwrap_or_else(|| antes.ubicacion_sensor.clone());
     let cambio = Cambio {
         nombre: &nombre,
         tipo: &tipo,
@@ -317,6 +353,7 @@ async fn change(state: State, id_empresa: i64, id: i64, p: Patch) -> Result<Sens
     }
     sensores::update(&mut tx, id_empresa, id, &cambio).await?;
     let sensor = sensores::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
+    autor.anota(&mut tx, &Hecho::cambiado("sensor", id, &antes, &sensor)).await?;
     tx.commit().await?;
     // Asked for, not only when it changed: a request that failed after its commit is made good by the next.
     if p.id_cultivo.is_some() {
@@ -336,7 +373,7 @@ async fn change(state: State, id_empresa: i64, id: i64, p: Patch) -> Result<Sens
         }
         _ => {}
     }
-    Ok(SensorBody::new(sensor, &parts.presencia))
+    Ok((Tag::of(&sensor), SensorBody::new(sensor, &parts.presencia)))
 }
 
 /// How to delete.
@@ -359,7 +396,7 @@ pub(super) async fn delete(
     Query(how): Query<Delete>,
 ) -> Result<StatusCode, Problem> {
     let id_empresa = sesion.admin()?;
-    to_its_end(&state, remove(state.clone(), id_empresa, id)).await?;
+    to_its_end(&state, remove(state.clone(), sesion.1.clone(), id_empresa, id, how.purgar)).await?;
     if how.purgar {
         // To its end too, but holding up nobody else's changes.
         let purged = tokio::spawn(async move { purge(&state, id_empresa, id).await });
@@ -368,12 +405,15 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn remove(state: State, id_empresa: i64, id: i64) -> Result<(), Problem> {
+/// Retires a sensor. That its history is going too is written down here: it goes in many transactions.
+async fn remove(state: State, autor: Autor, id_empresa: i64, id: i64, purgar: bool) -> Result<(), Problem> {
     let parts = state.parts();
     let mut tx = parts.store.write().await?;
     let alcance = Alcance { id_empresa, id_trabajador: None };
     let sensor = sensores::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
     sensores::retire(&mut tx, id_empresa, id).await?;
+    let hecho = Hecho::borrado("sensor", id, &sensor);
+    autor.anota(&mut tx, &if purgar { hecho.como("purgar") } else { hecho }).await?;
     tx.commit().await?;
     parts.directorio.baja(&sensor.quien);
     parts.ingest.olvidar_sensor(id).await;
@@ -413,6 +453,7 @@ async fn purge(state: &State, id_empresa: i64, id: i64) -> Result<(), Problem> {
 
 /// A new token.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = CredencialesNuevas)]
 pub(super) struct Renewed {
     message: &'static str,
     credenciales: Credentials,
@@ -428,11 +469,11 @@ pub(super) async fn credentials(
     Path(id): Path<i64>,
 ) -> Result<impl IntoResponse, Problem> {
     let id_empresa = sesion.admin()?;
-    let body = to_its_end(&state, renew(state.clone(), id_empresa, id)).await?;
+    let body = to_its_end(&state, renew(state.clone(), sesion.1, id_empresa, id)).await?;
     Ok((StatusCode::CREATED, [("cache-control", "no-store")], axum::Json(body)))
 }
 
-async fn renew(state: State, id_empresa: i64, id: i64) -> Result<Renewed, Problem> {
+async fn renew(state: State, autor: Autor, id_empresa: i64, id: i64) -> Result<Renewed, Problem> {
     let parts = state.parts();
     let token = dispositivo::genera().map_err(|e| Problem::internal(&e))?;
     let alcance = Alcance { id_empresa, id_trabajador: None };
@@ -441,6 +482,7 @@ async fn renew(state: State, id_empresa: i64, id: i64) -> Result<Renewed, Proble
     if !sensores::set_credential(&mut tx, id_empresa, id, &token.hash, parts.clock.now()).await? {
         return Err(Problem::not_found());
     }
+    autor.anota(&mut tx, &Hecho::nuevo("renovar_credencial", "sensor", id)).await?;
     tx.commit().await?;
     parts.directorio.revoca(Revocado::Dispositivo(id));
     Ok(Renewed {
@@ -459,5 +501,9 @@ mod tests {
         assert_eq!(p.ubicacion_sensor, Some(None));
         assert_eq!(p.id_cultivo, None);
         assert_eq!(p.coordenadas_lat, Some(Some(1.5)));
+        for field in ["nombre", "nombre_sensor", "tipo", "estado", "intervalo_lectura"] {
+            let cleared = serde_json::from_str::<Patch>(&format!("{{\"{field}\":null}}"));
+            assert!(cleared.is_err(), "{field} cannot be without a value");
+        }
     }
 }

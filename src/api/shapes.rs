@@ -8,6 +8,7 @@ use crate::store::sensores::Sensor;
 
 /// A sensor with its newest values beside its own fields; a value that is not known is null.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[schema(as = Sensor)]
 pub(super) struct SensorBody {
     pub(super) id_sensor: i64,
     device_id: String,
@@ -35,7 +36,6 @@ pub(super) struct SensorBody {
     ph: Option<f64>,
     /// The newest value of each variable, under its name.
     #[serde(flatten)]
-    #[schema(value_type = std::collections::HashMap<String, Option<f64>>)]
     valores: Completos,
 }
 
@@ -96,6 +96,27 @@ const DE_UN_SENSOR: [&str; 16] = [
 #[derive(Debug, Clone)]
 struct Completos(Valores);
 
+impl utoipa::PartialSchema for Completos {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        use utoipa::openapi::ObjectBuilder;
+        use utoipa::openapi::schema::{AdditionalProperties, SchemaType, Type};
+        let or_null = || SchemaType::from_iter([Type::Number, Type::Null]);
+        let value = || ObjectBuilder::new().schema_type(or_null()).build();
+        Variable::conocidas()
+            .fold(ObjectBuilder::new(), |object, nombre| object.property(nombre, value()).required(nombre))
+            .additional_properties(Some(AdditionalProperties::FreeForm(true)))
+            .description(Some("The newest value of each variable; a device may have variables of its own"))
+            .build()
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for Completos {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "ValoresRecientes".into()
+    }
+}
+
 impl Serialize for Completos {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeMap as _;
@@ -115,6 +136,7 @@ impl Serialize for Completos {
 
 /// A reading.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[schema(as = Lectura, example = json!({ "id_sensor": 7, "timestamp": "2026-11-24T10:00:00Z", "temperatura": 21.5, "humedad_aire": 60.0 }))]
 pub(super) struct LecturaBody {
     pub(super) id_sensor: i64,
     pub(super) timestamp: Timestamp,

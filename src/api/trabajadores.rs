@@ -6,7 +6,7 @@ use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
 use super::auth::{NO_STORE, check_password, escrito};
-use super::extract::{Json, Pagina, Path, Query, Sesion, presente};
+use super::extract::{Json, Pagina, Path, Query, Sesion, dado, presente};
 use super::finish::to_its_end;
 use super::invitaciones::miembro;
 use super::problem::Problem;
@@ -15,11 +15,13 @@ use super::{State, paging};
 use crate::domain::{Rol, Timestamp};
 use crate::identity::Revocado;
 use crate::identity::cuentas::{self, NuevoTrabajador};
+use crate::store::auditoria::Hecho;
 use crate::store::refrescos;
 use crate::store::trabajadores::{self, Cambio, Miembro};
 
 /// A person of the empresa.
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Trabajador)]
 pub(super) struct Body {
     id_trabajador: i64,
     user_id: String,
@@ -85,18 +87,24 @@ pub(super) async fn list(
 
 /// A person to make an account for.
 #[derive(Deserialize, utoipa::ToSchema)]
-#[schema(example = json!({ "email": "luz@fundo.pe", "password": "una clave larga", "nombre": "Luz", "apellido": "Rey",
+#[schema(as = TrabajadorNuevo, example = json!({ "email": "luz@fundo.pe", "password": "una clave larga", "nombre": "Luz", "apellido": "Rey",
     "dni": "12345678", "rol": "worker" }))]
 pub(super) struct Create {
+    #[schema(format = Email, max_length = 254)]
     email: String,
     /// At least ten characters.
+    #[schema(min_length = 10, max_length = 256)]
     password: String,
     #[serde(alias = "nombres")]
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     nombre: String,
     #[serde(alias = "apellidos")]
+    #[schema(max_length = 200)]
     apellido: String,
     /// Eight digits.
+    #[schema(pattern = "^[0-9]{8}$")]
     dni: Option<String>,
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     telefono: Option<String>,
     /// `worker` (default), `supervisor` or `admin_empresa`.
     rol: Option<Rol>,
@@ -130,7 +138,7 @@ pub(super) async fn create(
         codigo_invitacion: None,
     };
     let parts = state.parts();
-    let made = parts.cuentas.crear_trabajador(id_empresa, &nuevo, rol).await?;
+    let made = parts.cuentas.crear_trabajador(id_empresa, &nuevo, rol, sesion.autor()).await?;
     let body = find(&state, id_empresa, made.id_trabajador).await?;
     Ok((StatusCode::CREATED, NO_STORE, axum::Json(body)))
 }
@@ -172,20 +180,26 @@ pub(super) async fn get(
 
 /// What to change; absent stays, null clears.
 #[derive(Deserialize, Default, utoipa::ToSchema)]
-#[schema(example = json!({ "rol": "supervisor", "telefono": null }))]
+#[schema(as = TrabajadorCambio, example = json!({ "rol": "supervisor", "telefono": null }))]
 pub(super) struct Update {
-    #[serde(alias = "nombres")]
+    #[serde(default, deserialize_with = "dado", alias = "nombres")]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     nombre: Option<String>,
-    #[serde(alias = "apellidos")]
+    #[serde(default, deserialize_with = "dado", alias = "apellidos")]
+    #[schema(value_type = String, required = false, max_length = 200)]
     apellido: Option<String>,
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, pattern = "^[0-9]{8}$")]
     dni: Option<Option<String>>,
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     telefono: Option<Option<String>>,
+    #[serde(default, deserialize_with = "dado")]
+    #[schema(value_type = Rol, required = false)]
     rol: Option<Rol>,
     /// `false` ends every sign-in and connection of the person at once.
+    #[serde(default, deserialize_with = "dado")]
+    #[schema(value_type = bool, required = false)]
     activo: Option<bool>,
     /// As it is: an account keeps its e-mail.
     email: Option<String>,
@@ -204,8 +218,7 @@ pub(super) async fn update(
     Json(u): Json<Update>,
 ) -> Result<impl IntoResponse, Problem> {
     let id_empresa = sesion.admin()?;
-    let yo = sesion.0.id_trabajador;
-    Ok(axum::Json(to_its_end(&state, change(state.clone(), id_empresa, yo, id, u)).await?))
+    Ok(axum::Json(to_its_end(&state, change(state.clone(), sesion, id_empresa, id, u)).await?))
 }
 
 /// Deactivate a person: every sign-in and connection of theirs ends at once. What they did stays, and
@@ -221,12 +234,12 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, Problem> {
     let id_empresa = sesion.admin()?;
     let u = Update { activo: Some(false), ..Update::default() };
-    to_its_end(&state, change(state.clone(), id_empresa, sesion.0.id_trabajador, id, u)).await?;
+    to_its_end(&state, change(state.clone(), sesion, id_empresa, id, u)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Changes a person on behalf of `yo`.
-async fn change(state: State, id_empresa: i64, yo: i64, id: i64, u: Update) -> Result<Body, Problem> {
+/// Changes a person on behalf of whoever is signed in.
+async fn change(state: State, sesion: Sesion, id_empresa: i64, id: i64, u: Update) -> Result<Body, Problem> {
     let parts = state.parts();
     let mut tx = parts.store.write().await?;
     let antes = trabajadores::get(&mut tx, id_empresa, id).await?.ok_or_else(Problem::not_found)?;
@@ -249,7 +262,7 @@ async fn change(state: State, id_empresa: i64, yo: i64, id: i64, u: Update) -> R
         rol: miembro(u.rol.unwrap_or(antes.rol))?,
         activo: u.activo.unwrap_or(antes.activo),
     };
-    if id == yo && !cambio.activo {
+    if id == sesion.0.id_trabajador && !cambio.activo {
         return Err(oneself());
     }
     let era = antes.activo && antes.rol == Rol::AdminEmpresa;
@@ -262,12 +275,16 @@ async fn change(state: State, id_empresa: i64, yo: i64, id: i64, u: Update) -> R
         refrescos::end_all(&mut tx, &antes.user_id).await?;
     }
     let despues = trabajadores::get(&mut tx, id_empresa, id).await?.ok_or_else(Problem::not_found)?;
+    let (rol, activo) = (antes.rol, cambio.activo);
+    let user_id = despues.user_id.clone();
+    let (antes, despues) = (Body::from(antes), Body::from(despues));
+    sesion.autor().anota(&mut tx, &Hecho::cambiado("trabajador", id, &antes, &despues)).await?;
     tx.commit().await?;
     // Also when nothing changed: a request that failed after its commit is made good by the next.
-    if !cambio.activo || cambio.rol != antes.rol {
-        parts.directorio.revoca(Revocado::Usuario(despues.user_id.clone()));
+    if !activo || despues.rol != rol {
+        parts.directorio.revoca(Revocado::Usuario(user_id));
     }
-    Ok(despues.into())
+    Ok(despues)
 }
 
 fn oneself() -> Problem {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::State;
+use super::etag::{IfMatch, Tag};
 use super::extract::{Json, Sesion};
 use super::finish::to_its_end;
 use super::problem::{Problem, Texto};
@@ -15,6 +16,7 @@ use crate::alertas::Umbrales;
 use crate::domain::{Rango, Variable};
 use crate::ingest::Cambiados;
 use crate::store;
+use crate::store::auditoria::{Autor, Hecho};
 use crate::store::umbrales::De;
 
 /// The older, flat names of the front end: prefix and variable.
@@ -33,7 +35,7 @@ const DICHOS: [&str; 5] = ["temp", "humedad_aire", "humedad_suelo", "ph", "radia
 
 /// Bounds of one variable.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, utoipa::ToSchema)]
-#[schema(example = json!({ "min": 5.0, "max": 30.0 }))]
+#[schema(as = Umbral, example = json!({ "min": 5.0, "max": 30.0 }))]
 pub(super) struct Bounds {
     /// Smallest value inside.
     pub(super) min: f64,
@@ -44,6 +46,7 @@ pub(super) struct Bounds {
 /// One entry of the answer: bounds under a variable's name, or one of the older flat numbers.
 #[derive(Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
+#[schema(as = UmbralOPlano)]
 pub(super) enum Entry {
     /// Under a variable's name.
     Bounds(Bounds),
@@ -80,36 +83,50 @@ pub(super) async fn get(Shared(state): Shared<State>, sesion: Sesion) -> Result<
     let mut tx = state.parts().store.read().await?;
     let umbrales = current(&mut tx, id_empresa).await?;
     tx.commit().await?;
-    Ok(axum::Json(body(&umbrales)))
+    let body = body(&umbrales);
+    Ok((Tag::of(&body).header(), axum::Json(body)))
 }
 
 /// Set bounds. `{"temperatura":{"min":5,"max":30}}`, or the older `{"temp_min":5,"temp_max":30}`; what
-/// is not named stays.
+/// is not named stays. With `If-Match`, only if nobody has changed them since their `ETag` was read.
 #[utoipa::path(put, path = "/umbrales", tag = "umbrales",
-    request_body(content = std::collections::HashMap<String, Bounds>),
+    params(("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
+    request_body(content = BTreeMap<String, Entry>, example = json!({ "temperatura": { "min": 5, "max": 30 } })),
     responses((status = 200, body = BTreeMap<String, Entry>), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not a supervisor"), (status = 422, description = "Fields are wrong")))]
+        (status = 403, description = "Not a supervisor"), (status = 412, description = "Somebody changed them meanwhile"),
+        (status = 422, description = "Fields are wrong")))]
 pub(super) async fn put(
     Shared(state): Shared<State>,
     sesion: Sesion,
+    if_match: IfMatch,
     Json(given): Json<serde_json::Map<String, Value>>,
 ) -> Result<impl IntoResponse, Problem> {
     let id_empresa = sesion.supervisor()?;
-    Ok(axum::Json(to_its_end(&state, set(state.clone(), id_empresa, given)).await?))
+    let setting = set(state.clone(), sesion.1, if_match, id_empresa, given);
+    let body = to_its_end(&state, setting).await?;
+    Ok((Tag::of(&body).header(), axum::Json(body)))
 }
 
-async fn set(state: State, id_empresa: i64, given: serde_json::Map<String, Value>) -> Result<Body, Problem> {
+async fn set(
+    state: State,
+    autor: Autor,
+    if_match: IfMatch,
+    id_empresa: i64,
+    given: serde_json::Map<String, Value>,
+) -> Result<Body, Problem> {
     let parts = state.parts();
     let mut tx = parts.store.write().await?;
     let antes = current(&mut tx, id_empresa).await?;
+    if_match.check(&body(&antes))?;
     let nuevos = changes(&antes, &given)?;
     for (variable, rango) in &nuevos {
         store::umbrales::set(&mut tx, De::Empresa(id_empresa), variable, *rango).await?;
     }
-    let despues = current(&mut tx, id_empresa).await?;
+    let despues = body(&current(&mut tx, id_empresa).await?);
+    autor.anota(&mut tx, &Hecho::cambiado("umbrales", id_empresa, &body(&antes), &despues)).await?;
     tx.commit().await?;
     parts.ingest.recargar_umbrales(Cambiados::Empresa(id_empresa)).await?;
-    Ok(body(&despues))
+    Ok(despues)
 }
 
 /// Variables that an empresa, a crop or a sensor may have bounds for.

@@ -28,6 +28,12 @@ pub struct Http {
     pub timeout_s: u64,
     /// Connections at once from one address, unless a proxy is in front.
     pub max_connections_per_address: usize,
+    /// Requests a second from one address; 0 = no limit.
+    pub max_requests_per_address_per_s: u32,
+    /// Requests a second with one token; 0 = no limit.
+    pub max_requests_per_token_per_s: u32,
+    /// Sign-ins and registrations a minute from one address; 0 = no limit.
+    pub max_sign_ins_per_address_per_min: u32,
     /// WebSockets open at once.
     pub max_sockets: usize,
     /// Events waiting for one WebSocket.
@@ -44,6 +50,10 @@ impl Http {
             body_limit_bytes: r.integer("http.body_limit_bytes", 1024..=1_073_741_824),
             timeout_s: r.integer("http.timeout_s", 1..=3600),
             max_connections_per_address: r.integer("http.max_connections_per_address", 1..=1_000_000),
+            max_requests_per_address_per_s: r.integer("http.max_requests_per_address_per_s", 0..=1_000_000),
+            max_requests_per_token_per_s: r.integer("http.max_requests_per_token_per_s", 0..=1_000_000),
+            max_sign_ins_per_address_per_min: r
+                .integer("http.max_sign_ins_per_address_per_min", 0..=1_000_000),
             max_sockets: r.integer("http.max_sockets", 1..=1_000_000),
             socket_queue: r.integer("http.socket_queue", 1..=65_536),
         }

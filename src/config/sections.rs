@@ -40,6 +40,8 @@ pub struct Store {
     pub retention_days: u32,
     /// Days that hourly aggregates are kept.
     pub hourly_retention_days: u32,
+    /// Days that the audit is kept.
+    pub audit_days: u32,
     /// Bytes that the database may use (`max_gb`); 0 = as many as there are.
     pub max_bytes: u64,
     /// Connections that read at the same time.
@@ -53,6 +55,7 @@ impl Store {
         Self {
             retention_days: r.integer("store.retention_days", 1..=36_500),
             hourly_retention_days: r.integer("store.hourly_retention_days", 1..=36_500),
+            audit_days: r.integer("store.audit_days", 1..=36_500),
             max_bytes: gigabytes(r.decimal("store.max_gb", 0.0..=1_000_000.0)),
             readers: r.integer("store.readers", 1..=64),
             busy_timeout_ms: r.integer("store.busy_timeout_ms", 1..=600_000),

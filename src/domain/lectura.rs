@@ -158,11 +158,14 @@ impl<'de> Deserialize<'de> for Valores {
 
 impl utoipa::PartialSchema for Valores {
     fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
-        utoipa::openapi::ObjectBuilder::new()
-            .additional_properties(Some(
-                utoipa::openapi::ObjectBuilder::new().schema_type(utoipa::openapi::schema::Type::Number),
-            ))
-            .description(Some("Values by variable name"))
+        use utoipa::openapi::ObjectBuilder;
+        use utoipa::openapi::schema::{AdditionalProperties, Type};
+        let number = || ObjectBuilder::new().schema_type(Type::Number).build();
+        Variable::conocidas()
+            .fold(ObjectBuilder::new(), |object, nombre| object.property(nombre, number()))
+            // Numbers under other names; said of all, it would be said of the fields beside them too.
+            .additional_properties(Some(AdditionalProperties::FreeForm(true)))
+            .description(Some("Values by variable name; a device may have variables of its own"))
             .build()
             .into()
     }

@@ -59,17 +59,13 @@ impl Timestamp {
     /// for the `T`, and a date alone is its midnight.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
-        if let Ok(t) = DateTime::parse_from_rfc3339(text) {
-            return Self::from_micros(t.timestamp_micros());
-        }
-        for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M"] {
-            if let Ok(t) = chrono::NaiveDateTime::parse_from_str(text, format) {
-                return Self::from_micros(t.and_utc().timestamp_micros());
-            }
-        }
-        let date = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
-        Self::from_micros(date.and_hms_opt(0, 0, 0)?.and_utc().timestamp_micros())
+        read(text).and_then(Self::from_micros)
+    }
+
+    /// As [`Self::parse`], for a bound of a range: what lies before or after all moments is the first or the last.
+    #[must_use]
+    pub fn parse_bound(text: &str) -> Option<Self> {
+        read(text).map(Self::clamped)
     }
 
     /// A number as devices send it: epoch seconds, or milliseconds when it is too large to be
@@ -150,6 +146,21 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
+/// A date and a time, or a date, as people and programs write them; in microseconds.
+fn read(text: &str) -> Option<i64> {
+    let text = text.trim();
+    if let Ok(t) = DateTime::parse_from_rfc3339(text) {
+        return Some(t.timestamp_micros());
+    }
+    for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M"] {
+        if let Ok(t) = chrono::NaiveDateTime::parse_from_str(text, format) {
+            return Some(t.and_utc().timestamp_micros());
+        }
+    }
+    let date = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
+    Some(date.and_hms_opt(0, 0, 0)?.and_utc().timestamp_micros())
+}
+
 impl utoipa::PartialSchema for Timestamp {
     fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
         utoipa::openapi::ObjectBuilder::new()
@@ -183,6 +194,13 @@ mod tests {
         assert_eq!(Timestamp::from_epoch(-1.0), None);
         assert_eq!(Timestamp::from_epoch(f64::NAN), None);
         assert_eq!(Timestamp::from_epoch(1e300), None);
+    }
+
+    #[test]
+    fn a_bound_may_lie_before_or_after_all_moments() {
+        assert_eq!(Timestamp::parse("1066-10-14T00:00:00Z"), None);
+        assert_eq!(Timestamp::parse_bound("1066-10-14T00:00:00Z"), Some(Timestamp::MIN));
+        assert_eq!(Timestamp::parse_bound("ayer"), None);
     }
 
     #[test]

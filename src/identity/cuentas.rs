@@ -13,15 +13,17 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 pub use equipo::Invitada;
 
-use self::equipo::Lugar;
+use self::equipo::{Lugar, Quien};
 use super::password::{self, Claves};
 use super::tokens::{self, Claims, Firmante};
 use super::{Usuario, dispositivo};
 use crate::domain::{Clock, Rol, Timestamp};
+use crate::store::auditoria::{Autor, Hecho, Origen};
 use crate::store::trabajadores::{self, Trabajador};
 use crate::store::{self, Store};
 
@@ -267,11 +269,11 @@ impl Cuentas {
     ///
     /// # Errors
     /// [`Error`]; nothing is left behind.
-    pub async fn registrar_empresa(&self, nueva: NuevaEmpresa) -> Result<Registrado, Error> {
+    pub async fn registrar_empresa(&self, nueva: NuevaEmpresa, de: Origen) -> Result<Registrado, Error> {
         if self.0.ajustes.registro == Registro::Closed {
             return Err(Error::RegistroCerrado);
         }
-        self.empresa(nueva, self.0.ajustes.registro == Registro::First).await
+        self.empresa(nueva, self.0.ajustes.registro == Registro::First, de).await
     }
 
     /// As [`Self::registrar_empresa`], whatever registration allows: for the command line.
@@ -279,10 +281,15 @@ impl Cuentas {
     /// # Errors
     /// [`Error`].
     pub async fn create_admin(&self, nueva: NuevaEmpresa) -> Result<Registrado, Error> {
-        self.empresa(nueva, false).await
+        self.empresa(nueva, false, Origen::consola()).await
     }
 
-    async fn empresa(&self, nueva: NuevaEmpresa, solo_primera: bool) -> Result<Registrado, Error> {
+    async fn empresa(
+        &self,
+        nueva: NuevaEmpresa,
+        solo_primera: bool,
+        origen: Origen,
+    ) -> Result<Registrado, Error> {
         let email = normaliza(&nueva.email);
         if solo_primera {
             // Before the costly hash; decided again where it counts.
@@ -317,7 +324,11 @@ impl Cuentas {
             rol: Rol::AdminEmpresa,
         };
         let id_trabajador = trabajadores::create(&mut tx, &persona, ahora).await?;
+        let autor = Autor { user_id, id_empresa: Some(id_empresa), origen, momento: ahora };
+        let alta = json!({ "ruc": nueva.ruc, "razon_social": nueva.razon_social, "email": email });
+        autor.anota(&mut tx, &Hecho::creado("empresa", id_empresa, &alta)).await?;
         tx.commit().await?;
+        let user_id = autor.user_id;
         tracing::info!(user_id, id_empresa, "an empresa was registered");
         Ok(Registrado { user_id, id_trabajador, email, rol: Rol::AdminEmpresa })
     }
@@ -335,7 +346,7 @@ impl Cuentas {
     ) -> Result<Registrado, Error> {
         let rol = Rol::Operador;
         let persona = Persona { email, password, nombre, apellido, dni: None, telefono: None, rol };
-        self.crea(persona, Lugar::Ninguno).await
+        self.crea(persona, Lugar::Ninguno, Quien::Mismo(Origen::consola())).await
     }
 
     async fn hash(&self, clave: &str) -> Result<String, Error> {
@@ -349,7 +360,7 @@ impl Cuentas {
     ///
     /// # Errors
     /// [`Error::Credenciales`] for an unknown e-mail as for a wrong password, at the same cost.
-    pub async fn entrar(&self, email: &str, clave: &str) -> Result<SesionAbierta, Error> {
+    pub async fn entrar(&self, email: &str, clave: &str, origen: Origen) -> Result<SesionAbierta, Error> {
         let mut tx = self.0.store.read().await?;
         let identidad = store::identidades::by_email(&mut tx, &normaliza(email)).await?;
         tx.commit().await?;
@@ -373,6 +384,9 @@ impl Cuentas {
         store::refrescos::expire(&mut tx, ahora, 100).await?;
         store::refrescos::create(&mut tx, &refresh.hash, &familia, &perfil.user_id, ahora, expira).await?;
         trabajadores::seen(&mut tx, perfil.id_trabajador, ahora).await?;
+        let (user_id, id_empresa) = (perfil.user_id.clone(), perfil.id_empresa);
+        let autor = Autor { user_id, id_empresa, origen, momento: ahora };
+        autor.anota(&mut tx, &Hecho::nuevo("entrar", "sesion", &perfil.user_id)).await?;
         tx.commit().await?;
         self.abre(perfil, refresh.texto, ahora)
     }
@@ -430,7 +444,8 @@ impl Cuentas {
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn salir(&self, refresh: Option<&str>, user_id: &str) -> Result<(), Error> {
+    pub async fn salir(&self, refresh: Option<&str>, quien: &Autor) -> Result<(), Error> {
+        let user_id = quien.user_id.as_str();
         let mut tx = self.0.store.write().await?;
         match refresh {
             None => store::refrescos::end_all(&mut tx, user_id).await?,
@@ -441,6 +456,7 @@ impl Cuentas {
                 }
             }
         }
+        quien.anota(&mut tx, &Hecho::nuevo("salir", "sesion", user_id)).await?;
         Ok(tx.commit().await?)
     }
 

@@ -9,8 +9,10 @@ pub mod dispositivo;
 pub mod llave;
 pub mod password;
 mod principal;
+mod sello;
 pub mod tokens;
 
 pub use directorio::{Directorio, Revocado};
 pub use llave::{Llave, Permiso};
 pub use principal::{Principal, Usuario};
+pub use sello::{Roto, Sello};

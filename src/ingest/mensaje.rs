@@ -1,6 +1,7 @@
 //! What goes to the writer and what comes back.
 
 use crate::domain::{Alerta, EstadoAlerta, Lectura, Rechazo, SensorRef, Timestamp};
+use crate::store::auditoria::Autor;
 use crate::store::mqtt::Cambio;
 
 /// A decoded message of a sensor.
@@ -52,8 +53,8 @@ pub struct Resolver {
     pub id_alerta: i64,
     /// What it is to be from now on.
     pub estado: EstadoAlerta,
-    /// The person's `user_id`.
-    pub por: String,
+    /// The person.
+    pub por: Autor,
     /// What they wrote.
     pub notas: Option<String>,
 }

@@ -389,16 +389,22 @@ impl Writer {
             return Ok(Some(Resuelta { alerta, nueva: None }));
         }
         let ahora = self.reloj.ahora();
+        let antes = alerta.clone();
         let mut dentro = 0;
         if pedido.estado.abierta() {
             dentro = self.vivo.sensor(alerta.id_sensor).abierta(&alerta.tipo_alerta).map_or(0, |a| a.dentro);
         } else {
             alertas::cierra(&mut alerta, ahora);
-            alerta.resuelta_por = Some(pedido.por);
+            alerta.resuelta_por = Some(pedido.por.user_id.clone());
         }
         (alerta.estado, alerta.resuelta) = (pedido.estado, pedido.estado == EstadoAlerta::Resuelta);
         alerta.notas = pedido.notas.or(alerta.notas);
         store::alertas::update(&mut tx, &alerta, dentro).await?;
+        let mut hecho = store::auditoria::Hecho::cambiado("alerta", alerta.id_alerta, &antes, &alerta);
+        if alerta.resuelta {
+            hecho = hecho.como("resolver");
+        }
+        pedido.por.anota(&mut tx, &hecho).await?;
         let quien = SensorRef {
             id_sensor: alerta.id_sensor,
             id_empresa: alerta.id_empresa,

@@ -15,6 +15,7 @@ use crate::alertas;
 use crate::domain::{Alerta, EstadoAlerta, Timestamp};
 use crate::ingest::Resolver;
 use crate::store;
+use crate::store::auditoria::Autor;
 use crate::store::sensores::Alcance;
 
 /// How long the writer may take to open or close an alert: it may be waiting for the room that is being made.
@@ -92,7 +93,7 @@ impl Avisos {
             let pedido = Resolver {
                 id_alerta,
                 estado: EstadoAlerta::Resuelta,
-                por: "alertrace".to_owned(),
+                por: Autor::servidor(id_empresa, ahora),
                 notas: None,
             };
             match timeout(DECIRLO, m.ingest.resolver(pedido)).await {

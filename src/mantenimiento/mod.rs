@@ -3,7 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `horas` | sums the hours that something was written to |
-//! | `retencion` | forgets readings, hours and refusals that are past their days |
+//! | `retencion` | forgets readings, hours, refusals and lines of the audit that are past their days |
 //! | `disco` | keeps the database within its budget, and its file small |
 //! | `aviso` | tells an empresa that its history goes for that |
 //! | `ritmo` | how fast they go |
@@ -42,6 +42,8 @@ pub struct Ajustes {
     pub horas: Duration,
     /// Refusals.
     pub rechazos: Duration,
+    /// The audit.
+    pub auditoria: Duration,
     /// Bytes of the database; 0 = as many as there are.
     pub disco: u64,
 }

@@ -1,4 +1,5 @@
-//! Forgets what is past its days: readings (which stay in their hours), hours, refusals.
+//! Forgets what is past its days: readings (which stay in their hours), hours, refusals,
+//! lines of the audit.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use tokio::time::timeout;
 use super::Mantenimiento;
 use super::ritmo::{self, Paso};
 use crate::domain::Timestamp;
-use crate::store::{self, empresas, horas, rechazos};
+use crate::store::{self, auditoria, empresas, horas, rechazos};
 
 /// How often it is looked for.
 const CADA: Duration = Duration::from_secs(60);
@@ -75,7 +76,8 @@ pub(super) async fn round(
             return Ok(());
         }
     }
-    refusals(m, ahora.minus(m.ajustes.rechazos)).await
+    refusals(m, ahora.minus(m.ajustes.rechazos)).await?;
+    audit(m, ahora.minus(m.ajustes.auditoria)).await
 }
 
 fn limits(m: &Mantenimiento, ahora: Timestamp, de: &empresas::Retencion) -> Limites {
@@ -148,6 +150,24 @@ async fn refusals(m: &Mantenimiento, antes: Timestamp) -> store::Result<()> {
         let mut tx = m.store.write().await?;
         let desde = Instant::now();
         rechazos::expire(&mut tx, antes, PASO).await?;
+        tx.commit().await?;
+        if !ritmo::reposa(&m.parar, Paso::escrito(desde.elapsed())).await {
+            return Ok(());
+        }
+    }
+}
+
+async fn audit(m: &Mantenimiento, antes: Timestamp) -> store::Result<()> {
+    loop {
+        let mut tx = m.store.read().await?;
+        let hay = auditoria::any_before(&mut tx, antes).await?;
+        tx.commit().await?;
+        if !hay {
+            return Ok(());
+        }
+        let mut tx = m.store.write().await?;
+        let desde = Instant::now();
+        auditoria::expire(&mut tx, antes, PASO).await?;
         tx.commit().await?;
         if !ritmo::reposa(&m.parar, Paso::escrito(desde.elapsed())).await {
             return Ok(());

@@ -16,6 +16,7 @@ use crate::domain::{
 use crate::historia::{self, Rango};
 use crate::ingest::{self, Ingest, Resolver};
 use crate::realtime::Hub;
+use crate::store::auditoria::Autor;
 use crate::store::lecturas::Fila;
 use crate::store::{self, Store, empresas, horas, lecturas, sensores};
 
@@ -53,7 +54,13 @@ impl Banco {
             escritor.await;
         }));
         let dias = |n: u64| Duration::from_secs(n * 86_400);
-        let ajustes = Ajustes { lecturas: dias(730), horas: dias(3_650), rechazos: dias(7), disco: bytes };
+        let ajustes = Ajustes {
+            lecturas: dias(730),
+            horas: dias(3_650),
+            rechazos: dias(7),
+            auditoria: dias(365),
+            disco: bytes,
+        };
         Mantenimiento::new(self.store.clone(), ingest, self.clock.clone(), ajustes, CancellationToken::new())
     }
 
@@ -320,7 +327,12 @@ async fn an_empresa_is_told_once_across_restarts_and_again_only_after_a_day() {
     assert_eq!(b.abiertas().await.len(), 1);
     let id_alerta = b.abiertas().await[0].id_alerta;
     m.ingest
-        .resolver(Resolver { id_alerta, estado: EstadoAlerta::Resuelta, por: "ana".to_owned(), notas: None })
+        .resolver(Resolver {
+            id_alerta,
+            estado: EstadoAlerta::Resuelta,
+            por: Autor { user_id: "ana".to_owned(), ..Autor::servidor(1, b.clock.now()) },
+            notas: None,
+        })
         .await
         .unwrap();
     for hours in [0, 12] {

@@ -20,10 +20,12 @@ pub(super) const SQLITE: Lista = &[
     (3, "comandos", include_str!("../../migrations/sqlite/0003_comandos.sql")),
     (4, "historia", include_str!("../../migrations/sqlite/0004_historia.sql")),
     (5, "recursos", include_str!("../../migrations/sqlite/0005_recursos.sql")),
+    (6, "auditoria", include_str!("../../migrations/sqlite/0006_auditoria.sql")),
 ];
 
 /// The first Alertrace that knows a version of the schema, on either database.
-const SINCE: &[(i64, &str)] = &[(1, "0.1.0"), (2, "0.1.0"), (3, "0.1.0"), (4, "0.1.0"), (5, "0.1.0")];
+const SINCE: &[(i64, &str)] =
+    &[(1, "0.1.0"), (2, "0.1.0"), (3, "0.1.0"), (4, "0.1.0"), (5, "0.1.0"), (6, "0.1.0")];
 
 /// A version of the schema, as one database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,7 +158,8 @@ mod tests {
             |version, description: &str| Applied { version, description: String::from(description) };
         let newer = [applied(1, "inicial"), applied(90, "x (alertrace 7.1.0)"), applied(80, "y")];
         let error = check(SQLITE, &newer).unwrap_err().to_string();
-        for part in ["schema 90", "up to 5", "alertrace 7.1.0 or newer"] {
+        let newest = format!("up to {}", SQLITE.last().unwrap().0);
+        for part in ["schema 90", &newest, "alertrace 7.1.0 or newer"] {
             assert!(error.contains(part), "{error}");
         }
         let steps = steps(SQLITE, newer.to_vec());

@@ -8,6 +8,7 @@
 pub mod alertas;
 pub mod api_keys;
 pub mod asignaciones;
+pub mod auditoria;
 pub mod backup;
 mod checkpoint;
 pub mod comandos;
@@ -19,6 +20,7 @@ mod error;
 mod files;
 mod hoja;
 pub mod horas;
+pub mod idempotencia;
 pub mod identidades;
 pub mod invitaciones;
 pub mod lecturas;

@@ -10,7 +10,7 @@ use crate::domain::{DeviceId, EstadoSensor, SensorRef, Timestamp, Valores};
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Sensor {
     /// Key, owner and name on the wire.
-    #[serde(skip)]
+    #[serde(serialize_with = "device_id", rename = "device_id")]
     pub quien: SensorRef,
     /// For people.
     pub nombre: String,
@@ -33,6 +33,10 @@ pub struct Sensor {
     /// The newest reading's moment and the newest value of each variable.
     #[serde(skip)]
     pub ultima: Option<(Timestamp, Valores)>,
+}
+
+fn device_id<S: serde::Serializer>(quien: &SensorRef, s: S) -> std::result::Result<S::Ok, S::Error> {
+    s.serialize_str(quien.device_id.as_str())
 }
 
 /// What [`create`] needs.

@@ -10,7 +10,7 @@ fn simulate(server: &Server, broker: &str, more: &[&str]) -> Output {
     let count = ["--connections", "3", "--rate", "300", "--seconds", "1"];
     Command::new(env!("CARGO_BIN_EXE_alertrace"))
         .current_dir(server.dir())
-        .args(["simulate", "--broker", broker, "--api", &api, "--email", EMAIL, "--verify"])
+        .args(["simulate", "--broker", broker, "--api", &api, "--email", EMAIL, "--verify", "--sockets", "4"])
         .args(count)
         .args(more)
         .env("ALERTRACE_PASSWORD", PASSWORD)
@@ -27,6 +27,7 @@ async fn every_qos_over_tls_and_in_clear_is_sent_and_found_again() {
             let said = String::from_utf8_lossy(&answer.stdout);
             assert!(answer.status.success(), "{said}{}", String::from_utf8_lossy(&answer.stderr));
             assert!(said.contains(" stored readings: 0 "), "{said}");
+            assert!(said.contains("4 of 4 sockets heard "), "{said}");
             assert_eq!(said.contains("acknowledgement: p50"), qos != "0", "{said}");
             let rate = said.lines().last().and_then(|l| l.split(' ').next()?.parse::<u64>().ok());
             assert!(rate.is_some_and(|r| (200..400).contains(&r)), "{said}");

@@ -4,6 +4,7 @@
 //! sends what the pump has put into a bounded queue. A client that lets the queue fill, or that the
 //! hub overtakes, misses events; once it has read what waits it gets `resync` and a new snapshot.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
@@ -11,7 +12,8 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use metrics::{counter, gauge};
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
@@ -215,7 +217,7 @@ impl Pump<'_> {
                 }
                 evento = hub.recv(), if !behind => {
                     behind = match evento {
-                        Ok(evento) => !self.send(&evento),
+                        Ok(evento) => !self.send(&evento) || !self.send_waiting(&mut hub),
                         Err(RecvError::Lagged(_)) => true,
                         Err(RecvError::Closed) => return Fin::Parada,
                     };
@@ -229,6 +231,21 @@ impl Pump<'_> {
                 return fin;
             }
         }
+    }
+
+    /// As [`Self::send`], all that has come meanwhile: with many sockets, waking each for every event
+    /// costs more than the event.
+    fn send_waiting(&self, hub: &mut Receiver<Arc<Evento>>) -> bool {
+        /// What the client says is heard in between.
+        const AT_MOST: usize = 64;
+        for _ in 0..AT_MOST {
+            match hub.try_recv() {
+                Ok(evento) if self.send(&evento) => {}
+                Ok(_) | Err(TryRecvError::Lagged(_)) => return false,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return true,
+            }
+        }
+        true
     }
 
     /// Puts an event into the queue when the client may see it and wants it; `false` = no room.

@@ -6,6 +6,7 @@
 
 mod client;
 mod site;
+mod sockets;
 
 use std::time::Duration;
 
@@ -58,6 +59,12 @@ pub(super) struct Args {
     /// Its password.
     #[arg(long, env = "ALERTRACE_PASSWORD", hide_env_values = true, requires = "api")]
     password: Option<String>,
+    /// WebSockets that hear the readings meanwhile, each those of one device.
+    #[arg(long, default_value_t = 0, requires = "api", value_name = "N")]
+    sockets: usize,
+    /// Each of them hears all devices.
+    #[arg(long, requires = "sockets")]
+    sockets_hear_all: bool,
     /// Afterwards, look every acknowledged reading up.
     #[arg(long, requires = "api")]
     verify: bool,
@@ -93,7 +100,16 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
         }
         None => (0..args.connections).map(|n| site::Device::anonymous(n, &args.topic)).collect(),
     };
+    let oyentes = match &site {
+        Some(site) => {
+            Some(sockets::Oyentes::open(site, &devices, args.sockets, args.sockets_hear_all).await?)
+        }
+        None => None,
+    };
     let cuentas = send(args, &devices).await?;
+    if let Some(oyentes) = oyentes.filter(|_| args.sockets > 0) {
+        oyentes.report().await?;
+    }
     let (acked, seconds) = report(&cuentas.0, cuentas.1, args.qos)?;
     if args.verify
         && let Some(site) = &site

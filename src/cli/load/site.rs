@@ -1,6 +1,9 @@
 //! The receiving side by its API: devices to send as, and what it stored of them.
 
-use reqwest::{Client, RequestBuilder, StatusCode};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -55,6 +58,29 @@ impl Site {
         Ok(Self { client, api, token: login.access_token })
     }
 
+    /// Where its WebSocket is.
+    pub(super) fn live(&self, query: &str) -> String {
+        format!("{}/sensores/live{query}", self.api.replacen("http", "ws", 1))
+    }
+
+    /// How this account signs in.
+    pub(super) fn bearer(&self) -> String {
+        format!("Bearer {}", self.token)
+    }
+
+    /// Asks, and again when it is told to wait.
+    async fn ask(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        loop {
+            let again = request.try_clone().context("a request with a body that is gone")?;
+            let answer = again.send().await?;
+            if answer.status() != StatusCode::TOO_MANY_REQUESTS {
+                return Ok(answer);
+            }
+            let wait = answer.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok());
+            tokio::time::sleep(Duration::from_secs(wait.unwrap_or(1))).await;
+        }
+    }
+
     fn get(&self, path: &str) -> RequestBuilder {
         self.client.get(format!("{}{path}", self.api)).bearer_auth(&self.token)
     }
@@ -75,10 +101,10 @@ impl Site {
             credenciales: Credenciales,
         }
         let nuevo = json!({ "device_id": device_id, "nombre": device_id, "tipo": "carga" });
-        let answer = self.post("/sensores").json(&nuevo).send().await?;
+        let answer = self.ask(self.post("/sensores").json(&nuevo)).await?;
         let (id_sensor, token) = if answer.status() == StatusCode::CONFLICT {
             let id_sensor = self.find(device_id).await?;
-            let answer = self.post(&format!("/sensores/{id_sensor}/credenciales")).send().await?;
+            let answer = self.ask(self.post(&format!("/sensores/{id_sensor}/credenciales"))).await?;
             let renovado: Renovado = answer.error_for_status()?.json().await?;
             (id_sensor, renovado.credenciales.token)
         } else {
@@ -93,7 +119,7 @@ impl Site {
         const PAGE: usize = 1_000;
         for page in 0.. {
             let path = format!("/sensores?limit={PAGE}&skip={}", page * PAGE);
-            let sensores: Vec<Sensor> = self.get(&path).send().await?.error_for_status()?.json().await?;
+            let sensores: Vec<Sensor> = self.ask(self.get(&path)).await?.error_for_status()?.json().await?;
             if let Some(hallado) = sensores.iter().find(|s| s.device_id == device_id) {
                 return Ok(hallado.id_sensor);
             }
@@ -116,7 +142,7 @@ impl Site {
             let path = format!("/sensores/{}/lecturas", device.id_sensor);
             let moment = Timestamp::clamped(desde).to_string();
             let query = [("desde", moment.as_str()), ("orden", "asc"), ("limit", "1000")];
-            let answer = self.get(&path).query(&query).send().await?.error_for_status()?;
+            let answer = self.ask(self.get(&path).query(&query)).await?.error_for_status()?;
             let pagina: Vec<Lectura> = answer.json().await?;
             let Some(ultima) = pagina.last() else { return Ok(todas) };
             desde = ultima.timestamp.next().micros();

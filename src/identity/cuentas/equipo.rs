@@ -5,9 +5,12 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::{Cuentas, Error, NuevoTrabajador, Perfil, Persona, Registrado, Registro};
 use crate::domain::{Rol, Timestamp};
 use crate::identity::{Usuario, dispositivo};
+use crate::store::auditoria::{Autor, Hecho, Origen};
 use crate::store::invitaciones::{self, Invitacion, Nueva};
 use crate::store::{self, Tx, trabajadores};
 
@@ -37,12 +40,20 @@ pub(super) enum Lugar<'a> {
     Codigo(&'a str),
 }
 
+/// Who makes an account.
+pub(super) enum Quien<'a> {
+    /// Whoever it is for, from there.
+    Mismo(Origen),
+    /// Somebody else.
+    Otro(&'a Autor),
+}
+
 impl Cuentas {
     /// Invites somebody to `id_empresa` as `rol`.
     ///
     /// # Errors
     /// [`Error::DemasiadasInvitaciones`], those of the store.
-    pub async fn invitar(&self, id_empresa: i64, rol: Rol, por: &str) -> Result<Invitada, Error> {
+    pub async fn invitar(&self, id_empresa: i64, rol: Rol, por: &Autor) -> Result<Invitada, Error> {
         let codigo = genera().map_err(|e| Error::Interno(e.to_string()))?;
         let ahora = self.0.clock.now();
         let codigo_hash = hash(&codigo);
@@ -51,11 +62,14 @@ impl Cuentas {
         if invitaciones::open(&mut tx, id_empresa, ahora).await? >= ABIERTAS {
             return Err(Error::DemasiadasInvitaciones);
         }
-        let nueva = Nueva { id_empresa, codigo_hash: &codigo_hash, rol, creada_por: por, expira };
+        let nueva = Nueva { id_empresa, codigo_hash: &codigo_hash, rol, creada_por: &por.user_id, expira };
         let id = invitaciones::create(&mut tx, &nueva, ahora).await?;
         let invitacion = invitaciones::get(&mut tx, id_empresa, id).await?;
+        let alta = json!({ "rol": rol, "fecha_expiracion": expira });
+        por.anota(&mut tx, &Hecho::creado("invitacion", id, &alta)).await?;
         tx.commit().await?;
         let invitacion = invitacion.ok_or_else(|| Error::Interno("an invitation is gone".to_owned()))?;
+        let por = &por.user_id;
         tracing::info!(id_empresa, id_invitacion = id, rol = rol.as_str(), por, "somebody is invited");
         Ok(Invitada { codigo, invitacion })
     }
@@ -65,14 +79,18 @@ impl Cuentas {
     ///
     /// # Errors
     /// [`Error`]; nothing is left behind, and the code is as good as before.
-    pub async fn registrar_trabajador(&self, nuevo: NuevoTrabajador) -> Result<Registrado, Error> {
+    pub async fn registrar_trabajador(
+        &self,
+        nuevo: NuevoTrabajador,
+        de: Origen,
+    ) -> Result<Registrado, Error> {
         let lugar = match (self.0.ajustes.registro, nuevo.codigo_invitacion.as_deref()) {
             (Registro::Closed, _) => return Err(Error::RegistroCerrado),
             (_, Some(codigo)) => Lugar::Codigo(codigo),
             (Registro::First, None) => return Err(Error::InvitacionNecesaria),
             (Registro::Open, None) => Lugar::Ninguno,
         };
-        self.crea(persona(&nuevo, Rol::Worker), lugar).await
+        self.crea(persona(&nuevo, Rol::Worker), lugar, Quien::Mismo(de)).await
     }
 
     /// Makes an account of `id_empresa`, for its administrator.
@@ -84,15 +102,16 @@ impl Cuentas {
         id_empresa: i64,
         nuevo: &NuevoTrabajador,
         rol: Rol,
+        por: &Autor,
     ) -> Result<Registrado, Error> {
-        self.crea(persona(nuevo, rol), Lugar::Empresa(id_empresa)).await
+        self.crea(persona(nuevo, rol), Lugar::Empresa(id_empresa), Quien::Otro(por)).await
     }
 
     /// An account without an empresa joins the one that issued the code.
     ///
     /// # Errors
     /// [`Error::YaEnEmpresa`] when it belongs to one, [`Error::InvitacionInvalida`].
-    pub async fn unirse(&self, usuario: &Usuario, codigo: &str) -> Result<Perfil, Error> {
+    pub async fn unirse(&self, usuario: &Usuario, codigo: &str, de: Origen) -> Result<Perfil, Error> {
         if usuario.id_empresa.is_some() || usuario.rol == Rol::Operador {
             return Err(Error::YaEnEmpresa);
         }
@@ -109,12 +128,27 @@ impl Cuentas {
         }
         gasta(&mut tx, id_invitacion, &usuario.user_id, ahora).await?;
         let perfil = trabajadores::by_user_id(&mut tx, &usuario.user_id).await?.ok_or(Error::SinPerfil)?;
+        // Told in the empresa: its administrators are to know who came in.
+        let autor = Autor {
+            user_id: usuario.user_id.clone(),
+            id_empresa: Some(id_empresa),
+            origen: de,
+            momento: ahora,
+        };
+        let como = json!({ "email": perfil.email, "rol": rol, "id_invitacion": id_invitacion });
+        let hecho = Hecho::creado("trabajador", usuario.id_trabajador, &como).como("unirse");
+        autor.anota(&mut tx, &hecho).await?;
         tx.commit().await?;
         tracing::info!(user_id = usuario.user_id, id_empresa, "somebody joined an empresa");
         Ok(perfil)
     }
 
-    pub(super) async fn crea(&self, nueva: Persona<'_>, lugar: Lugar<'_>) -> Result<Registrado, Error> {
+    pub(super) async fn crea(
+        &self,
+        nueva: Persona<'_>,
+        lugar: Lugar<'_>,
+        quien: Quien<'_>,
+    ) -> Result<Registrado, Error> {
         let email = super::normaliza(nueva.email);
         if let Lugar::Codigo(codigo) = lugar {
             // Before the costly hash; decided again where it counts.
@@ -149,6 +183,12 @@ impl Cuentas {
         if let Some(id_invitacion) = invitacion {
             gasta(&mut tx, id_invitacion, &user_id, ahora).await?;
         }
+        let autor = match quien {
+            Quien::Mismo(origen) => Autor { user_id: user_id.clone(), id_empresa, origen, momento: ahora },
+            Quien::Otro(autor) => autor.clone(),
+        };
+        let alta = json!({ "email": email, "rol": rol, "id_invitacion": invitacion });
+        autor.anota(&mut tx, &Hecho::creado("trabajador", id_trabajador, &alta)).await?;
         tx.commit().await?;
         Ok(Registrado { user_id, id_trabajador, email, rol })
     }

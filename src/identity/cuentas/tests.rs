@@ -39,6 +39,10 @@ fn empresa(email: &str, ruc: &str, dni: &str) -> NuevaEmpresa {
     }
 }
 
+fn autor(user_id: &str) -> Autor {
+    Autor { user_id: user_id.into(), id_empresa: None, origen: Origen::consola(), momento: BUILD_DATE }
+}
+
 fn trabajador(email: &str) -> NuevoTrabajador {
     NuevoTrabajador {
         email: email.into(),
@@ -54,17 +58,23 @@ fn trabajador(email: &str) -> NuevoTrabajador {
 #[tokio::test]
 async fn registration_is_all_or_nothing() {
     let b = banco(Registro::Open).await;
-    b.cuentas.registrar_empresa(empresa("a@x.pe", "20000000001", "10000001")).await.unwrap();
+    b.cuentas
+        .registrar_empresa(empresa("a@x.pe", "20000000001", "10000001"), Origen::consola())
+        .await
+        .unwrap();
     for (email, ruc, dni, campo) in [
         ("A@x.pe ", "20000000002", "10000002", "email"),
         ("b@x.pe", "20000000001", "10000002", "ruc"),
         ("b@x.pe", "20000000002", "10000001", "dni"),
     ] {
-        let e = b.cuentas.registrar_empresa(empresa(email, ruc, dni)).await.unwrap_err();
+        let e = b.cuentas.registrar_empresa(empresa(email, ruc, dni), Origen::consola()).await.unwrap_err();
         assert!(matches!(e, Error::EnUso(c) if c == campo), "{e:?}");
     }
     // What failed left nothing: the same e-mail, RUC and DNI are free.
-    b.cuentas.registrar_empresa(empresa("b@x.pe", "20000000002", "10000002")).await.unwrap();
+    b.cuentas
+        .registrar_empresa(empresa("b@x.pe", "20000000002", "10000002"), Origen::consola())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -72,7 +82,7 @@ async fn the_first_empresa_only_even_in_a_race() {
     let b = banco(Registro::First).await;
     let todas = (1..6_u8).map(|n| {
         let nueva = empresa(&format!("{n}@x.pe"), &format!("2000000000{n}"), &format!("1000000{n}"));
-        b.cuentas.registrar_empresa(nueva)
+        b.cuentas.registrar_empresa(nueva, Origen::consola())
     });
     let hechas = futures_util::future::join_all(todas).await;
     assert_eq!(hechas.iter().filter(|r| r.is_ok()).count(), 1, "{hechas:?}");
@@ -83,20 +93,26 @@ async fn the_first_empresa_only_even_in_a_race() {
 #[tokio::test]
 async fn sign_in_says_the_same_for_an_unknown_email_and_a_wrong_password() {
     let b = banco(Registro::Open).await;
-    b.cuentas.registrar_empresa(empresa("a@x.pe", "20000000001", "10000001")).await.unwrap();
-    let sesion = b.cuentas.entrar("A@X.pe", "una clave larga").await.unwrap();
+    b.cuentas
+        .registrar_empresa(empresa("a@x.pe", "20000000001", "10000001"), Origen::consola())
+        .await
+        .unwrap();
+    let sesion = b.cuentas.entrar("A@X.pe", "una clave larga", Origen::consola()).await.unwrap();
     let (usuario, _) = b.cuentas.usuario(&sesion.access_token).await.unwrap();
     assert_eq!(usuario.rol, Rol::AdminEmpresa);
     for (email, clave) in [("a@x.pe", "otra clave larga"), ("z@x.pe", "una clave larga"), ("", "")] {
-        assert!(matches!(b.cuentas.entrar(email, clave).await, Err(Error::Credenciales)));
+        assert!(matches!(b.cuentas.entrar(email, clave, Origen::consola()).await, Err(Error::Credenciales)));
     }
 }
 
 #[tokio::test]
 async fn a_refresh_token_is_good_once_or_twice_within_ten_seconds() {
     let b = banco(Registro::Open).await;
-    b.cuentas.registrar_empresa(empresa("a@x.pe", "20000000001", "10000001")).await.unwrap();
-    let uno = b.cuentas.entrar("a@x.pe", "una clave larga").await.unwrap();
+    b.cuentas
+        .registrar_empresa(empresa("a@x.pe", "20000000001", "10000001"), Origen::consola())
+        .await
+        .unwrap();
+    let uno = b.cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await.unwrap();
     b.clock.advance(Duration::from_secs(100));
     let dos = b.cuentas.refrescar(&uno.refresh_token).await.unwrap();
     b.clock.advance(Duration::from_secs(9));
@@ -113,53 +129,79 @@ async fn a_refresh_token_is_good_once_or_twice_within_ten_seconds() {
 async fn an_account_without_an_empresa_sees_nothing() {
     let b = banco(Registro::Open).await;
     let nuevo = trabajador("t@x.pe");
-    b.cuentas.registrar_trabajador(nuevo.clone()).await.unwrap();
-    let sesion = b.cuentas.entrar("t@x.pe", "una clave larga").await.unwrap();
+    b.cuentas.registrar_trabajador(nuevo.clone(), Origen::consola()).await.unwrap();
+    let sesion = b.cuentas.entrar("t@x.pe", "una clave larga", Origen::consola()).await.unwrap();
     let (usuario, _) = b.cuentas.usuario(&sesion.access_token).await.unwrap();
     assert_eq!(usuario.alcance().map(|a| a.id_empresa), None);
     let con_codigo = NuevoTrabajador { codigo_invitacion: Some("X".into()), email: "u@x.pe".into(), ..nuevo };
-    assert!(matches!(b.cuentas.registrar_trabajador(con_codigo).await, Err(Error::InvitacionInvalida)));
+    assert!(matches!(
+        b.cuentas.registrar_trabajador(con_codigo, Origen::consola()).await,
+        Err(Error::InvitacionInvalida)
+    ));
 }
 
 #[tokio::test]
 async fn a_code_lets_one_person_in_for_seven_days() {
     let b = banco(Registro::First).await;
-    b.cuentas.registrar_empresa(empresa("a@x.pe", "20000000001", "10000001")).await.unwrap();
+    b.cuentas
+        .registrar_empresa(empresa("a@x.pe", "20000000001", "10000001"), Origen::consola())
+        .await
+        .unwrap();
     let con = |email: &str, dni: &str, codigo: &str| NuevoTrabajador {
         dni: Some(dni.into()),
         codigo_invitacion: Some(codigo.into()),
         ..trabajador(email)
     };
-    let sin = b.cuentas.registrar_trabajador(trabajador("t@x.pe")).await;
+    let sin = b.cuentas.registrar_trabajador(trabajador("t@x.pe"), Origen::consola()).await;
     assert!(matches!(sin, Err(Error::InvitacionNecesaria)));
-    let codigo = b.cuentas.invitar(1, Rol::Supervisor, "u").await.unwrap().codigo;
+    let codigo = b.cuentas.invitar(1, Rol::Supervisor, &autor("u")).await.unwrap().codigo;
     // What fails for another reason leaves the code as good as before.
-    let e = b.cuentas.registrar_trabajador(con("t@x.pe", "10000001", &codigo)).await.unwrap_err();
+    let e = b
+        .cuentas
+        .registrar_trabajador(con("t@x.pe", "10000001", &codigo), Origen::consola())
+        .await
+        .unwrap_err();
     assert!(matches!(e, Error::EnUso("dni")), "{e:?}");
-    let hecho = b.cuentas.registrar_trabajador(con("t@x.pe", "10000002", &codigo)).await.unwrap();
+    let hecho =
+        b.cuentas.registrar_trabajador(con("t@x.pe", "10000002", &codigo), Origen::consola()).await.unwrap();
     assert_eq!(hecho.rol, Rol::Supervisor);
     assert_eq!(b.cuentas.perfil(&hecho.user_id).await.unwrap().id_empresa, Some(1));
-    let e = b.cuentas.registrar_trabajador(con("u@x.pe", "10000003", &codigo)).await.unwrap_err();
+    let e = b
+        .cuentas
+        .registrar_trabajador(con("u@x.pe", "10000003", &codigo), Origen::consola())
+        .await
+        .unwrap_err();
     assert!(matches!(e, Error::InvitacionInvalida), "{e:?}");
-    let codigo = b.cuentas.invitar(1, Rol::Worker, "u").await.unwrap().codigo;
+    let codigo = b.cuentas.invitar(1, Rol::Worker, &autor("u")).await.unwrap().codigo;
     b.clock.advance(Duration::from_hours(7 * 24));
-    let e = b.cuentas.registrar_trabajador(con("u@x.pe", "10000003", &codigo)).await.unwrap_err();
+    let e = b
+        .cuentas
+        .registrar_trabajador(con("u@x.pe", "10000003", &codigo), Origen::consola())
+        .await
+        .unwrap_err();
     assert!(matches!(e, Error::InvitacionInvalida), "{e:?}");
 }
 
 #[tokio::test]
 async fn a_code_is_used_once_even_in_a_race() {
     let b = banco(Registro::Open).await;
-    b.cuentas.registrar_empresa(empresa("a@x.pe", "20000000001", "10000001")).await.unwrap();
+    b.cuentas
+        .registrar_empresa(empresa("a@x.pe", "20000000001", "10000001"), Origen::consola())
+        .await
+        .unwrap();
     let mut quienes = Vec::new();
     for n in 0..4 {
         let nuevo = NuevoTrabajador { dni: None, ..trabajador(&format!("{n}@x.pe")) };
-        b.cuentas.registrar_trabajador(nuevo).await.unwrap();
-        let sesion = b.cuentas.entrar(&format!("{n}@x.pe"), "una clave larga").await.unwrap();
+        b.cuentas.registrar_trabajador(nuevo, Origen::consola()).await.unwrap();
+        let sesion =
+            b.cuentas.entrar(&format!("{n}@x.pe"), "una clave larga", Origen::consola()).await.unwrap();
         quienes.push(b.cuentas.usuario(&sesion.access_token).await.unwrap().0);
     }
-    let codigo = b.cuentas.invitar(1, Rol::Worker, "u").await.unwrap().codigo;
-    let hechas = futures_util::future::join_all(quienes.iter().map(|q| b.cuentas.unirse(q, &codigo))).await;
+    let codigo = b.cuentas.invitar(1, Rol::Worker, &autor("u")).await.unwrap().codigo;
+    let hechas = futures_util::future::join_all(
+        quienes.iter().map(|q| b.cuentas.unirse(q, &codigo, Origen::consola())),
+    )
+    .await;
     assert_eq!(hechas.iter().filter(|r| r.is_ok()).count(), 1);
     assert!(hechas.iter().all(|r| matches!(r, Ok(_) | Err(Error::InvitacionInvalida))));
     let quien = hechas.into_iter().find_map(Result::ok).unwrap();
@@ -169,8 +211,8 @@ async fn a_code_is_used_once_even_in_a_race() {
         id_empresa: quien.id_empresa,
         rol: quien.rol,
     };
-    let otro = b.cuentas.invitar(1, Rol::Worker, "u").await.unwrap().codigo;
-    assert!(matches!(b.cuentas.unirse(&ya, &otro).await, Err(Error::YaEnEmpresa)));
+    let otro = b.cuentas.invitar(1, Rol::Worker, &autor("u")).await.unwrap().codigo;
+    assert!(matches!(b.cuentas.unirse(&ya, &otro, Origen::consola()).await, Err(Error::YaEnEmpresa)));
 }
 
 /// Deactivates or activates everybody.
@@ -184,9 +226,15 @@ async fn activa(b: &Banco, activo: bool) {
 async fn nobody_registers_when_it_is_closed_but_the_command_line() {
     let b = banco(Registro::Closed).await;
     let nueva = || empresa("a@x.pe", "20000000001", "10000001");
-    assert!(matches!(b.cuentas.registrar_empresa(nueva()).await, Err(Error::RegistroCerrado)));
+    assert!(matches!(
+        b.cuentas.registrar_empresa(nueva(), Origen::consola()).await,
+        Err(Error::RegistroCerrado)
+    ));
     let persona = trabajador("t@x.pe");
-    assert!(matches!(b.cuentas.registrar_trabajador(persona).await, Err(Error::RegistroCerrado)));
+    assert!(matches!(
+        b.cuentas.registrar_trabajador(persona, Origen::consola()).await,
+        Err(Error::RegistroCerrado)
+    ));
     let hecha = b.cuentas.create_admin(nueva()).await.unwrap();
     assert_eq!((hecha.email.as_str(), hecha.rol), ("a@x.pe", Rol::AdminEmpresa));
 }
@@ -196,15 +244,21 @@ async fn a_password_has_a_shortest_and_a_longest_length() {
     let b = banco(Registro::Open).await;
     for clave in ["nueve car".to_owned(), String::new(), "a".repeat(257), "ñ".repeat(129)] {
         let nueva = NuevaEmpresa { password: clave, ..empresa("a@x.pe", "20000000001", "10000001") };
-        assert!(matches!(b.cuentas.registrar_empresa(nueva).await, Err(Error::ClaveDebil)));
+        assert!(matches!(
+            b.cuentas.registrar_empresa(nueva, Origen::consola()).await,
+            Err(Error::ClaveDebil)
+        ));
     }
     // Ten characters, whatever their bytes; and a longer one is never cut to the one that is right.
     let clave = "a".repeat(254);
     let nueva = NuevaEmpresa { password: clave.clone(), ..empresa("a@x.pe", "20000000001", "10000001") };
-    b.cuentas.registrar_empresa(nueva).await.unwrap();
-    b.cuentas.entrar("a@x.pe", &clave).await.unwrap();
+    b.cuentas.registrar_empresa(nueva, Origen::consola()).await.unwrap();
+    b.cuentas.entrar("a@x.pe", &clave, Origen::consola()).await.unwrap();
     for otra in [format!("{clave}\u{1F600}x"), "a".repeat(257), "a".repeat(100_000)] {
-        assert!(matches!(b.cuentas.entrar("a@x.pe", &otra).await, Err(Error::Credenciales)));
+        assert!(matches!(
+            b.cuentas.entrar("a@x.pe", &otra, Origen::consola()).await,
+            Err(Error::Credenciales)
+        ));
     }
 }
 
@@ -218,8 +272,11 @@ fn secrets_are_not_in_debug() {
 #[tokio::test]
 async fn two_tabs_at_the_same_moment_get_the_same_answer() {
     let b = banco(Registro::Open).await;
-    b.cuentas.registrar_empresa(empresa("a@x.pe", "20000000001", "10000001")).await.unwrap();
-    let uno = b.cuentas.entrar("a@x.pe", "una clave larga").await.unwrap();
+    b.cuentas
+        .registrar_empresa(empresa("a@x.pe", "20000000001", "10000001"), Origen::consola())
+        .await
+        .unwrap();
+    let uno = b.cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await.unwrap();
     let todas = (0..8).map(|_| b.cuentas.refrescar(&uno.refresh_token));
     let hechas: Vec<_> =
         futures_util::future::join_all(todas).await.into_iter().map(Result::unwrap).collect();
@@ -230,8 +287,11 @@ async fn two_tabs_at_the_same_moment_get_the_same_answer() {
 #[tokio::test]
 async fn a_refresh_token_ends_with_its_time_and_is_not_anybodys_text() {
     let b = banco(Registro::Open).await;
-    b.cuentas.registrar_empresa(empresa("a@x.pe", "20000000001", "10000001")).await.unwrap();
-    let uno = b.cuentas.entrar("a@x.pe", "una clave larga").await.unwrap();
+    b.cuentas
+        .registrar_empresa(empresa("a@x.pe", "20000000001", "10000001"), Origen::consola())
+        .await
+        .unwrap();
+    let uno = b.cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await.unwrap();
     for ajeno in ["", "x", &uno.access_token, &uno.refresh_token[1..]] {
         assert!(matches!(b.cuentas.refrescar(ajeno).await, Err(Error::TokenInvalido)));
     }
@@ -243,26 +303,40 @@ async fn a_refresh_token_ends_with_its_time_and_is_not_anybodys_text() {
 #[tokio::test]
 async fn signing_out_ends_one_sign_in_or_all_and_nobody_elses() {
     let b = banco(Registro::Open).await;
-    let a = b.cuentas.registrar_empresa(empresa("a@x.pe", "20000000001", "10000001")).await.unwrap();
-    let z = b.cuentas.registrar_empresa(empresa("z@x.pe", "20000000002", "10000002")).await.unwrap();
-    let uno = b.cuentas.entrar("a@x.pe", "una clave larga").await.unwrap();
-    let dos = b.cuentas.entrar("a@x.pe", "una clave larga").await.unwrap();
-    b.cuentas.salir(Some(&uno.refresh_token), &z.user_id).await.unwrap();
+    let a = b
+        .cuentas
+        .registrar_empresa(empresa("a@x.pe", "20000000001", "10000001"), Origen::consola())
+        .await
+        .unwrap();
+    let z = b
+        .cuentas
+        .registrar_empresa(empresa("z@x.pe", "20000000002", "10000002"), Origen::consola())
+        .await
+        .unwrap();
+    let uno = b.cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await.unwrap();
+    let dos = b.cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await.unwrap();
+    b.cuentas.salir(Some(&uno.refresh_token), &autor(&z.user_id)).await.unwrap();
     let uno = b.cuentas.refrescar(&uno.refresh_token).await.unwrap();
-    b.cuentas.salir(Some(&uno.refresh_token), &a.user_id).await.unwrap();
+    b.cuentas.salir(Some(&uno.refresh_token), &autor(&a.user_id)).await.unwrap();
     assert!(matches!(b.cuentas.refrescar(&uno.refresh_token).await, Err(Error::TokenInvalido)));
     let dos = b.cuentas.refrescar(&dos.refresh_token).await.unwrap();
-    b.cuentas.salir(None, &a.user_id).await.unwrap();
+    b.cuentas.salir(None, &autor(&a.user_id)).await.unwrap();
     assert!(matches!(b.cuentas.refrescar(&dos.refresh_token).await, Err(Error::TokenInvalido)));
 }
 
 #[tokio::test]
 async fn a_deactivated_account_is_refused_everywhere_and_spends_no_token() {
     let b = banco(Registro::Open).await;
-    b.cuentas.registrar_empresa(empresa("a@x.pe", "20000000001", "10000001")).await.unwrap();
-    let uno = b.cuentas.entrar("a@x.pe", "una clave larga").await.unwrap();
+    b.cuentas
+        .registrar_empresa(empresa("a@x.pe", "20000000001", "10000001"), Origen::consola())
+        .await
+        .unwrap();
+    let uno = b.cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await.unwrap();
     activa(&b, false).await;
-    assert!(matches!(b.cuentas.entrar("a@x.pe", "una clave larga").await, Err(Error::Inactivo)));
+    assert!(matches!(
+        b.cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await,
+        Err(Error::Inactivo)
+    ));
     assert!(matches!(b.cuentas.usuario(&uno.access_token).await, Err(Error::Inactivo)));
     assert!(matches!(b.cuentas.refrescar(&uno.refresh_token).await, Err(Error::Inactivo)));
     activa(&b, true).await;
@@ -277,6 +351,9 @@ async fn an_identity_without_a_person_has_no_profile() {
     let mut tx = b.store.write().await.unwrap();
     store::identidades::create(&mut tx, "u1", "s@x.pe", &hash, b.clock.now()).await.unwrap();
     tx.commit().await.unwrap();
-    assert!(matches!(b.cuentas.entrar("s@x.pe", "una clave larga").await, Err(Error::SinPerfil)));
+    assert!(matches!(
+        b.cuentas.entrar("s@x.pe", "una clave larga", Origen::consola()).await,
+        Err(Error::SinPerfil)
+    ));
     assert!(matches!(b.cuentas.perfil("u1").await, Err(Error::SinPerfil)));
 }

@@ -261,6 +261,21 @@ impl Server {
         String::from_utf8(output.stdout).expect("text")
     }
 
+    /// Runs SQL on the server's database, for what no route does: people of every role.
+    pub fn sql(&self, sql: &str) {
+        if let Some((_, schema)) = self.place.iter().find(|(key, _)| *key == "ALERTRACE__DATABASE__SCHEMA") {
+            postgres::shared().sql(&format!("SET search_path TO {schema}; {sql}"));
+            return;
+        }
+        let script = "import sqlite3, sys\n\
+                      db = sqlite3.connect(sys.argv[1], timeout=10)\n\
+                      db.executescript(sys.argv[2])\n\
+                      db.commit()";
+        let mut python = Command::new("python3");
+        python.args(["-c", script]).arg(self.data_dir().join("alertrace.db")).arg(sql);
+        assert!(python.status().expect("python3 runs").success(), "{sql}");
+    }
+
     /// The server's working directory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
