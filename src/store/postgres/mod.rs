@@ -189,8 +189,11 @@ impl Base {
     async fn begin(&self, sql: &Arc<str>) -> Result<Transaction<'static, Postgres>> {
         let mut muertas = 0;
         loop {
-            let empieza = self.pool.begin_with(AssertSqlSafe(sql.clone()));
-            match tx::in_time(empieza).await {
+            // On a task of its own: whoever asked may go (a client that hangs up) between BEGIN and its answer,
+            // and sqlx would give the connection back with a transaction open on it, for the next to fail in.
+            let (pool, sql) = (self.pool.clone(), sql.clone());
+            let empieza = tokio::spawn(async move { tx::in_time(pool.begin_with(AssertSqlSafe(sql))).await });
+            match empieza.await.unwrap_or(Err(sqlx::Error::PoolClosed)) {
                 Ok(tx) => return Ok(tx),
                 Err(e) if muertas < self.inner.conexiones && conexion::was_cut(&e) => muertas += 1,
                 Err(sqlx::Error::PoolTimedOut) => return Err(self.por_que().await),
