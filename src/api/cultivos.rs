@@ -82,7 +82,7 @@ pub(super) async fn list(
 /// A crop to register.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[schema(as = CultivoNuevo, example = json!({ "tipo_cultivo": "Palta", "variedad": "Hass", "hectareas": 12.5,
-    "fecha_siembra": "2026-03-01", "ubicacion_especifica": "Lote 4" }))]
+    "fecha_siembra": "2026-03-01T00:00:00Z", "ubicacion_especifica": "Lote 4" }))]
 pub(super) struct Create {
     #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     tipo_cultivo: String,
