@@ -51,7 +51,7 @@ impl Filters {
 /// The alerts of the sensors that you may see, newest first.
 #[utoipa::path(get, path = "/alertas", tag = "alertas", security(("account" = []), ("api_key" = [])), params(Filters, Pagina),
     responses((status = 200, body = Vec<Alerta>, headers(("x-total-count" = i64, description = "How many in all"))),
-        (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
+        (status = 400, description = "Bad query"),
         (status = 403, description = "No empresa"), (status = 422, description = "Parameters out of range")))]
 pub(super) async fn list(
     Shared(state): Shared<State>,
@@ -80,7 +80,7 @@ pub(super) struct Count {
 
 /// How many alerts are open.
 #[utoipa::path(get, path = "/alertas/count/pendientes", tag = "alertas", security(("account" = []), ("api_key" = [])),
-    responses((status = 200, body = Count), (status = 401, description = "Not signed in"),
+    responses((status = 200, body = Count),
         (status = 403, description = "No empresa")))]
 pub(super) async fn count(
     Shared(state): Shared<State>,
@@ -102,7 +102,7 @@ async fn find(state: &State, alcance: Alcance, id: i64) -> Result<Alerta, Proble
 
 /// One alert.
 #[utoipa::path(get, path = "/alertas/{id}", tag = "alertas", security(("account" = []), ("api_key" = [])), params(("id" = i64, Path)),
-    responses((status = 200, body = Alerta), (status = 401, description = "Not signed in"),
+    responses((status = 200, body = Alerta),
         (status = 403, description = "No empresa"), (status = 404, description = "No such alert")))]
 pub(super) async fn get(
     Shared(state): Shared<State>,
@@ -174,9 +174,8 @@ pub(super) struct Patch {
 
 /// Say where an alert stands. One that is closed stays as it is.
 #[utoipa::path(patch, path = "/alertas/{id}", tag = "alertas", params(("id" = i64, Path)), request_body = Patch,
-    responses((status = 200, body = Alerta), (status = 400, description = "Not JSON"), (status = 401, description = "Not signed in"),
-        (status = 403, description = "No empresa"), (status = 404, description = "No such alert"),
-        (status = 415, description = "Not JSON"), (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
+    responses((status = 200, body = Alerta),
+        (status = 403, description = "No empresa"), (status = 404, description = "No such alert")))]
 pub(super) async fn patch(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -193,9 +192,8 @@ pub(super) async fn patch(
 /// Close an alert.
 #[utoipa::path(patch, path = "/alertas/{id}/resolve", tag = "alertas", params(("id" = i64, Path)),
     request_body = Option<Resolve>,
-    responses((status = 200, body = Resolved), (status = 401, description = "Not signed in"),
-        (status = 403, description = "No empresa"), (status = 404, description = "No such alert"),
-        (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
+    responses((status = 200, body = Resolved),
+        (status = 403, description = "No empresa"), (status = 404, description = "No such alert")))]
 pub(super) async fn resolve(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -208,9 +206,8 @@ pub(super) async fn resolve(
 /// Close an alert.
 #[utoipa::path(post, path = "/alertas/{id}/resolve", tag = "alertas", params(("id" = i64, Path)),
     request_body = Option<Resolve>,
-    responses((status = 200, body = Resolved), (status = 401, description = "Not signed in"),
-        (status = 403, description = "No empresa"), (status = 404, description = "No such alert"),
-        (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
+    responses((status = 200, body = Resolved),
+        (status = 403, description = "No empresa"), (status = 404, description = "No such alert")))]
 pub(super) async fn resolve_by_post(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -236,7 +233,7 @@ macro_rules! seen {
     ($name:ident, $method:ident, $path:literal) => {
         /// Note that somebody looked at an alert.
         #[utoipa::path($method, path = $path, tag = "alertas", params(("id" = i64, Path)),
-            responses((status = 200, body = Alerta), (status = 401, description = "Not signed in"),
+            responses((status = 200, body = Alerta),
                 (status = 403, description = "No empresa"), (status = 404, description = "No such alert")))]
         pub(super) async fn $name(
             Shared(state): Shared<State>,

@@ -60,9 +60,8 @@ impl Body {
 /// The keys of the empresa, the newest first, those that are revoked too.
 #[utoipa::path(get, path = "/api-keys", tag = "api-keys", params(Pagina),
     responses((status = 200, body = Vec<Body>, headers(("x-total-count" = i64, description = "How many in all"))),
-        (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not an administrator"), (status = 422, description = "Parameters out of range"),
-        (status = 503, description = "Not now")))]
+        (status = 400, description = "Bad query"),
+        (status = 403, description = "Not an administrator"), (status = 422, description = "Parameters out of range")))]
 pub(super) async fn list(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -108,9 +107,8 @@ pub(super) struct Created {
 /// Make a key; it is shown this once. A program sends it as `X-API-Key`, or as `Authorization: Bearer`, or
 /// signs in to the broker with the username `key`. It sees all sensors of the empresa.
 #[utoipa::path(post, path = "/api-keys", tag = "api-keys", request_body = Create,
-    responses((status = 201, body = Created), (status = 400, description = "Not JSON"), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not an administrator"), (status = 409, description = "Too many are good"),
-        (status = 415, description = "Not JSON"), (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
+    responses((status = 201, body = Created),
+        (status = 403, description = "Not an administrator"), (status = 409, description = "Too many are good")))]
 pub(super) async fn create(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -165,8 +163,8 @@ fn too_many() -> Problem {
 
 /// Revoke a key for good: it is refused from now on, and its connections end.
 #[utoipa::path(delete, path = "/api-keys/{id}", tag = "api-keys", params(("id" = i64, Path)),
-    responses((status = 204), (status = 401, description = "Not signed in"), (status = 403, description = "Not an administrator"),
-        (status = 404, description = "No such key"), (status = 503, description = "Not now")))]
+    responses((status = 204), (status = 403, description = "Not an administrator"),
+        (status = 404, description = "No such key")))]
 pub(super) async fn delete(
     Shared(state): Shared<State>,
     sesion: Sesion,

@@ -83,9 +83,8 @@ async fn page(
 /// The assignments of the empresa.
 #[utoipa::path(get, path = "/asignaciones", tag = "asignaciones", params(Filters, Pagina),
     responses((status = 200, body = Vec<Body>, headers(("x-total-count" = i64, description = "How many in all"))),
-        (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not a supervisor"), (status = 422, description = "Parameters out of range"),
-        (status = 503, description = "Not now")))]
+        (status = 400, description = "Bad query"),
+        (status = 403, description = "Not a supervisor"), (status = 422, description = "Parameters out of range")))]
 pub(super) async fn list(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -102,9 +101,9 @@ pub(super) async fn list(
 #[utoipa::path(get, path = "/asignaciones/trabajador/{id}", tag = "asignaciones",
     params(("id" = i64, Path, description = "id_trabajador"), Filters, Pagina),
     responses((status = 200, body = Vec<Body>, headers(("x-total-count" = i64, description = "How many in all"))),
-        (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
+        (status = 400, description = "Bad query"),
         (status = 403, description = "Not a supervisor"), (status = 404, description = "No such person"),
-        (status = 422, description = "Parameters out of range"), (status = 503, description = "Not now")))]
+        (status = 422, description = "Parameters out of range")))]
 pub(super) async fn of_trabajador(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -123,9 +122,9 @@ pub(super) async fn of_trabajador(
 #[utoipa::path(get, path = "/asignaciones/sensor/{id}", tag = "asignaciones",
     params(("id" = i64, Path, description = "id_sensor"), Filters, Pagina),
     responses((status = 200, body = Vec<Body>, headers(("x-total-count" = i64, description = "How many in all"))),
-        (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
+        (status = 400, description = "Bad query"),
         (status = 403, description = "Not a supervisor"), (status = 404, description = "No such sensor"),
-        (status = 422, description = "Parameters out of range"), (status = 503, description = "Not now")))]
+        (status = 422, description = "Parameters out of range")))]
 pub(super) async fn of_sensor(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -150,10 +149,9 @@ pub(super) struct Create {
 
 /// Assign a sensor to a person.
 #[utoipa::path(post, path = "/asignaciones", tag = "asignaciones", request_body = Create,
-    responses((status = 201, body = Body), (status = 400, description = "Not JSON"), (status = 401, description = "Not signed in"),
+    responses((status = 201, body = Body),
         (status = 403, description = "Not an administrator"), (status = 404, description = "No such person or sensor"),
-        (status = 409, description = "Assigned already"), (status = 415, description = "Not JSON"),
-        (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
+        (status = 409, description = "Assigned already")))]
 pub(super) async fn create(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -202,8 +200,8 @@ fn taken() -> Problem {
 
 /// End an assignment.
 #[utoipa::path(delete, path = "/asignaciones/{id}", tag = "asignaciones", params(("id" = i64, Path)),
-    responses((status = 204), (status = 401, description = "Not signed in"), (status = 403, description = "Not an administrator"),
-        (status = 404, description = "No such assignment"), (status = 503, description = "Not now")))]
+    responses((status = 204), (status = 403, description = "Not an administrator"),
+        (status = 404, description = "No such assignment")))]
 pub(super) async fn delete(
     Shared(state): Shared<State>,
     sesion: Sesion,

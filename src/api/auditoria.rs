@@ -89,7 +89,7 @@ pub(super) struct Filters {
 /// Written in the transaction of each change, and kept for `store.audit_days` days.
 #[utoipa::path(get, path = "/auditoria", tag = "auditoria", params(Filters, Pagina),
     responses((status = 200, body = Vec<Body>, headers(("x-total-count" = i64, description = "How many in all"))),
-        (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
+        (status = 400, description = "Bad query"),
         (status = 403, description = "Not an administrator"), (status = 422, description = "Parameters out of range")))]
 pub(super) async fn list(
     Shared(state): Shared<State>,

@@ -171,7 +171,7 @@ impl Register {
 /// Make an account, in either shape.
 #[utoipa::path(post, path = "/auth/register", tag = "auth", request_body = Register, security(()),
     responses((status = 201, body = Registered), (status = 403, description = "Registration is closed"),
-        (status = 409, description = "E-mail, RUC or DNI in use"), (status = 422, description = "Fields are wrong"),
+        (status = 409, description = "E-mail, RUC or DNI in use"),
         (status = 503, description = "Too many at once")))]
 pub(super) async fn register(
     Shared(state): Shared<State>,
@@ -341,7 +341,7 @@ pub(super) struct Logout {
 
 /// End a sign-in.
 #[utoipa::path(post, path = "/auth/logout", tag = "auth", request_body = Option<Logout>,
-    responses((status = 204), (status = 401, description = "Not signed in")))]
+    responses((status = 204)))]
 pub(super) async fn logout(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -354,7 +354,7 @@ pub(super) async fn logout(
 
 /// Who is signed in.
 #[utoipa::path(get, path = "/auth/me", tag = "auth",
-    responses((status = 200, body = Me), (status = 401, description = "Not signed in")))]
+    responses((status = 200, body = Me)))]
 pub(super) async fn me(Shared(state): Shared<State>, sesion: Sesion) -> Result<impl IntoResponse, Problem> {
     let perfil = state.parts().cuentas.perfil(&sesion.0.user_id).await?;
     Ok((NO_STORE, axum::Json(Me::from(perfil))))
@@ -372,7 +372,7 @@ pub(super) struct Verified {
 
 /// Whether a token is good; 401 when it is not.
 #[utoipa::path(get, path = "/auth/verify-token", tag = "auth",
-    responses((status = 200, body = Verified), (status = 401, description = "Not signed in")))]
+    responses((status = 200, body = Verified)))]
 pub(super) async fn verify_token(Sesion(u, _): Sesion) -> impl IntoResponse {
     let body = Verified {
         valid: true,

@@ -171,7 +171,7 @@ pub(super) struct Filters {
 /// why. Since the server's start.
 #[utoipa::path(get, path = "/mqtt/clientes", tag = "mqtt", params(Filters, Pagina),
     responses((status = 200, body = Vec<Body>, headers(("x-total-count" = i64, description = "How many in all"))),
-        (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
+        (status = 400, description = "Bad query"),
         (status = 403, description = "Not an administrator"), (status = 422, description = "limit or skip out of range")))]
 pub(super) async fn list(
     Shared(state): Shared<State>,
@@ -226,7 +226,7 @@ fn everybody(state: &State, clientes: &Clientes, scope: Option<i64>) -> Vec<Body
 /// Disconnect a client (MQTT 5 is told 0x98). It may connect again; to keep a device out, revoke its
 /// credential.
 #[utoipa::path(delete, path = "/mqtt/clientes/{id}", tag = "mqtt", params(("id" = u64, Path)),
-    responses((status = 204), (status = 401, description = "Not signed in"), (status = 403, description = "Not an administrator"),
+    responses((status = 204), (status = 403, description = "Not an administrator"),
         (status = 404, description = "No such connection")))]
 pub(super) async fn disconnect(
     Shared(state): Shared<State>,

@@ -62,9 +62,8 @@ impl From<Cultivo> for Body {
 /// The crops that you may see: a worker those that a sensor of theirs stands in.
 #[utoipa::path(get, path = "/cultivos", tag = "cultivos", params(Pagina),
     responses((status = 200, body = Vec<Body>, headers(("x-total-count" = i64, description = "How many in all"))),
-        (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
-        (status = 403, description = "No empresa"), (status = 422, description = "Parameters out of range"),
-        (status = 503, description = "Not now")))]
+        (status = 400, description = "Bad query"),
+        (status = 403, description = "No empresa"), (status = 422, description = "Parameters out of range")))]
 pub(super) async fn list(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -112,9 +111,8 @@ pub(super) struct Create {
 
 /// Register a crop.
 #[utoipa::path(post, path = "/cultivos", tag = "cultivos", request_body = Create,
-    responses((status = 201, body = Body), (status = 400, description = "Not JSON"), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not an administrator"), (status = 415, description = "Not JSON"),
-        (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
+    responses((status = 201, body = Body),
+        (status = 403, description = "Not an administrator")))]
 pub(super) async fn create(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -176,9 +174,8 @@ fn check(c: &Cultivo) -> Result<(), Problem> {
 
 /// One crop.
 #[utoipa::path(get, path = "/cultivos/{id}", tag = "cultivos", params(("id" = i64, Path)),
-    responses((status = 200, body = Body), (status = 401, description = "Not signed in"),
-        (status = 403, description = "No empresa"), (status = 404, description = "No such crop"),
-        (status = 503, description = "Not now")))]
+    responses((status = 200, body = Body),
+        (status = 403, description = "No empresa"), (status = 404, description = "No such crop")))]
 pub(super) async fn get(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -257,9 +254,8 @@ async fn change(state: &State, sesion: &Sesion, id: i64, p: Patch) -> Result<Bod
 
 /// Change a crop.
 #[utoipa::path(patch, path = "/cultivos/{id}", tag = "cultivos", params(("id" = i64, Path)), request_body = Patch,
-    responses((status = 200, body = Body), (status = 400, description = "Not JSON"), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not an administrator"), (status = 404, description = "No such crop"),
-        (status = 415, description = "Not JSON"), (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
+    responses((status = 200, body = Body),
+        (status = 403, description = "Not an administrator"), (status = 404, description = "No such crop")))]
 pub(super) async fn patch(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -271,9 +267,8 @@ pub(super) async fn patch(
 
 /// As `PATCH`: absent stays.
 #[utoipa::path(put, path = "/cultivos/{id}", tag = "cultivos", params(("id" = i64, Path)), request_body = Patch,
-    responses((status = 200, body = Body), (status = 400, description = "Not JSON"), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not an administrator"), (status = 404, description = "No such crop"),
-        (status = 415, description = "Not JSON"), (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
+    responses((status = 200, body = Body),
+        (status = 403, description = "Not an administrator"), (status = 404, description = "No such crop")))]
 pub(super) async fn put(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -285,8 +280,8 @@ pub(super) async fn put(
 
 /// Remove a crop and its bounds. Its sensors stay, in no crop.
 #[utoipa::path(delete, path = "/cultivos/{id}", tag = "cultivos", params(("id" = i64, Path)),
-    responses((status = 204), (status = 401, description = "Not signed in"), (status = 403, description = "Not an administrator"),
-        (status = 404, description = "No such crop"), (status = 503, description = "Not now")))]
+    responses((status = 204), (status = 403, description = "Not an administrator"),
+        (status = 404, description = "No such crop")))]
 pub(super) async fn delete(
     Shared(state): Shared<State>,
     sesion: Sesion,

@@ -62,8 +62,8 @@ async fn count(tx: &mut Tx, alcance: Alcance, activos: &[Ultima]) -> Result<Kpis
 
 /// The figures of the sensors that you may see.
 #[utoipa::path(get, path = "/dashboard/kpis", tag = "dashboard",
-    responses((status = 200, body = Kpis), (status = 401, description = "Not signed in"),
-        (status = 403, description = "No empresa"), (status = 503, description = "Not now")))]
+    responses((status = 200, body = Kpis),
+        (status = 403, description = "No empresa")))]
 pub(super) async fn kpis(Shared(state): Shared<State>, sesion: Sesion) -> Result<impl IntoResponse, Problem> {
     let alcance = sesion.alcance()?;
     let mut tx = state.parts().store.read().await?;
@@ -89,8 +89,8 @@ pub(super) struct Dashboard {
 
 /// The front page: the figures, what they come from, and the newest open alerts.
 #[utoipa::path(get, path = "/dashboard", tag = "dashboard",
-    responses((status = 200, body = Dashboard), (status = 401, description = "Not signed in"),
-        (status = 403, description = "No empresa"), (status = 503, description = "Not now")))]
+    responses((status = 200, body = Dashboard),
+        (status = 403, description = "No empresa")))]
 pub(super) async fn get(Shared(state): Shared<State>, sesion: Sesion) -> Result<impl IntoResponse, Problem> {
     let alcance = sesion.alcance()?;
     let parts = state.parts();
@@ -175,9 +175,8 @@ impl From<Miembro> for Person {
 /// The people of the empresa, under the names that the front end reads.
 #[utoipa::path(get, path = "/dashboard/trabajadores", tag = "dashboard", params(Pagina),
     responses((status = 200, body = Vec<Person>, headers(("x-total-count" = i64, description = "How many in all"))),
-        (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not a supervisor"), (status = 422, description = "Parameters out of range"),
-        (status = 503, description = "Not now")))]
+        (status = 400, description = "Bad query"),
+        (status = 403, description = "Not a supervisor"), (status = 422, description = "Parameters out of range")))]
 pub(super) async fn people(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -217,9 +216,8 @@ pub(super) struct Point {
 #[utoipa::path(get, path = "/dashboard/sensor-data/{id}", tag = "dashboard",
     params(("id" = i64, Path, description = "id_sensor"), Days),
     responses((status = 200, body = Vec<Point>), (status = 400, description = "Bad query"),
-        (status = 401, description = "Not signed in"), (status = 403, description = "No empresa"),
-        (status = 404, description = "No such sensor"), (status = 422, description = "Parameters out of range"),
-        (status = 503, description = "Not now")))]
+        (status = 403, description = "No empresa"),
+        (status = 404, description = "No such sensor"), (status = 422, description = "Parameters out of range")))]
 pub(super) async fn sensor_data(
     Shared(state): Shared<State>,
     sesion: Sesion,

@@ -70,7 +70,7 @@ pub(super) struct Patch {
 
 /// The empresa.
 #[utoipa::path(get, path = "/empresas/me", tag = "empresas",
-    responses((status = 200, body = EmpresaBody), (status = 401, description = "Not signed in"),
+    responses((status = 200, body = EmpresaBody),
         (status = 403, description = "Belongs to no empresa")))]
 pub(super) async fn get(Shared(state): Shared<State>, sesion: Sesion) -> Result<impl IntoResponse, Problem> {
     let id_empresa = sesion.alcance()?.id_empresa;
@@ -82,8 +82,8 @@ pub(super) async fn get(Shared(state): Shared<State>, sesion: Sesion) -> Result<
 
 /// Change the empresa.
 #[utoipa::path(patch, path = "/empresas/me", tag = "empresas", request_body = Patch,
-    responses((status = 200, body = EmpresaBody), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not an administrator"), (status = 422, description = "Fields are wrong")))]
+    responses((status = 200, body = EmpresaBody),
+        (status = 403, description = "Not an administrator")))]
 pub(super) async fn patch(
     Shared(state): Shared<State>,
     sesion: Sesion,

@@ -207,9 +207,8 @@ async fn delete_one(state: &State, autor: Autor, sitio: Sitio, nombre: &str) -> 
 
 /// The bounds that a sensor's readings are held against, and who set them.
 #[utoipa::path(get, path = "/sensores/{id}/umbrales", tag = "umbrales", params(("id" = i64, Path)),
-    responses((status = 200, body = Vec<InForce>), (status = 401, description = "Not signed in"),
-        (status = 403, description = "No empresa"), (status = 404, description = "No such sensor"),
-        (status = 503, description = "Not now")))]
+    responses((status = 200, body = Vec<InForce>),
+        (status = 403, description = "No empresa"), (status = 404, description = "No such sensor")))]
 pub(super) async fn of_sensor(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -223,9 +222,8 @@ pub(super) async fn of_sensor(
 /// are in force.
 #[utoipa::path(put, path = "/sensores/{id}/umbrales/{variable}", tag = "umbrales", request_body = Bounds,
     params(("id" = i64, Path), ("variable" = String, Path, example = "temperatura")),
-    responses((status = 200, body = Vec<InForce>), (status = 400, description = "Not JSON"), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not a supervisor"), (status = 404, description = "No such sensor, or not a variable"),
-        (status = 415, description = "Not JSON"), (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
+    responses((status = 200, body = Vec<InForce>),
+        (status = 403, description = "Not a supervisor"), (status = 404, description = "No such sensor, or not a variable")))]
 pub(super) async fn put_of_sensor(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -239,8 +237,8 @@ pub(super) async fn put_of_sensor(
 /// Take a sensor's own bounds of one variable away: those of its crop or its empresa hold again.
 #[utoipa::path(delete, path = "/sensores/{id}/umbrales/{variable}", tag = "umbrales",
     params(("id" = i64, Path), ("variable" = String, Path, example = "temperatura")),
-    responses((status = 204), (status = 401, description = "Not signed in"), (status = 403, description = "Not a supervisor"),
-        (status = 404, description = "No such sensor, or it has none of its own"), (status = 503, description = "Not now")))]
+    responses((status = 204), (status = 403, description = "Not a supervisor"),
+        (status = 404, description = "No such sensor, or it has none of its own")))]
 pub(super) async fn delete_of_sensor(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -252,9 +250,8 @@ pub(super) async fn delete_of_sensor(
 
 /// The bounds that the sensors in a crop are held against, and who set them.
 #[utoipa::path(get, path = "/cultivos/{id}/umbrales", tag = "umbrales", params(("id" = i64, Path)),
-    responses((status = 200, body = Vec<InForce>), (status = 401, description = "Not signed in"),
-        (status = 403, description = "No empresa"), (status = 404, description = "No such crop"),
-        (status = 503, description = "Not now")))]
+    responses((status = 200, body = Vec<InForce>),
+        (status = 403, description = "No empresa"), (status = 404, description = "No such crop")))]
 pub(super) async fn of_cultivo(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -268,9 +265,8 @@ pub(super) async fn of_cultivo(
 /// two forms as `PUT /umbrales`, and answers all that are in force.
 #[utoipa::path(put, path = "/cultivos/{id}/umbrales", tag = "umbrales", params(("id" = i64, Path)),
     request_body(content = std::collections::HashMap<String, Bounds>, example = json!({ "temperatura": { "min": 5, "max": 25 } })),
-    responses((status = 200, body = Vec<InForce>), (status = 400, description = "Not JSON"), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not a supervisor"), (status = 404, description = "No such crop"),
-        (status = 415, description = "Not JSON"), (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
+    responses((status = 200, body = Vec<InForce>),
+        (status = 403, description = "Not a supervisor"), (status = 404, description = "No such crop")))]
 pub(super) async fn put_all_of_cultivo(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -286,9 +282,8 @@ pub(super) async fn put_all_of_cultivo(
 /// are in force.
 #[utoipa::path(put, path = "/cultivos/{id}/umbrales/{variable}", tag = "umbrales", request_body = Bounds,
     params(("id" = i64, Path), ("variable" = String, Path, example = "temperatura")),
-    responses((status = 200, body = Vec<InForce>), (status = 400, description = "Not JSON"), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not a supervisor"), (status = 404, description = "No such crop, or not a variable"),
-        (status = 415, description = "Not JSON"), (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
+    responses((status = 200, body = Vec<InForce>),
+        (status = 403, description = "Not a supervisor"), (status = 404, description = "No such crop, or not a variable")))]
 pub(super) async fn put_of_cultivo(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -302,8 +297,8 @@ pub(super) async fn put_of_cultivo(
 /// Take a crop's bounds of one variable away: those of the empresa hold again.
 #[utoipa::path(delete, path = "/cultivos/{id}/umbrales/{variable}", tag = "umbrales",
     params(("id" = i64, Path), ("variable" = String, Path, example = "temperatura")),
-    responses((status = 204), (status = 401, description = "Not signed in"), (status = 403, description = "Not a supervisor"),
-        (status = 404, description = "No such crop, or it has none"), (status = 503, description = "Not now")))]
+    responses((status = 204), (status = 403, description = "Not a supervisor"),
+        (status = 404, description = "No such crop, or it has none")))]
 pub(super) async fn delete_of_cultivo(
     Shared(state): Shared<State>,
     sesion: Sesion,

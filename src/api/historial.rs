@@ -174,7 +174,7 @@ impl Range {
             headers(("link" = String, description = "The next page, `rel=\"next\"`; absent on the last"),
                 ("x-alertrace-fuente" = String, description = "With `intervalo` or `puntos`: `horas` or `lecturas`"))),
         (status = 400, description = "Bad query"),
-        (status = 401, description = "Not signed in"), (status = 403, description = "No empresa"),
+        (status = 403, description = "No empresa"),
         (status = 404, description = "No such sensor"), (status = 422, description = "Parameters out of range")))]
 pub(super) async fn list(
     Shared(state): Shared<State>,
@@ -472,7 +472,7 @@ pub(super) struct Statistics {
 /// What each variable of a sensor came to in a range, and how much of what was expected came.
 #[utoipa::path(get, path = "/sensores/{id}/estadisticas", tag = "lecturas", security(("account" = []), ("api_key" = [])), params(("id" = i64, Path), Period),
     responses((status = 200, body = Statistics), (status = 400, description = "Bad query"),
-        (status = 401, description = "Not signed in"), (status = 403, description = "No empresa"),
+        (status = 403, description = "No empresa"),
         (status = 404, description = "No such sensor"), (status = 422, description = "Not a date, or more than 1,000 variables")))]
 pub(super) async fn statistics(
     Shared(state): Shared<State>,

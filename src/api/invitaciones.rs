@@ -86,9 +86,8 @@ impl Body {
 
 /// Invite somebody. The code is shown this once, is good for seven days and lets one person in.
 #[utoipa::path(post, path = "/trabajadores/invitaciones", tag = "trabajadores", operation_id = "invite", request_body = Option<Invite>,
-    responses((status = 201, body = Invited), (status = 400, description = "Not JSON"), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not an administrator"), (status = 409, description = "Too many are unused"),
-        (status = 415, description = "Not JSON"), (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
+    responses((status = 201, body = Invited),
+        (status = 403, description = "Not an administrator"), (status = 409, description = "Too many are unused")))]
 pub(super) async fn create(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -122,9 +121,8 @@ pub(super) fn miembro(rol: Rol) -> Result<Rol, Problem> {
 /// The invitations of the empresa, the newest first.
 #[utoipa::path(get, path = "/trabajadores/invitaciones", tag = "trabajadores", operation_id = "invitations", params(Pagina),
     responses((status = 200, body = Vec<Body>, headers(("x-total-count" = i64, description = "How many in all"))),
-        (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not an administrator"), (status = 422, description = "Parameters out of range"),
-        (status = 503, description = "Not now")))]
+        (status = 400, description = "Bad query"),
+        (status = 403, description = "Not an administrator"), (status = 422, description = "Parameters out of range")))]
 pub(super) async fn list(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -142,9 +140,8 @@ pub(super) async fn list(
 
 /// Take an invitation back: its code lets nobody in any more.
 #[utoipa::path(delete, path = "/trabajadores/invitaciones/{id}", tag = "trabajadores", operation_id = "uninvite", params(("id" = i64, Path)),
-    responses((status = 204), (status = 401, description = "Not signed in"), (status = 403, description = "Not an administrator"),
-        (status = 404, description = "No such invitation"), (status = 409, description = "Somebody has used it"),
-        (status = 503, description = "Not now")))]
+    responses((status = 204), (status = 403, description = "Not an administrator"),
+        (status = 404, description = "No such invitation"), (status = 409, description = "Somebody has used it")))]
 pub(super) async fn delete(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -190,9 +187,9 @@ pub(super) struct Joined {
 /// Join an empresa, with an account that belongs to none. The access token stays good and sees the
 /// empresa from now on; connections that are open end, to come back with what they may see now.
 #[utoipa::path(post, path = "/auth/unirse", tag = "auth", request_body = Join,
-    responses((status = 200, body = Joined), (status = 400, description = "Not JSON"), (status = 401, description = "Not signed in"),
-        (status = 409, description = "The account belongs to an empresa"), (status = 415, description = "Not JSON"),
-        (status = 422, description = "Not a code that lets anybody in"), (status = 503, description = "Not now")))]
+    responses((status = 200, body = Joined),
+        (status = 409, description = "The account belongs to an empresa"),
+        (status = 422, description = "Not a code that lets anybody in")))]
 pub(super) async fn join(
     Shared(state): Shared<State>,
     sesion: Sesion,

@@ -172,7 +172,7 @@ impl From<store::rechazos::Registrado> for RechazoBody {
 /// What was refused of a sensor's messages, newest first; kept 7 days, 1,000 a sensor.
 #[utoipa::path(get, path = "/sensores/{id}/rechazos", tag = "lecturas", params(("id" = i64, Path), Pagina),
     responses((status = 200, body = Vec<RechazoBody>), (status = 400, description = "Bad query"),
-        (status = 401, description = "Not signed in"), (status = 403, description = "Not a supervisor"),
+        (status = 403, description = "Not a supervisor"),
         (status = 404, description = "No such sensor"), (status = 422, description = "limit or skip out of range")))]
 pub(super) async fn rejections(
     Shared(state): Shared<State>,

@@ -41,9 +41,8 @@ pub(super) struct Moved {
 
 /// Move the sensors of a place, or some of them, to another. All or none.
 #[utoipa::path(post, path = "/sensores/move", tag = "sensores", request_body = Move,
-    responses((status = 200, body = Moved), (status = 400, description = "Not JSON"), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not an administrator"), (status = 404, description = "No sensor there, or one of them is not"),
-        (status = 415, description = "Not JSON"), (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
+    responses((status = 200, body = Moved),
+        (status = 403, description = "Not an administrator"), (status = 404, description = "No sensor there, or one of them is not")))]
 pub(super) async fn relocate(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -96,9 +95,8 @@ pub(super) struct Retired {
 /// kept.
 #[utoipa::path(delete, path = "/sensores/by-ubicacion/{u}", tag = "sensores", operation_id = "delete_at",
     params(("u" = String, Path, description = "The place, as in `ubicacion_sensor`", example = "Invernadero 1")),
-    responses((status = 200, body = Retired), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not an administrator"), (status = 404, description = "No sensor there"),
-        (status = 503, description = "Not now")))]
+    responses((status = 200, body = Retired),
+        (status = 403, description = "Not an administrator"), (status = 404, description = "No sensor there")))]
 pub(super) async fn delete(
     Shared(state): Shared<State>,
     sesion: Sesion,

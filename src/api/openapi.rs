@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::schema::Type;
+use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
     Content, ContentBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Required, Response, ResponseBuilder, Server,
@@ -91,7 +92,9 @@ fn complete_one(place: &Place<'_>, operation: &mut Operation) {
     if let (Some(id), Some(tag)) = (&mut operation.operation_id, operation.tags.iter().flatten().next()) {
         *id = format!("{tag}_{id}");
     }
-    let signed = operation.security.is_none();
+    // `security(())` is what an operation for everybody says.
+    let everybody = SecurityRequirement::default();
+    let signed = operation.security.as_ref().is_none_or(|ways| !ways.contains(&everybody));
     let body = operation.request_body.is_some();
     let mut can = |condition: bool, status: u16, text: &str| {
         let responses = &mut operation.responses.responses;

@@ -56,7 +56,7 @@ async fn page(
 /// The sensors that you may see, each with its newest values.
 #[utoipa::path(get, path = "/sensores", tag = "sensores", security(("account" = []), ("api_key" = [])), params(Filters, Pagina),
     responses((status = 200, body = Vec<SensorBody>, headers(("x-total-count" = i64, description = "How many in all"))),
-        (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
+        (status = 400, description = "Bad query"),
         (status = 403, description = "No empresa"), (status = 422, description = "limit or skip out of range")))]
 pub(super) async fn list(
     Shared(state): Shared<State>,
@@ -71,7 +71,7 @@ pub(super) async fn list(
 /// As `/sensores`: one query, absent values null.
 #[utoipa::path(get, path = "/sensores/with-readings", tag = "sensores", security(("account" = []), ("api_key" = [])), params(Filters, Pagina),
     responses((status = 200, body = Vec<SensorBody>, headers(("x-total-count" = i64, description = "How many in all"))),
-        (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
+        (status = 400, description = "Bad query"),
         (status = 403, description = "No empresa"), (status = 422, description = "limit or skip out of range")))]
 pub(super) async fn with_readings(
     Shared(state): Shared<State>,
@@ -148,10 +148,9 @@ fn check_rest(
 
 /// Register a device; its token is shown this once.
 #[utoipa::path(post, path = "/sensores", tag = "sensores", request_body = Create,
-    responses((status = 201, body = Created), (status = 401, description = "Not signed in"),
+    responses((status = 201, body = Created),
         (status = 403, description = "Not an administrator"), (status = 404, description = "No such crop"),
-        (status = 409, description = "device_id in use"),
-        (status = 422, description = "Fields are wrong")))]
+        (status = 409, description = "device_id in use")))]
 pub(super) async fn create(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -246,7 +245,7 @@ fn taken() -> Problem {
 
 /// One sensor.
 #[utoipa::path(get, path = "/sensores/{id}", tag = "sensores", security(("account" = []), ("api_key" = [])), params(("id" = i64, Path)),
-    responses((status = 200, body = SensorBody), (status = 401, description = "Not signed in"),
+    responses((status = 200, body = SensorBody),
         (status = 403, description = "No empresa"), (status = 404, description = "No such sensor")))]
 pub(super) async fn get(
     Shared(state): Shared<State>,
@@ -296,9 +295,9 @@ pub(super) struct Patch {
 #[utoipa::path(patch, path = "/sensores/{id}", tag = "sensores",
     params(("id" = i64, Path), ("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
     request_body = Patch,
-    responses((status = 200, body = SensorBody), (status = 401, description = "Not signed in"),
+    responses((status = 200, body = SensorBody),
         (status = 403, description = "Not an administrator"), (status = 404, description = "No such sensor, or no such crop"),
-        (status = 412, description = "Somebody changed it meanwhile"), (status = 422, description = "Fields are wrong")))]
+        (status = 412, description = "Somebody changed it meanwhile")))]
 pub(super) async fn patch(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -387,7 +386,7 @@ pub(super) struct Delete {
 
 /// Retire a sensor: its credential is revoked, its history kept, unless `purgar`.
 #[utoipa::path(delete, path = "/sensores/{id}", tag = "sensores", params(("id" = i64, Path), Delete),
-    responses((status = 204), (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
+    responses((status = 204), (status = 400, description = "Bad query"),
         (status = 403, description = "Not an administrator"), (status = 404, description = "No such sensor")))]
 pub(super) async fn delete(
     Shared(state): Shared<State>,
@@ -461,7 +460,7 @@ pub(super) struct Renewed {
 
 /// Give a device a new token; the old one stops at once, and its connection with it.
 #[utoipa::path(post, path = "/sensores/{id}/credenciales", tag = "sensores", params(("id" = i64, Path)),
-    responses((status = 201, body = Renewed), (status = 401, description = "Not signed in"),
+    responses((status = 201, body = Renewed),
         (status = 403, description = "Not an administrator"), (status = 404, description = "No such sensor in use")))]
 pub(super) async fn credentials(
     Shared(state): Shared<State>,

@@ -67,9 +67,8 @@ pub(super) struct Filters {
 /// The people of the empresa.
 #[utoipa::path(get, path = "/trabajadores", tag = "trabajadores", params(Filters, Pagina),
     responses((status = 200, body = Vec<Body>, headers(("x-total-count" = i64, description = "How many in all"))),
-        (status = 400, description = "Bad query"), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not a supervisor"), (status = 422, description = "Parameters out of range"),
-        (status = 503, description = "Not now")))]
+        (status = 400, description = "Bad query"),
+        (status = 403, description = "Not a supervisor"), (status = 422, description = "Parameters out of range")))]
 pub(super) async fn list(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -112,9 +111,8 @@ pub(super) struct Create {
 
 /// Make an account for a person of the empresa. To have them choose their own password, invite them.
 #[utoipa::path(post, path = "/trabajadores", tag = "trabajadores", request_body = Create,
-    responses((status = 201, body = Body), (status = 400, description = "Not JSON"), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not an administrator"), (status = 409, description = "E-mail or DNI in use"),
-        (status = 415, description = "Not JSON"), (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
+    responses((status = 201, body = Body),
+        (status = 403, description = "Not an administrator"), (status = 409, description = "E-mail or DNI in use")))]
 pub(super) async fn create(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -166,9 +164,8 @@ async fn find(state: &State, id_empresa: i64, id: i64) -> Result<Body, Problem> 
 
 /// One person of the empresa.
 #[utoipa::path(get, path = "/trabajadores/{id}", tag = "trabajadores", params(("id" = i64, Path)),
-    responses((status = 200, body = Body), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not a supervisor"), (status = 404, description = "No such person"),
-        (status = 503, description = "Not now")))]
+    responses((status = 200, body = Body),
+        (status = 403, description = "Not a supervisor"), (status = 404, description = "No such person")))]
 pub(super) async fn get(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -207,10 +204,9 @@ pub(super) struct Update {
 
 /// Change a person. Another role, or `activo: false`, ends what they have open at once.
 #[utoipa::path(put, path = "/trabajadores/{id}", tag = "trabajadores", params(("id" = i64, Path)), request_body = Update,
-    responses((status = 200, body = Body), (status = 400, description = "Not JSON"), (status = 401, description = "Not signed in"),
+    responses((status = 200, body = Body),
         (status = 403, description = "Not an administrator"), (status = 404, description = "No such person"),
-        (status = 409, description = "The last administrator, oneself, or a DNI in use"), (status = 415, description = "Not JSON"),
-        (status = 422, description = "Fields are wrong"), (status = 503, description = "Not now")))]
+        (status = 409, description = "The last administrator, oneself, or a DNI in use")))]
 pub(super) async fn update(
     Shared(state): Shared<State>,
     sesion: Sesion,
@@ -224,9 +220,8 @@ pub(super) async fn update(
 /// Deactivate a person: every sign-in and connection of theirs ends at once. What they did stays, and
 /// `PUT` with `activo: true` lets them in again.
 #[utoipa::path(delete, path = "/trabajadores/{id}", tag = "trabajadores", params(("id" = i64, Path)),
-    responses((status = 204), (status = 401, description = "Not signed in"), (status = 403, description = "Not an administrator"),
-        (status = 404, description = "No such person"), (status = 409, description = "The last administrator, or oneself"),
-        (status = 503, description = "Not now")))]
+    responses((status = 204), (status = 403, description = "Not an administrator"),
+        (status = 404, description = "No such person"), (status = 409, description = "The last administrator, or oneself")))]
 pub(super) async fn delete(
     Shared(state): Shared<State>,
     sesion: Sesion,

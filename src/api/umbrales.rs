@@ -76,7 +76,7 @@ async fn current(tx: &mut store::Tx, id_empresa: i64) -> Result<Umbrales, Proble
 
 /// The bounds that readings are held against.
 #[utoipa::path(get, path = "/umbrales", tag = "umbrales",
-    responses((status = 200, body = BTreeMap<String, Entry>), (status = 401, description = "Not signed in"),
+    responses((status = 200, body = BTreeMap<String, Entry>),
         (status = 403, description = "Not a supervisor")))]
 pub(super) async fn get(Shared(state): Shared<State>, sesion: Sesion) -> Result<impl IntoResponse, Problem> {
     let id_empresa = sesion.supervisor()?;
@@ -92,9 +92,8 @@ pub(super) async fn get(Shared(state): Shared<State>, sesion: Sesion) -> Result<
 #[utoipa::path(put, path = "/umbrales", tag = "umbrales",
     params(("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
     request_body(content = BTreeMap<String, Entry>, example = json!({ "temperatura": { "min": 5, "max": 30 } })),
-    responses((status = 200, body = BTreeMap<String, Entry>), (status = 401, description = "Not signed in"),
-        (status = 403, description = "Not a supervisor"), (status = 412, description = "Somebody changed them meanwhile"),
-        (status = 422, description = "Fields are wrong")))]
+    responses((status = 200, body = BTreeMap<String, Entry>),
+        (status = 403, description = "Not a supervisor"), (status = 412, description = "Somebody changed them meanwhile")))]
 pub(super) async fn put(
     Shared(state): Shared<State>,
     sesion: Sesion,

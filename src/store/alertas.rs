@@ -315,14 +315,9 @@ pub async fn list(tx: &mut Tx, alcance: Alcance, filtro: &Filtro<'_>, hoja: &Hoj
 /// # Errors
 /// `Unavailable`.
 pub async fn count(tx: &mut Tx, alcance: Alcance, filtro: &Filtro<'_>) -> Result<i64> {
-    row!(
-        struct Total {
-            total: i64,
-        }
-    );
     let sql = format!("SELECT COUNT(*) AS total FROM alertas a {}", donde(alcance, filtro));
-    let total: Total = on!(tx, |db| {
-        sqlx::query_as(AssertSqlSafe(sql))
+    let total: i64 = on!(tx, |db| {
+        sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(alcance.id_empresa)
             .bind(alcance.id_trabajador)
             .bind(filtro.estado.map(EstadoAlerta::as_str))
@@ -334,7 +329,7 @@ pub async fn count(tx: &mut Tx, alcance: Alcance, filtro: &Filtro<'_>) -> Result
             .fetch_one(db)
             .await
     })?;
-    Ok(total.total)
+    Ok(total)
 }
 
 /// How many open alerts of the scope there are of each severity that any has.

@@ -111,18 +111,13 @@ pub async fn list(tx: &mut Tx, id_empresa: i64, hoja: &Hoja) -> Result<(Vec<ApiK
         .fetch_all(db)
         .await
     })?;
-    row!(
-        struct Total {
-            total: i64,
-        }
-    );
-    let total: Total = on!(tx, |db| {
-        sqlx::query_as("SELECT COUNT(*) AS total FROM api_keys WHERE id_empresa = $1")
+    let total: i64 = on!(tx, |db| {
+        sqlx::query_scalar("SELECT COUNT(*) AS total FROM api_keys WHERE id_empresa = $1")
             .bind(id_empresa)
             .fetch_one(db)
             .await
     })?;
-    Ok((filas, total.total))
+    Ok((filas, total))
 }
 
 /// How many keys of an empresa let somebody in at `ahora`.
@@ -130,13 +125,8 @@ pub async fn list(tx: &mut Tx, id_empresa: i64, hoja: &Hoja) -> Result<(Vec<ApiK
 /// # Errors
 /// `Unavailable`.
 pub async fn open(tx: &mut Tx, id_empresa: i64, ahora: Timestamp) -> Result<i64> {
-    row!(
-        struct Total {
-            total: i64,
-        }
-    );
-    let total: Total = on!(tx, |db| {
-        sqlx::query_as(
+    let total: i64 = on!(tx, |db| {
+        sqlx::query_scalar(
             "SELECT COUNT(*) AS total FROM api_keys \
              WHERE id_empresa = $1 AND revocada IS NULL AND (expira IS NULL OR expira > $2)",
         )
@@ -145,7 +135,7 @@ pub async fn open(tx: &mut Tx, id_empresa: i64, ahora: Timestamp) -> Result<i64>
         .fetch_one(db)
         .await
     })?;
-    Ok(total.total)
+    Ok(total)
 }
 
 /// Revokes a key of an empresa for good; `false` when the empresa has no such key.

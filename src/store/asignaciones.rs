@@ -158,21 +158,16 @@ pub async fn list(
             .fetch_all(db)
             .await
     })?;
-    row!(
-        struct Total {
-            total: i64,
-        }
-    );
     let cuenta = format!("SELECT COUNT(*) AS total FROM asignaciones g {donde}");
-    let total: Total = on!(tx, |db| {
-        sqlx::query_as(AssertSqlSafe(cuenta))
+    let total: i64 = on!(tx, |db| {
+        sqlx::query_scalar(AssertSqlSafe(cuenta))
             .bind(id_empresa)
             .bind(filtro.id_trabajador)
             .bind(filtro.id_sensor)
             .fetch_one(db)
             .await
     })?;
-    Ok((filas, total.total))
+    Ok((filas, total))
 }
 
 /// The condition of [`list`]; `$1` … `$3`.

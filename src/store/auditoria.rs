@@ -227,11 +227,6 @@ pub async fn list(
     filtro: &Filtro<'_>,
     hoja: &Hoja,
 ) -> Result<(Vec<Anotado>, i64)> {
-    row!(
-        struct Total {
-            total: i64,
-        }
-    );
     let filas: Vec<Anotado> = on!(&mut *tx, |db| {
         sqlx::query_as(donde!(
             "SELECT a.id_auditoria, a.momento, a.user_id, t.email, a.accion, a.objeto, a.id_objeto, a.antes, \
@@ -251,8 +246,8 @@ pub async fn list(
         .fetch_all(db)
         .await
     })?;
-    let total: Total = on!(tx, |db| {
-        sqlx::query_as(donde!("SELECT COUNT(*) AS total FROM auditoria a", ""))
+    let total: i64 = on!(tx, |db| {
+        sqlx::query_scalar(donde!("SELECT COUNT(*) AS total FROM auditoria a", ""))
             .bind(id_empresa)
             .bind(filtro.user_id)
             .bind(filtro.accion)
@@ -263,7 +258,7 @@ pub async fn list(
             .fetch_one(db)
             .await
     })?;
-    Ok((filas, total.total))
+    Ok((filas, total))
 }
 
 /// Whether there are lines of before `antes`.

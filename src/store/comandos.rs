@@ -105,13 +105,8 @@ pub async fn get(tx: &mut Tx, id_sensor: i64, id_comando: i64) -> Result<Option<
 /// # Errors
 /// `Unavailable`.
 pub async fn list(tx: &mut Tx, id_sensor: i64, hoja: &Hoja) -> Result<(Vec<Comando>, i64)> {
-    row!(
-        struct Total {
-            total: i64,
-        }
-    );
-    let total: Total = on!(tx, |db| {
-        sqlx::query_as("SELECT CAST(COUNT(*) AS BIGINT) AS total FROM comandos WHERE id_sensor = $1")
+    let total: i64 = on!(tx, |db| {
+        sqlx::query_scalar("SELECT CAST(COUNT(*) AS BIGINT) AS total FROM comandos WHERE id_sensor = $1")
             .bind(id_sensor)
             .fetch_one(db)
             .await
@@ -127,7 +122,7 @@ pub async fn list(tx: &mut Tx, id_sensor: i64, hoja: &Hoja) -> Result<(Vec<Coman
         .fetch_all(db)
         .await
     })?;
-    Ok((comandos, total.total))
+    Ok((comandos, total))
 }
 
 /// The commands of a sensor that it has not acknowledged, the oldest first.
@@ -152,13 +147,8 @@ pub async fn pending(tx: &mut Tx, id_sensor: i64, ahora: Timestamp, limit: i64) 
 /// # Errors
 /// `Unavailable`.
 pub async fn open(tx: &mut Tx, id_sensor: i64) -> Result<i64> {
-    row!(
-        struct Total {
-            total: i64,
-        }
-    );
-    let total: Total = on!(tx, |db| {
-        sqlx::query_as(
+    let total: i64 = on!(tx, |db| {
+        sqlx::query_scalar(
             "SELECT CAST(COUNT(*) AS BIGINT) AS total FROM comandos \
              WHERE id_sensor = $1 AND estado IN ('pendiente', 'enviado')",
         )
@@ -166,7 +156,7 @@ pub async fn open(tx: &mut Tx, id_sensor: i64) -> Result<i64> {
         .fetch_one(db)
         .await
     })?;
-    Ok(total.total)
+    Ok(total)
 }
 
 /// The device has a command.

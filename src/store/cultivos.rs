@@ -124,19 +124,14 @@ pub async fn list(tx: &mut Tx, alcance: Alcance, hoja: &Hoja) -> Result<(Vec<Cul
         .fetch_all(db)
         .await
     })?;
-    row!(
-        struct Total {
-            total: i64,
-        }
-    );
-    let total: Total = on!(tx, |db| {
-        sqlx::query_as(concat!("SELECT COUNT(*) AS total FROM cultivos c ", donde!()))
+    let total: i64 = on!(tx, |db| {
+        sqlx::query_scalar(concat!("SELECT COUNT(*) AS total FROM cultivos c ", donde!()))
             .bind(alcance.id_empresa)
             .bind(alcance.id_trabajador)
             .fetch_one(db)
             .await
     })?;
-    Ok((filas, total.total))
+    Ok((filas, total))
 }
 
 /// Writes all of a crop but its key, its empresa and when it was registered.

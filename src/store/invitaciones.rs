@@ -161,18 +161,13 @@ pub async fn list(tx: &mut Tx, id_empresa: i64, hoja: &Hoja) -> Result<(Vec<Invi
         .fetch_all(db)
         .await
     })?;
-    row!(
-        struct Total {
-            total: i64,
-        }
-    );
-    let total: Total = on!(tx, |db| {
-        sqlx::query_as("SELECT COUNT(*) AS total FROM invitaciones WHERE id_empresa = $1")
+    let total: i64 = on!(tx, |db| {
+        sqlx::query_scalar("SELECT COUNT(*) AS total FROM invitaciones WHERE id_empresa = $1")
             .bind(id_empresa)
             .fetch_one(db)
             .await
     })?;
-    Ok((filas.into_iter().map(Fila::invitacion).collect::<Result<_>>()?, total.total))
+    Ok((filas.into_iter().map(Fila::invitacion).collect::<Result<_>>()?, total))
 }
 
 /// How many invitations of an empresa let somebody in at `ahora`.
@@ -180,13 +175,8 @@ pub async fn list(tx: &mut Tx, id_empresa: i64, hoja: &Hoja) -> Result<(Vec<Invi
 /// # Errors
 /// `Unavailable`.
 pub async fn open(tx: &mut Tx, id_empresa: i64, ahora: Timestamp) -> Result<i64> {
-    row!(
-        struct Total {
-            total: i64,
-        }
-    );
-    let total: Total = on!(tx, |db| {
-        sqlx::query_as(
+    let total: i64 = on!(tx, |db| {
+        sqlx::query_scalar(
             "SELECT COUNT(*) AS total FROM invitaciones \
              WHERE id_empresa = $1 AND usada IS NULL AND revocada IS NULL AND expira > $2",
         )
@@ -195,7 +185,7 @@ pub async fn open(tx: &mut Tx, id_empresa: i64, ahora: Timestamp) -> Result<i64>
         .fetch_one(db)
         .await
     })?;
-    Ok(total.total)
+    Ok(total)
 }
 
 /// Uses an invitation that nobody has used; `false` when somebody was faster.

@@ -141,16 +141,11 @@ pub async fn list(tx: &mut Tx, id_sensor: i64, hoja: &Hoja) -> Result<Vec<Regist
 /// # Errors
 /// `Unavailable`.
 pub async fn count(tx: &mut Tx, id_sensor: i64) -> Result<i64> {
-    row!(
-        struct Total {
-            total: i64,
-        }
-    );
-    let total: Total = on!(tx, |db| {
-        sqlx::query_as("SELECT COUNT(*) AS total FROM lecturas_rechazadas WHERE id_sensor = $1")
+    let total: i64 = on!(tx, |db| {
+        sqlx::query_scalar("SELECT COUNT(*) AS total FROM lecturas_rechazadas WHERE id_sensor = $1")
             .bind(id_sensor)
             .fetch_one(db)
             .await
     })?;
-    Ok(total.total)
+    Ok(total)
 }

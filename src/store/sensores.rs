@@ -212,11 +212,6 @@ pub async fn list(
     hoja: &Hoja,
 ) -> Result<(Vec<Sensor>, i64)> {
     let estado = filtro.estado.map(EstadoSensor::as_str);
-    row!(
-        struct Total {
-            total: i64,
-        }
-    );
     let donde = donde(alcance, filtro);
     let pagina =
         format!("{}{donde} AND s.id_sensor > $5 ORDER BY s.id_sensor LIMIT $6 OFFSET $7", select!(""));
@@ -233,8 +228,8 @@ pub async fn list(
             .fetch_all(db)
             .await
     })?;
-    let total: Total = on!(tx, |db| {
-        sqlx::query_as(AssertSqlSafe(cuenta))
+    let total: i64 = on!(tx, |db| {
+        sqlx::query_scalar(AssertSqlSafe(cuenta))
             .bind(alcance.id_empresa)
             .bind(alcance.id_trabajador)
             .bind(filtro.ubicacion)
@@ -243,7 +238,7 @@ pub async fn list(
             .await
     })?;
     let sensores = filas.into_iter().map(Fila::sensor).collect::<Result<_>>()?;
-    Ok((sensores, total.total))
+    Ok((sensores, total))
 }
 
 /// The condition of [`list`]; `$1` … `$4`. Only what is asked for stands in it, so that each has its index.
@@ -415,13 +410,8 @@ pub async fn retire_at(tx: &mut Tx, id_empresa: i64, ubicacion: &str) -> Result<
 /// # Errors
 /// `Unavailable`.
 pub async fn count_at(tx: &mut Tx, id_empresa: i64, ubicacion: &str) -> Result<i64> {
-    row!(
-        struct Total {
-            total: i64,
-        }
-    );
-    let total: Total = on!(tx, |db| {
-        sqlx::query_as(
+    let total: i64 = on!(tx, |db| {
+        sqlx::query_scalar(
             "SELECT COUNT(*) AS total FROM sensores WHERE id_empresa = $1 AND ubicacion_sensor = $2",
         )
         .bind(id_empresa)
@@ -429,7 +419,7 @@ pub async fn count_at(tx: &mut Tx, id_empresa: i64, ubicacion: &str) -> Result<i
         .fetch_one(db)
         .await
     })?;
-    Ok(total.total)
+    Ok(total)
 }
 
 /// Removes a sensor and everything that hangs on it.

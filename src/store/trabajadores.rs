@@ -248,13 +248,8 @@ pub async fn list(
         .fetch_all(db)
         .await
     })?;
-    row!(
-        struct Total {
-            total: i64,
-        }
-    );
-    let total: Total = on!(tx, |db| {
-        sqlx::query_as(
+    let total: i64 = on!(tx, |db| {
+        sqlx::query_scalar(
             "SELECT COUNT(*) AS total FROM trabajadores WHERE id_empresa = $1 AND ($2 IS NULL OR activo = $2)",
         )
         .bind(id_empresa)
@@ -262,7 +257,7 @@ pub async fn list(
         .fetch_one(db)
         .await
     })?;
-    Ok((filas.into_iter().map(FilaMiembro::miembro).collect::<Result<_>>()?, total.total))
+    Ok((filas.into_iter().map(FilaMiembro::miembro).collect::<Result<_>>()?, total))
 }
 
 /// What may be changed of a person, every field as it shall be afterwards.
@@ -312,13 +307,8 @@ pub async fn update(tx: &mut Tx, id_empresa: i64, id_trabajador: i64, cambio: &C
 /// # Errors
 /// `Unavailable`.
 pub async fn another_admin(tx: &mut Tx, id_empresa: i64, id_trabajador: i64) -> Result<bool> {
-    row!(
-        struct Total {
-            total: i64,
-        }
-    );
-    let total: Total = on!(tx, |db| {
-        sqlx::query_as(
+    let total: i64 = on!(tx, |db| {
+        sqlx::query_scalar(
             "SELECT COUNT(*) AS total FROM trabajadores \
              WHERE id_empresa = $1 AND id_trabajador <> $2 AND rol = 'admin_empresa' AND activo",
         )
@@ -327,7 +317,7 @@ pub async fn another_admin(tx: &mut Tx, id_empresa: i64, id_trabajador: i64) -> 
         .fetch_one(db)
         .await
     })?;
-    Ok(total.total > 0)
+    Ok(total > 0)
 }
 
 /// A person who belongs to no empresa joins one; `false` when they belong to one.

@@ -268,20 +268,15 @@ pub(super) const CUANTAS: &str = "SELECT COALESCE(CAST(SUM(n) AS BIGINT), 0) AS 
 /// # Errors
 /// `Unavailable`.
 pub async fn count(tx: &mut Tx, id_sensor: i64, desde: Timestamp, antes_de: Timestamp) -> Result<i64> {
-    row!(
-        struct Total {
-            n: i64,
-        }
-    );
-    let total: Total = on!(tx, |db| {
-        sqlx::query_as(CUANTAS)
+    let total: i64 = on!(tx, |db| {
+        sqlx::query_scalar(CUANTAS)
             .bind(id_sensor)
             .bind(desde.micros())
             .bind(antes_de.micros())
             .fetch_one(db)
             .await
     })?;
-    Ok(total.n)
+    Ok(total)
 }
 
 /// The first moment that anything is known of, and the last.

@@ -156,13 +156,8 @@ pub async fn count(
     antes_de: Timestamp,
     tope: i64,
 ) -> Result<i64> {
-    row!(
-        struct Total {
-            n: i64,
-        }
-    );
-    let total: Total = on!(tx, |db| {
-        sqlx::query_as(CUANTAS)
+    let total: i64 = on!(tx, |db| {
+        sqlx::query_scalar(CUANTAS)
             .bind(id_sensor)
             .bind(desde.micros())
             .bind(antes_de.micros())
@@ -170,7 +165,7 @@ pub async fn count(
             .fetch_one(db)
             .await
     })?;
-    Ok(total.n)
+    Ok(total)
 }
 
 /// In which order a page comes.
