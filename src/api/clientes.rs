@@ -10,6 +10,7 @@ use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
 use super::extract::{Pagina, Path, Query, Sesion};
+use super::finish::to_its_end;
 use super::problem::Problem;
 use super::{State, paging};
 use crate::domain::{Rol, Timestamp};
@@ -237,16 +238,22 @@ pub(super) async fn disconnect(
     let cliente = state.parts().clientes.vivo(id).filter(|c| visible(&c.quien, scope));
     let cliente = cliente.ok_or_else(Problem::not_found)?;
     let mut autor = sesion.1;
-    if let Quien::Dispositivo(s) = &cliente.quien {
-        // Of the empresa whose device it is, whoever cuts it off.
-        autor.id_empresa = Some(s.id_empresa);
-    } else if let Quien::Usuario { id_empresa: Some(id), .. } = &cliente.quien {
-        autor.id_empresa = Some(*id);
+    // Of the empresa whose it is, whoever cuts it off.
+    match &cliente.quien {
+        Quien::Dispositivo(s) => autor.id_empresa = Some(s.id_empresa),
+        Quien::Usuario { id_empresa: Some(id), .. } | Quien::Llave { id_empresa: id, .. } => {
+            autor.id_empresa = Some(*id);
+        }
+        Quien::Usuario { .. } | Quien::Anonimo => {}
     }
-    let mut tx = state.parts().store.write().await?;
-    autor.anota(&mut tx, &Hecho::nuevo("desconectar", "cliente_mqtt", &cliente.client_id)).await?;
-    tx.commit().await?;
-    tracing::info!(client_id = cliente.client_id, por = sesion.0.user_id, "a client is disconnected");
-    cliente.corte.cancel();
-    Ok(StatusCode::NO_CONTENT)
+    let cut_off = state.clone();
+    let work = async move {
+        let mut tx = cut_off.parts().store.write().await?;
+        autor.anota(&mut tx, &Hecho::nuevo("desconectar", "cliente_mqtt", &cliente.client_id)).await?;
+        tx.commit().await?;
+        tracing::info!(client_id = cliente.client_id, por = sesion.0.user_id, "a client is disconnected");
+        cliente.corte.cancel();
+        Ok(StatusCode::NO_CONTENT)
+    };
+    to_its_end(&state, work).await
 }

@@ -11,6 +11,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
 use super::extract::{Json, Pagina, Path, Query, Sesion, momento};
+use super::finish::to_its_end;
 use super::problem::Problem;
 use super::validate::Check;
 use super::{State, paging};
@@ -131,20 +132,37 @@ pub(super) async fn create(
         "In the future, within 30 days.",
     );
     check.done()?;
+    let pedido = Pedido { id, comando: body.comando, parametros, ahora, expira };
+    let body = to_its_end(&state, ask(state.clone(), sesion, pedido)).await?;
+    Ok((StatusCode::CREATED, axum::Json(body)))
+}
+
+/// A command that was checked.
+struct Pedido {
+    id: i64,
+    comando: String,
+    parametros: String,
+    ahora: Timestamp,
+    expira: Timestamp,
+}
+
+async fn ask(state: State, sesion: Sesion, pedido: Pedido) -> Result<Body, Problem> {
+    let parts = state.parts();
+    let Pedido { id, comando, parametros, ahora, expira } = pedido;
     let mut tx = parts.store.write().await?;
     theirs(&mut tx, &sesion, id).await?;
     if comandos::open(&mut tx, id).await? >= ABIERTOS {
         return Err(too_many());
     }
     let creado_por = &sesion.0.user_id;
-    let nuevo = Nuevo { id_sensor: id, comando: &body.comando, parametros: &parametros, creado_por, expira };
+    let nuevo = Nuevo { id_sensor: id, comando: &comando, parametros: &parametros, creado_por, expira };
     let id_comando = comandos::create(&mut tx, &nuevo, ahora).await?;
     let comando = comandos::get(&mut tx, id, id_comando).await?.ok_or_else(Problem::not_found)?;
     let body = Body::from(comando);
     sesion.autor().anota(&mut tx, &Hecho::creado("comando", id_comando, &body)).await?;
     tx.commit().await?;
     parts.pedidos.marca(id);
-    Ok((StatusCode::CREATED, axum::Json(body)))
+    Ok(body)
 }
 
 fn too_many() -> Problem {
@@ -230,11 +248,15 @@ pub(super) async fn set_config(
     Path(id): Path<i64>,
     Json(body): Json<Map<String, Value>>,
 ) -> Result<axum::Json<Config>, Problem> {
-    let parts = state.parts();
     let configuracion = Value::Object(body).to_string();
     if configuracion.len() > MAX_JSON {
         return Err(Problem::field("", "Hasta 16 KiB.", "16 KiB at most."));
     }
+    Ok(axum::Json(to_its_end(&state, set(state.clone(), sesion, id, configuracion)).await?))
+}
+
+async fn set(state: State, sesion: Sesion, id: i64, configuracion: String) -> Result<Config, Problem> {
+    let parts = state.parts();
     let mut tx = parts.store.write().await?;
     theirs(&mut tx, &sesion, id).await?;
     let antes = Config::from(comandos::config(&mut tx, id).await?);
@@ -244,5 +266,5 @@ pub(super) async fn set_config(
     sesion.autor().anota(&mut tx, &hecho).await?;
     tx.commit().await?;
     parts.pedidos.marca(id);
-    Ok(axum::Json(config))
+    Ok(config)
 }

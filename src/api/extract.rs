@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
@@ -137,10 +137,10 @@ impl FromRequestParts<State> for Sesion {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
-        if let Some(clave) = lector::key(parts) {
+        if let Some(clave) = lector::key(&parts.headers) {
             return Err(lector::refuse(state, clave).await);
         }
-        let token = bearer(parts).ok_or_else(Problem::unauthorized)?;
+        let token = bearer(&parts.headers).ok_or_else(Problem::unauthorized)?;
         let (usuario, _) = state.parts().cuentas.usuario(token).await?;
         let autor = Autor {
             user_id: usuario.user_id.clone(),
@@ -174,7 +174,7 @@ impl OptionalFromRequestParts<State> for Sesion {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Option<Self>, Problem> {
-        if bearer(parts).is_none() {
+        if bearer(&parts.headers).is_none() {
             return Ok(None);
         }
         <Self as FromRequestParts<State>>::from_request_parts(parts, state).await.map(Some)
@@ -182,8 +182,8 @@ impl OptionalFromRequestParts<State> for Sesion {
 }
 
 /// The token of `Authorization: Bearer`.
-pub(super) fn bearer(parts: &Parts) -> Option<&str> {
-    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

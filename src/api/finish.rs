@@ -14,9 +14,10 @@ pub(super) async fn to_its_end<T: Send + 'static>(
     state: &State,
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
-    let inner = state.0.clone();
+    // Waited for by the request, so that whoever hangs up meanwhile leaves nothing behind.
+    let turn = state.0.changes.clone().lock_owned().await;
     let in_turn = async move {
-        let _turn = inner.changes.lock().await;
+        let _turn = turn;
         work.await
     };
     // A panic in it is the request's, and answered as one.

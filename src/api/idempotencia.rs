@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequestParts, Request, State as Shared};
+use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -20,6 +21,7 @@ use tracing::Instrument as _;
 use super::State;
 use super::extract::{Sesion, too_large};
 use super::problem::Problem;
+use super::rates::too_many;
 use crate::identity::Sello;
 use crate::store::idempotencia::{self, Nombre};
 
@@ -30,10 +32,15 @@ pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-rep
 const REMEMBERED: Duration = Duration::from_secs(86_400);
 /// Keys of one account that are; the oldest makes room.
 const MAX_KEYS: i64 = 1_000;
+/// Characters of a path that are kept, for whoever reads the table.
+const MAX_PATH: usize = 200;
 /// Bytes of an answer that is kept.
 const MAX_ANSWER: usize = 256 << 10;
 /// Where a key means nothing: sign-in has nobody yet to remember it for, and a reading is its own key.
 const WITHOUT: [&str; 2] = ["/api/v1/auth/", "/api/v1/sensores/data"];
+
+/// Requests with a key that are carried out at a time: of one account, and of all.
+const AT_A_TIME: (usize, usize) = (8, 256);
 
 /// Keys whose requests are being carried out.
 #[derive(Default, Clone)]
@@ -43,9 +50,18 @@ pub(super) struct UnderWay(Arc<Mutex<HashSet<Nombre>>>);
 struct Place(UnderWay, Nombre);
 
 impl UnderWay {
-    fn enter(&self, nombre: &Nombre) -> Option<Place> {
+    /// A place, for they go on when whoever asked has hung up.
+    fn enter(&self, nombre: &Nombre) -> Result<Place, Problem> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(nombre.clone()).then(|| Place(self.clone(), nombre.clone()))
+        if all.contains(nombre) {
+            return Err(in_progress());
+        }
+        let own = all.iter().filter(|n| n.principal == nombre.principal).count();
+        if own >= AT_A_TIME.0 || all.len() >= AT_A_TIME.1 {
+            return Err(too_many(Duration::ZERO));
+        }
+        all.insert(nombre.clone());
+        Ok(Place(self.clone(), nombre.clone()))
     }
 }
 
@@ -77,19 +93,23 @@ pub(super) async fn once(Shared(state): Shared<State>, request: Request, next: N
     let Ok(sesion) = <Sesion as FromRequestParts<State>>::from_request_parts(&mut parts, &state).await else {
         return next.run(Request::from_parts(parts, body)).await;
     };
+    let path = parts.uri.path();
     let key = parts.headers.get(KEY).map(HeaderValue::as_bytes).unwrap_or_default();
     if !(1..=255).contains(&key.len()) || !key.iter().all(u8::is_ascii_graphic) {
         return bad_key().into_response();
     }
     let nombre = Nombre {
         principal: sesion.0.user_id,
-        ruta: parts.uri.path_and_query().map_or_else(String::new, ToString::to_string),
-        clave: Sha256::digest(key).into(),
+        ruta: path.chars().take(MAX_PATH).collect(),
+        clave: named(key, parts.uri.path_and_query().map_or("", PathAndQuery::as_str)),
     };
     let Ok(body) = to_bytes(body, state.parts().settings.body_limit).await else {
         return too_large().into_response();
     };
-    let Some(place) = state.0.under_way.enter(&nombre) else { return in_progress().into_response() };
+    let place = match state.0.under_way.enter(&nombre) {
+        Ok(place) => place,
+        Err(problem) => return problem.into_response(),
+    };
     let request = Request::from_parts(parts, Body::from(body.clone()));
     // To its end, whatever becomes of the connection: who asks again is to hear what came of it.
     let work = async move {
@@ -98,6 +118,12 @@ pub(super) async fn once(Shared(state): Shared<State>, request: Request, next: N
     };
     let done = tokio::spawn(work.in_current_span()).await;
     done.unwrap_or_else(|e| Problem::internal(&e).into_response())
+}
+
+/// What a key is remembered by: with the whole of the route that it was sent to, however long.
+fn named(key: &[u8], route: &str) -> [u8; 32] {
+    // No key holds a line feed.
+    Sha256::new().chain_update(key).chain_update(b"\n").chain_update(route).finalize().into()
 }
 
 async fn carried_out(
@@ -112,7 +138,8 @@ async fn carried_out(
     let ahora = parts.clock.now();
     let mut tx = parts.store.write().await?;
     let antes = ahora.minus(REMEMBERED);
-    idempotencia::make_room(&mut tx, &nombre.principal, MAX_KEYS - 1, antes).await?;
+    // Those that are over go first; one of an account's newest makes room only for a key that is new.
+    idempotencia::make_room(&mut tx, &nombre.principal, MAX_KEYS, antes).await?;
     if let Some(known) = idempotencia::get(&mut tx, nombre).await? {
         tx.commit().await?;
         return if known.huella != huella {
@@ -123,6 +150,7 @@ async fn carried_out(
             Err(unknown_outcome())
         };
     }
+    idempotencia::make_room(&mut tx, &nombre.principal, MAX_KEYS - 1, antes).await?;
     idempotencia::begin(&mut tx, nombre, &huella, ahora).await?;
     tx.commit().await?;
     let response = next.run(request).await;
@@ -220,4 +248,34 @@ fn unknown_outcome() -> Problem {
         "No se sabe si la petición anterior con esta Idempotency-Key se completó; compruébelo y use otra clave.",
         "Whether the request before with this Idempotency-Key was carried out is not known; look, and use another key.",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nombre(principal: &str, clave: &[u8]) -> Nombre {
+        Nombre { principal: principal.to_owned(), ruta: "/x".to_owned(), clave: named(clave, "/x") }
+    }
+
+    #[test]
+    fn so_many_are_carried_out_at_a_time_and_no_more() {
+        let under_way = UnderWay::default();
+        let mut places: Vec<Place> = (b'0'..=b'9')
+            .take(AT_A_TIME.0)
+            .map(|n| under_way.enter(&nombre("ana", &[b'a', n])).unwrap())
+            .collect();
+        let refused = |n: &Nombre| under_way.enter(n).err().unwrap().into_response().status();
+        assert_eq!(refused(&nombre("ana", b"a0")), StatusCode::CONFLICT);
+        assert_eq!(refused(&nombre("ana", b"b")), StatusCode::TOO_MANY_REQUESTS);
+        assert!(under_way.enter(&nombre("luz", b"b")).is_ok());
+        places.pop();
+        assert!(under_way.enter(&nombre("ana", b"b")).is_ok());
+    }
+
+    #[test]
+    fn a_key_is_another_on_another_route() {
+        assert_ne!(named(b"k", "/a?x=1"), named(b"k", "/a?x=2"));
+        assert_eq!(named(b"k", "/a"), named(b"k", "/a"));
+    }
 }

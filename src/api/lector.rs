@@ -1,8 +1,8 @@
 //! Whoever reads data: a person with an access token, or a program with an API key.
 
 use axum::extract::FromRequestParts;
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 
 use super::State;
 use super::extract::{Sesion, bearer};
@@ -24,7 +24,7 @@ impl FromRequestParts<State> for Lector {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
-        match key(parts) {
+        match key(&parts.headers) {
             Some(clave) => Ok(Self::Programa(known(state, clave).await?)),
             None => Ok(Self::Persona(
                 <Sesion as FromRequestParts<State>>::from_request_parts(parts, state).await?,
@@ -45,9 +45,9 @@ impl Lector {
 }
 
 /// The API key of a request.
-pub(super) fn key(parts: &Parts) -> Option<&str> {
-    let own = parts.headers.get(X_API_KEY).and_then(|v| v.to_str().ok()).map(str::trim);
-    own.or_else(|| bearer(parts).filter(|token| token.starts_with(llave::PREFIJO)))
+pub(super) fn key(headers: &HeaderMap) -> Option<&str> {
+    let own = headers.get(X_API_KEY).and_then(|v| v.to_str().ok()).map(str::trim);
+    own.or_else(|| bearer(headers).filter(|token| token.starts_with(llave::PREFIJO)))
 }
 
 /// Whose key this is.

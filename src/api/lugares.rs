@@ -110,7 +110,8 @@ pub(super) async fn delete(
 async fn retire(state: State, autor: Autor, id_empresa: i64, ubicacion: String) -> Result<usize, Problem> {
     let parts = state.parts();
     let mut tx = parts.store.write().await?;
-    if sensores::count_at(&mut tx, id_empresa, &ubicacion).await? == 0 {
+    let mut todos = sensores::at(&mut tx, id_empresa, &ubicacion).await?;
+    if todos.is_empty() {
         return Err(Problem::not_found());
     }
     let retirados = sensores::retire_at(&mut tx, id_empresa, &ubicacion).await?;
@@ -119,8 +120,11 @@ async fn retire(state: State, autor: Autor, id_empresa: i64, ubicacion: String) 
         autor.anota(&mut tx, &Hecho::borrado("sensor", sensor.id_sensor, &era)).await?;
     }
     tx.commit().await?;
-    parts.directorio.bajas(&retirados);
-    for sensor in &retirados {
+    // Those that memory still knows, not only those that were retired now: a request that failed after its
+    // commit is made good by the next.
+    todos.retain(|s| parts.directorio.sensor(s.device_id.as_str()).is_some());
+    parts.directorio.bajas(&todos);
+    for sensor in &todos {
         parts.ingest.olvidar_sensor(sensor.id_sensor).await;
     }
     Ok(retirados.len())

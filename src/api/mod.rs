@@ -140,7 +140,7 @@ struct Inner {
     rates: rates::Rates,
     under_way: idempotencia::UnderWay,
     /// See [`finish`].
-    changes: Mutex<()>,
+    changes: Arc<Mutex<()>>,
     /// Cancelled when the server stops: WebSockets close.
     stop: CancellationToken,
 }
@@ -151,7 +151,7 @@ impl State {
     pub fn new(parts: Parts) -> Self {
         let sockets = Arc::new(Semaphore::new(parts.settings.max_sockets));
         let rates = rates::Rates::new(parts.settings.rates);
-        let (changes, stop) = (Mutex::new(()), CancellationToken::new());
+        let (changes, stop) = (Arc::default(), CancellationToken::new());
         let under_way = idempotencia::UnderWay::default();
         Self(Arc::new(Inner { parts, sockets, rates, under_way, changes, stop }))
     }

@@ -5,14 +5,15 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use axum::extract::{Request, State as Shared};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use metrics::counter;
 
-use super::State;
+use super::extract::bearer;
 use super::listener::Peer;
 use super::problem::Problem;
+use super::{State, lector};
 use crate::limits::rate::Rate;
 
 /// Requests of a while; 0 = no limit.
@@ -65,8 +66,11 @@ impl Rates {
                 named("sign_in", self.sign_ins.as_ref().map(|r| r.check(ip)))?;
             }
         }
-        if let Some(token) = request.headers().get(header::AUTHORIZATION) {
-            let token = self.hasher.hash_one(token.as_bytes());
+        // As it is read by whoever signs it in: another way to write it is no other token.
+        let own = lector::key(request.headers()).or_else(|| bearer(request.headers())).map(str::as_bytes);
+        let device = || request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        if let Some(token) = own.or_else(device) {
+            let token = self.hasher.hash_one(token);
             named("token", self.by_token.as_ref().map(|r| r.check(token)))?;
         }
         Ok(())
@@ -98,7 +102,7 @@ pub(super) async fn limit(Shared(state): Shared<State>, request: Request, next: 
     }
 }
 
-fn too_many(wait: Duration) -> Problem {
+pub(super) fn too_many(wait: Duration) -> Problem {
     let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
     Problem::new(
         StatusCode::TOO_MANY_REQUESTS,
@@ -112,6 +116,26 @@ fn too_many(wait: Duration) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_counted_however_it_is_written() {
+        let rates = Rates::new(Limits { per_address: 0, per_token: 1, sign_ins: 0 });
+        let ask = |name: &str, value: &str| {
+            let request = Request::builder().uri("/api/v1/sensores").header(name, value);
+            rates.check(&request.body(axum::body::Body::empty()).unwrap(), None)
+        };
+        for value in ["Bearer abc", "bearer abc", "Bearer   abc"] {
+            assert_eq!(ask("authorization", value), Ok(()));
+        }
+        assert!(ask("authorization", "BEARER  abc ").is_err());
+        assert_eq!(ask("authorization", "Bearer other"), Ok(()));
+        for (name, value) in
+            [("x-api-key", "atk_1"), ("authorization", "Bearer atk_1"), ("x-api-key", " atk_1")]
+        {
+            assert_eq!(ask(name, value), Ok(()));
+        }
+        assert!(ask("x-api-key", "atk_1").is_err());
+    }
 
     #[test]
     fn addresses_of_one_ipv6_network_are_one() {

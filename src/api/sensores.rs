@@ -209,10 +209,10 @@ async fn register(
     let sensor = sensores::get(&mut tx, alcance, id_sensor).await?.ok_or_else(Problem::not_found)?;
     autor.anota(&mut tx, &Hecho::creado("sensor", id_sensor, &sensor)).await?;
     tx.commit().await?;
-    if c.id_cultivo.is_some() {
-        parts.ingest.recargar_umbrales(Cambiados::Sensor { id_empresa, id_sensor }).await?;
-    }
     parts.directorio.alta(sensor.quien.clone());
+    if c.id_cultivo.is_some() {
+        reload(parts, id_empresa, id_sensor).await;
+    }
     Ok(Created {
         message: "Sensor registrado. Guarde el token: no se vuelve a mostrar.",
         sensor: SensorBody::new(sensor, &parts.presencia),
@@ -354,10 +354,6 @@ async fn change(
     let sensor = sensores::get(&mut tx, alcance, id).await?.ok_or_else(Problem::not_found)?;
     autor.anota(&mut tx, &Hecho::cambiado("sensor", id, &antes, &sensor)).await?;
     tx.commit().await?;
-    // Asked for, not only when it changed: a request that failed after its commit is made good by the next.
-    if p.id_cultivo.is_some() {
-        parts.ingest.recargar_umbrales(Cambiados::Sensor { id_empresa, id_sensor: id }).await?;
-    }
     // Against what memory knows and not against what was stored before: a request that failed after
     // its commit is made good by the next.
     let known = parts.directorio.sensor(sensor.quien.device_id.as_str()).is_some();
@@ -372,7 +368,19 @@ async fn change(
         }
         _ => {}
     }
+    // Asked for, not only when it changed: a request that failed after its commit is made good by the next.
+    if p.id_cultivo.is_some() {
+        reload(parts, id_empresa, id).await;
+    }
     Ok((Tag::of(&sensor), SensorBody::new(sensor, &parts.presencia)))
+}
+
+/// The bounds that hold for a sensor are others: it stands in another crop. The change is made, whatever comes
+/// of this; a writer that could not read them now does so before it judges anything.
+async fn reload(parts: &super::Parts, id_empresa: i64, id_sensor: i64) {
+    if let Err(e) = parts.ingest.recargar_umbrales(Cambiados::Sensor { id_empresa, id_sensor }).await {
+        tracing::warn!(error = %e, id_sensor, "the bounds of a sensor could not be read again now");
+    }
 }
 
 /// How to delete.
@@ -395,12 +403,12 @@ pub(super) async fn delete(
     Query(how): Query<Delete>,
 ) -> Result<StatusCode, Problem> {
     let id_empresa = sesion.admin()?;
-    to_its_end(&state, remove(state.clone(), sesion.1.clone(), id_empresa, id, how.purgar)).await?;
-    if how.purgar {
-        // To its end too, but holding up nobody else's changes.
-        let purged = tokio::spawn(async move { purge(&state, id_empresa, id).await });
-        purged.await.map_err(|e| Problem::internal(&e))??;
-    }
+    // All of it to its end, though only the first part holds up others' changes.
+    let gone = tokio::spawn(async move {
+        to_its_end(&state, remove(state.clone(), sesion.1, id_empresa, id, how.purgar)).await?;
+        if how.purgar { purge(&state, id_empresa, id).await } else { Ok(()) }
+    });
+    gone.await.unwrap_or_else(|e| Err(Problem::internal(&e)))?;
     Ok(StatusCode::NO_CONTENT)
 }
 

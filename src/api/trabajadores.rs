@@ -16,6 +16,7 @@ use crate::domain::{Rol, Timestamp};
 use crate::identity::Revocado;
 use crate::identity::cuentas::{self, NuevoTrabajador};
 use crate::store::auditoria::Hecho;
+use crate::store::invitaciones;
 use crate::store::refrescos;
 use crate::store::trabajadores::{self, Cambio, Miembro};
 
@@ -249,6 +250,7 @@ async fn change(state: State, sesion: Sesion, id_empresa: i64, id: i64, u: Updat
     let same = u.email.is_none_or(|e| e.trim().eq_ignore_ascii_case(&antes.email));
     check.that(same, "email", "El correo de una cuenta no cambia.", "An account keeps its e-mail.");
     check.done()?;
+    let pide_rol = u.rol.is_some();
     let cambio = Cambio {
         nombre: &nombre,
         apellido: &apellido,
@@ -269,14 +271,18 @@ async fn change(state: State, sesion: Sesion, id_empresa: i64, id: i64, u: Updat
     if !cambio.activo {
         refrescos::end_all(&mut tx, &antes.user_id).await?;
     }
+    if !es {
+        // Or they would let themselves in again by a code that they made before.
+        invitaciones::revoke_of(&mut tx, id_empresa, &antes.user_id, parts.clock.now()).await?;
+    }
     let despues = trabajadores::get(&mut tx, id_empresa, id).await?.ok_or_else(Problem::not_found)?;
-    let (rol, activo) = (antes.rol, cambio.activo);
+    let activo = cambio.activo;
     let user_id = despues.user_id.clone();
     let (antes, despues) = (Body::from(antes), Body::from(despues));
     sesion.autor().anota(&mut tx, &Hecho::cambiado("trabajador", id, &antes, &despues)).await?;
     tx.commit().await?;
-    // Also when nothing changed: a request that failed after its commit is made good by the next.
-    if !activo || despues.rol != rol {
+    // Asked for, not only when it changed: a request that failed after its commit is made good by the next.
+    if !activo || pide_rol {
         parts.directorio.revoca(Revocado::Usuario(user_id));
     }
     Ok(despues)

@@ -265,11 +265,21 @@ impl Ingest {
             .unwrap_or_else(|| Err(store::Error::stopping()))
     }
 
-    async fn pide<T>(&self, trabajo: impl FnOnce(oneshot::Sender<T>) -> Trabajo) -> Option<T> {
-        let _sitio = self.ordenes.acquire().await.ok()?;
+    async fn pide<T: Send + 'static>(
+        &self,
+        trabajo: impl FnOnce(oneshot::Sender<T>) -> Trabajo,
+    ) -> Option<T> {
+        let sitio = self.ordenes.clone().acquire_owned().await.ok()?;
         let (responde, respuesta) = oneshot::channel();
         self.cola.send(trabajo(responde)).await.ok()?;
-        respuesta.await.ok()
+        // The place is taken for as long as the command is, whether or not somebody still waits for it: the queue
+        // has room for so many and no more.
+        let hecho = async move {
+            let respuesta = respuesta.await.ok();
+            drop(sitio);
+            respuesta
+        };
+        tokio::spawn(hecho).await.ok()?
     }
 
     /// Whether readings are being acknowledged, now.

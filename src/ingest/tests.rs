@@ -187,3 +187,24 @@ async fn what_was_taken_is_committed_before_the_writer_ends_and_refusals_are_tri
         store::rechazos::list(&mut tx, b.sensor.id_sensor, &store::Hoja::primeras(100)).await.unwrap();
     assert_eq!(rechazos.len(), 10, "the newest ten are kept");
 }
+
+#[tokio::test]
+async fn who_gives_up_waiting_leaves_its_place_taken_and_readings_theirs() {
+    let b = banco().await;
+    // A writer that never comes to anything.
+    let (ingest, escritor) = Ingest::start(
+        b.store.clone(),
+        Hub::default(),
+        b.clock.clone(),
+        Ajustes { cola: 4, lote: 4, rechazos_por_sensor: 1 },
+        CancellationToken::new(),
+    )
+    .await
+    .unwrap();
+    for _ in 0..1_100 {
+        let _ = tokio::time::timeout(Duration::from_micros(10), ingest.olvidar_sensor(1)).await;
+    }
+    let taken: Vec<_> = (0..4).map(|n| ingest.try_submit(b.mensaje(f64::from(n), None)).is_ok()).collect();
+    assert_eq!(taken, [true; 4], "commands have no part of the readings' room");
+    drop(escritor);
+}

@@ -1,9 +1,13 @@
 //! Letting a client in: its CONNECT, who it is, its will, its session; or why not.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::BytesMut;
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +33,9 @@ use crate::tls::Peer;
 
 /// Bytes of a CONNECT; its client id, will and credentials are all there is in it.
 const MAX_CONNECT: usize = 256 << 10;
+/// Bytes of a client identifier, and of a user name: a device id has 64 at most.
+const MAX_CLIENT_ID: usize = 1_024;
+const MAX_USUARIO: usize = 256;
 
 /// A connection that is not let in, and what it is told.
 pub(super) struct Negada {
@@ -104,6 +111,11 @@ async fn admite(
     // [MQTT-3.1.3-7] [MQTT-3.1.3-8] of 3.1.1: without an identifier there is nothing to keep.
     if connect.client_id.is_empty() && !connect.cinco && !connect.clean {
         let motivo = "no client identifier for a session that is kept";
+        return Err(Negada::dicha(motivo, Rechazo::IdentificadorInvalido, &mut protocol));
+    }
+    // [MQTT-3.1.3-5] asks for 23 bytes; a key of the store takes no more than some 2,700.
+    if connect.client_id.len() > MAX_CLIENT_ID {
+        let motivo = "a client identifier of more than 1,024 bytes";
         return Err(Negada::dicha(motivo, Rechazo::IdentificadorInvalido, &mut protocol));
     }
     let asignado = connect.client_id.is_empty().then(|| uuid::Uuid::now_v7().simple().to_string());
@@ -230,22 +242,38 @@ async fn identifica(
     ahora: Timestamp,
 ) -> Result<(Principal, Option<Timestamp>), (String, Rechazo)> {
     let usuario = connect.usuario.as_deref().unwrap_or_default();
-    if let Some(espera) = b.intentos.espera(origen.ip, usuario) {
+    if usuario.len() > MAX_USUARIO {
+        // Nobody is called that, and nothing is kept of it.
+        return Err(("a user name of more than 256 bytes".to_owned(), Rechazo::ClaveIncorrecta));
+    }
+    let intento = intento(usuario, connect.clave.as_deref());
+    if let Some(espera) = b.intentos.espera(origen.ip, &intento) {
         limita("sign_in");
         let motivo = format!("{usuario:?} failed too often; it may try again in {} s", espera.as_secs() + 1);
         return Err((motivo, Rechazo::Demasiadas));
     }
     let firmado = firma(b, connect, origen).await;
     match &firmado {
-        Ok(_) => b.intentos.acierta(origen.ip, usuario),
+        Ok(_) => b.intentos.acierta(origen.ip, &intento),
         Err((motivo, rechazo)) => {
             if *rechazo != Rechazo::NoDisponible {
-                b.intentos.falla(origen.ip, usuario);
+                b.intentos.falla(origen.ip, &intento);
             }
             b.parts.clientes.falla(usuario, origen.ip, ahora, motivo);
         }
     }
     firmado
+}
+
+/// Under which name failures are counted. `jwt` and `key` are everybody's name: who holds a stale token does
+/// not make all others behind the same address wait, and what is guessed there has 256 bits.
+fn intento<'a>(usuario: &'a str, clave: Option<&[u8]>) -> Cow<'a, str> {
+    match (usuario, clave) {
+        ("jwt" | "key", Some(clave)) => {
+            format!("{usuario}:{}", URL_SAFE_NO_PAD.encode(&Sha256::digest(clave)[..12])).into()
+        }
+        _ => usuario.into(),
+    }
 }
 
 /// Seconds of keep-alive: the client's own, or the server's where that is shorter.

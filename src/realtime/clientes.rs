@@ -13,6 +13,8 @@ use crate::domain::{SensorRef, Timestamp};
 
 /// Ends of connections, and failed sign-ins, that are remembered.
 const RECUERDO: usize = 10_000;
+/// Characters that are kept of why somebody was not let in.
+const MAX_MOTIVO: usize = 200;
 
 /// Whose a connection is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,14 +144,16 @@ impl Clientes {
     /// Somebody who called himself `usuario` was not let in.
     pub fn falla(&self, usuario: &str, ip: IpAddr, momento: Timestamp, motivo: &str) {
         let mut fallos = cerrojo(&self.fallos);
-        if !fallos.contains_key(usuario) {
+        let usuario: String = usuario.chars().take(64).collect();
+        // It may quote what the client said.
+        let motivo: String = motivo.chars().take(MAX_MOTIVO).collect();
+        if !fallos.contains_key(&usuario) {
             olvida_uno(&mut fallos, |f| f.momento);
         }
-        let usuario: String = usuario.chars().take(64).collect();
-        let nuevo = Fallo { ip, momento, motivo: motivo.to_owned(), veces: 0 };
+        let nuevo = Fallo { ip, momento, motivo: String::new(), veces: 0 };
         let fallo = fallos.entry(usuario).or_insert(nuevo);
         (fallo.ip, fallo.momento, fallo.veces) = (ip, momento, fallo.veces + 1);
-        motivo.clone_into(&mut fallo.motivo);
+        fallo.motivo = motivo;
     }
 
     /// All that are connected.
@@ -229,5 +233,18 @@ mod tests {
         assert_eq!((fallos[0].0.as_str(), fallos[0].1.veces), ("s10009", 2));
         assert_eq!(fallos[0].1.motivo, "unknown");
         assert!(!fallos.iter().any(|(u, _)| u == "s0"), "the oldest made room");
+    }
+
+    #[test]
+    fn of_what_a_client_says_of_itself_little_is_kept() {
+        let clientes = Clientes::default();
+        let (ip, long) = (IpAddr::from([10, 0, 0, 1]), "ñ".repeat(60_000));
+        for _ in 0..2 {
+            clientes.falla(&long, ip, Timestamp::MIN, &long);
+        }
+        let fallos = clientes.fallos();
+        assert_eq!(fallos.len(), 1);
+        assert_eq!((fallos[0].0.chars().count(), fallos[0].1.motivo.chars().count()), (64, MAX_MOTIVO));
+        assert_eq!(fallos[0].1.veces, 2);
     }
 }

@@ -191,7 +191,8 @@ fn of_code(code: &str, message: &str) -> Option<Error> {
     match code.get(..2)? {
         // A statement that a pooler mixed up, and a privilege that was taken away: not the row's fault.
         _ if matches!(code, "42P05" | "42501") => None,
-        "22" | "23" => Some(Error::Refused(message.to_owned())),
+        // 54: beyond what the database can hold, as a key of an index that is too long.
+        "22" | "23" | "54" => Some(Error::Refused(message.to_owned())),
         "42" => Some(Error::Inconsistent(message.to_owned())),
         _ => None,
     }
@@ -203,7 +204,7 @@ mod tests {
 
     #[test]
     fn only_what_another_try_may_mend_is_left_to_be_tried_again() {
-        for code in ["22021", "22P05", "23514"] {
+        for code in ["22021", "22P05", "23514", "54000"] {
             assert!(matches!(of_code(code, ""), Some(Error::Refused(_))), "{code}");
         }
         for code in ["42P01", "42703"] {

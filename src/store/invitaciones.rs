@@ -226,3 +226,23 @@ pub async fn revoke(tx: &mut Tx, id_invitacion: i64, ahora: Timestamp) -> Result
     })?;
     Ok(())
 }
+
+/// Takes back every invitation that somebody made and nobody has used.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn revoke_of(tx: &mut Tx, id_empresa: i64, creada_por: &str, ahora: Timestamp) -> Result<()> {
+    on!(tx, |db| {
+        sqlx::query(
+            "UPDATE invitaciones SET revocada = $3 \
+             WHERE id_empresa = $1 AND creada_por = $2 AND usada IS NULL AND revocada IS NULL",
+        )
+        .bind(id_empresa)
+        .bind(creada_por)
+        .bind(ahora.micros())
+        .execute(db)
+        .await
+        .map(drop)
+    })?;
+    Ok(())
+}

@@ -379,19 +379,20 @@ pub async fn relocate(
     Ok(movidos)
 }
 
+row!(
+    struct FilaQuien {
+        id_sensor: i64,
+        id_empresa: i64,
+        device_id: String,
+    }
+);
+
 /// Retires every sensor of a place that is in use, as [`retire`]; answers which.
 ///
 /// # Errors
 /// `Unavailable`, `Inconsistent`.
 pub async fn retire_at(tx: &mut Tx, id_empresa: i64, ubicacion: &str) -> Result<Vec<SensorRef>> {
-    row!(
-        struct Fila {
-            id_sensor: i64,
-            id_empresa: i64,
-            device_id: String,
-        }
-    );
-    let filas: Vec<Fila> = on!(tx, |db| {
+    let filas: Vec<FilaQuien> = on!(tx, |db| {
         sqlx::query_as(
             "UPDATE sensores SET estado = 'inactivo', credencial = NULL \
              WHERE id_empresa = $1 AND ubicacion_sensor = $2 AND estado <> 'inactivo' \
@@ -405,30 +406,31 @@ pub async fn retire_at(tx: &mut Tx, id_empresa: i64, ubicacion: &str) -> Result<
     filas.into_iter().map(|f| quien(f.id_sensor, f.id_empresa, &f.device_id)).collect()
 }
 
-/// How many sensors of an empresa, in use or not, stand at a place.
+/// The sensors of an empresa, in use or not, that stand at a place.
 ///
 /// # Errors
-/// `Unavailable`.
-pub async fn count_at(tx: &mut Tx, id_empresa: i64, ubicacion: &str) -> Result<i64> {
-    let total: i64 = on!(tx, |db| {
-        sqlx::query_scalar(
-            "SELECT COUNT(*) AS total FROM sensores WHERE id_empresa = $1 AND ubicacion_sensor = $2",
+/// `Unavailable`, `Inconsistent`.
+pub async fn at(tx: &mut Tx, id_empresa: i64, ubicacion: &str) -> Result<Vec<SensorRef>> {
+    let filas: Vec<FilaQuien> = on!(tx, |db| {
+        sqlx::query_as(
+            "SELECT id_sensor, id_empresa, device_id FROM sensores \
+             WHERE id_empresa = $1 AND ubicacion_sensor = $2",
         )
         .bind(id_empresa)
         .bind(ubicacion)
-        .fetch_one(db)
+        .fetch_all(db)
         .await
     })?;
-    Ok(total)
+    filas.into_iter().map(|f| quien(f.id_sensor, f.id_empresa, &f.device_id)).collect()
 }
 
-/// Removes a sensor and everything that hangs on it.
+/// Removes a retired sensor and everything that hangs on it; one that is in use again stays.
 ///
 /// # Errors
 /// `Unavailable`.
 pub async fn purge(tx: &mut Tx, id_empresa: i64, id_sensor: i64) -> Result<bool> {
     let n = on!(tx, |db| {
-        sqlx::query("DELETE FROM sensores WHERE id_sensor = $1 AND id_empresa = $2")
+        sqlx::query("DELETE FROM sensores WHERE id_sensor = $1 AND id_empresa = $2 AND estado = 'inactivo'")
             .bind(id_sensor)
             .bind(id_empresa)
             .execute(db)

@@ -173,3 +173,38 @@ async fn one_device_has_so_many_sessions_and_no_more() {
     }
     panic!("a session that is over still counts");
 }
+
+#[tokio::test]
+async fn what_a_client_calls_itself_is_bounded_and_costs_nobody_else_anything() {
+    let server = Server::start().await;
+    let device = server.device("s1").await;
+    for version in [4, 5] {
+        let refused = if version == 5 { 0x85 } else { 2 };
+        // Not the same letter over and over: a database would press that together.
+        let long: String = (1..300_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_string()).collect();
+        let (_, code) = Client::connect(&server.mqtt, version, &long, "s1", &device.token).await;
+        assert_eq!(code, refused, "an identifier of {} bytes", long.len());
+        let (_, code) = Client::connect(&server.mqtt, version, &long[..1_024], "s1", &device.token).await;
+        assert_eq!(code, 0);
+        let (_, code) = Client::connect(&server.mqtt, version, "c", &long, "x").await;
+        assert_ne!(code, 0);
+    }
+    let mut client = Client::device(&server.mqtt, 5, &device).await;
+    assert_eq!(client.publish("sensores/s1/data", 1, r#"{"temperatura":20}"#).await, 0);
+    let seen = server.get("/api/v1/mqtt/clientes").await.to_string();
+    assert!(seen.len() < 8_000, "{} bytes of it are kept", seen.len());
+}
+
+#[tokio::test]
+async fn a_stale_token_makes_nobody_else_wait() {
+    let server = Server::start().await;
+    for user in ["jwt", "key"] {
+        let mut codes = Vec::new();
+        for n in 0..12 {
+            codes.push(Client::connect(&server.mqtt, 5, &format!("c{n}"), user, "stale").await.1);
+        }
+        assert!(codes.contains(&0x97) || codes.iter().any(|c| *c != codes[0]), "it is held back: {codes:x?}");
+        let (_, code) = Client::connect(&server.mqtt, 5, "good", "jwt", &server.token).await;
+        assert_eq!(code, 0, "after {user}");
+    }
+}

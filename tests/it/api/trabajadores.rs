@@ -291,3 +291,20 @@ async fn nothing_waits_in_a_session_for_somebody_who_was_shut_out() {
         assert!(panel.alive().await);
     }
 }
+
+#[tokio::test]
+async fn who_is_no_administrator_any_more_has_no_codes_left_either() {
+    let server = Server::start().await;
+    for (name, change) in [("uno", json!({ "activo": false })), ("dos", json!({ "rol": "worker" }))] {
+        let admin = person(&server, name, "admin_empresa").await;
+        let path = "/api/v1/trabajadores/invitaciones";
+        let invited = post(&server, path, &admin.token, json!({ "rol": "admin_empresa" })).await;
+        let invited: Value = invited.json().await.expect("JSON");
+        let answer = put(&server, &format!("/api/v1/trabajadores/{}", admin.id), &server.token, change).await;
+        assert_eq!(answer.status(), 200);
+        let body = json!({ "email": format!("{name}@x.pe"), "password": PASSWORD, "user_type": "trabajador",
+            "nombres": "Luz", "apellidos": "Rey", "codigo_invitacion": invited["codigo_invitacion"] });
+        let answer = post(&server, "/api/v1/auth/register", "", body).await;
+        assert_eq!(refusal(answer).await, (422, "invalid_invitation".to_owned()), "{name}");
+    }
+}
