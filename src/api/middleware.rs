@@ -89,6 +89,7 @@ fn cors(origins: Vec<OriginPattern>) -> CorsLayer {
             header::IF_MATCH,
             header::IF_NONE_MATCH,
             HeaderName::from_static("idempotency-key"),
+            HeaderName::from_static(lector::X_API_KEY),
             REQUEST_ID,
         ])
         .expose_headers([

@@ -178,6 +178,13 @@ async fn browsers_of_the_front_end_may_call_and_others_may_not() {
         let granted =
             preflight.headers().get("access-control-allow-origin").map(|v| v.to_str().expect("text"));
         assert_eq!(granted, allowed.then_some(origin));
+        let headers = preflight.headers()["access-control-allow-headers"].to_str().expect("text");
+        for header in ["authorization", "content-type", "x-api-key", "idempotency-key", "if-match"] {
+            assert!(
+                headers.split(',').any(|h| h.trim().eq_ignore_ascii_case(header)),
+                "{header} of {headers}"
+            );
+        }
     }
 }
 

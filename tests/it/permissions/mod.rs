@@ -126,10 +126,11 @@ fn the_documented_permissions_are_the_tested_ones() {
 fn document(routes: &[Route]) -> String {
     let mut text = String::from(
         "# Who may do what\n\n\
-         Made from `tests/it/permissions/table.rs`, by which every route is asked by everybody; `ALERTRACE_WRITE_DOCS=1\n\
+         Made from `tests/it/permissions/table.rs`, by which every route of `docs/openapi.json` is asked by everybody; `ALERTRACE_WRITE_DOCS=1\n\
          cargo test --test it permissions` writes it. A status is what the caller is answered: what belongs to another\n\
          empresa, or to a worker it is not assigned to, answers 404 as if it did not exist. An administrator of another\n\
-         empresa is answered of their own where a route names no object.\n\n",
+         empresa is answered of their own where a route names no object. `/sensores/live` opens for whoever shows no token\n\
+         yet, who has five seconds to say one.\n\n",
     );
     text.push_str("| route |");
     for caller in Caller::ALL {
