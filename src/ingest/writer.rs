@@ -1,5 +1,5 @@
 //! The one writer: groups what has arrived while the last commit was being synced (no timer, no
-//! fixed batch; see [`parte`]), commits it, and only then answers.
+//! fixed batch), commits it, and only then answers.
 //!
 //! While the store is away nothing is answered and nothing is dropped: the batch is tried again
 //! until it commits. A batch that fails for its content is halved until the culprit stands alone
@@ -28,8 +28,6 @@ use crate::store::{self, Store};
 
 /// A redelivery (DUP) without a timestamp counts as a reading stored within this time.
 const REENVIO: Duration = Duration::from_secs(120);
-/// Messages that are always taken together when they are there.
-const MINIMO: usize = 64;
 /// Waits between tries while the store is away: from, to.
 const ESPERA: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
@@ -59,17 +57,14 @@ impl Writer {
     /// Works until `drena` is cancelled and what was taken before is done.
     pub(super) async fn run(mut self, mut llegadas: mpsc::Receiver<Trabajo>, drena: CancellationToken) {
         let mut trabajos = Vec::new();
-        let mut ultimos = 0;
         loop {
-            let parte = parte(ultimos, llegadas.len()).min(self.ajustes.lote);
             tokio::select! {
                 biased;
                 () = drena.cancelled(), if !llegadas.is_closed() => llegadas.close(),
-                n = llegadas.recv_many(&mut trabajos, parte) => {
+                n = llegadas.recv_many(&mut trabajos, self.ajustes.lote) => {
                     if n == 0 {
                         return;
                     }
-                    ultimos = n;
                     gauge!("alertrace_ingest_queue").set(u32::try_from(llegadas.len()).unwrap_or(u32::MAX));
                     self.atiende(std::mem::take(&mut trabajos)).await;
                 }
@@ -464,15 +459,6 @@ impl Writer {
         let severidad = medida.max(alerta.severidad.siguiente());
         Some(alertas::nueva(quien, &variable, umbral, valor, ahora, severidad))
     }
-}
-
-/// How much of what waits is taken at once: half of what is under way, the batch that was just answered
-/// being on its way back. Devices wait for their acknowledgements before they send more, so a writer that
-/// takes all that there is soon has everything in one batch, and while that is committed nothing arrives
-/// and nothing is decoded; then it commits crumbs. By halves, one half is decoded while the other is
-/// committed (`docs/benchmarks.md`).
-fn parte(ultimos: usize, esperan: usize) -> usize {
-    usize::midpoint(ultimos, esperan).max(MINIMO)
 }
 
 /// The moment of the reading that a redelivery repeats, if one was stored in the last two minutes;
