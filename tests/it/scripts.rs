@@ -53,11 +53,15 @@ fn bench_history_asks_and_deletes() {
 
 #[test]
 fn compare_puts_one_beside_the_other() {
-    let said = run("compare", &["1"], &[("CONNECTIONS", "5"), ("CROWD", "20")]);
+    let said = run("compare", &["1"], &[("CONNECTIONS", "5"), ("CROWD", "20"), ("SENSORS", "200")]);
     let rows =
         ["one fdatasync", "Mosquitto, storing nothing", "of Mosquitto", "over TLS", "1,000 messages/s"];
     contains(&said, &rows);
     contains(&said, &["20 connections, a device each", "verified"]);
+    contains(
+        &said,
+        &["200 connections over TLS", "MiB at most", "alertrace_alerts_total{action=\"created\"}"],
+    );
 }
 
 #[test]

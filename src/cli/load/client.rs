@@ -20,6 +20,8 @@ use crate::tls::Connector;
 const LOTE: usize = 16 << 10;
 /// How long the last acknowledgements may take.
 const PACIENCIA: Duration = Duration::from_secs(30);
+/// Degrees that one reading in ten is above: ten of a hundred in a row.
+pub(super) const UMBRAL: f64 = 28.95;
 
 /// A message that was acknowledged, or, with QoS 0, sent.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +50,8 @@ pub(super) struct Cliente {
     version: u8,
     qos: u8,
     topic: String,
+    /// Where its hundred values begin: not all devices are warm at once.
+    fase: i64,
     entrada: BytesMut,
 }
 
@@ -81,7 +85,8 @@ impl Cliente {
         packet.extend_from_slice(&cuerpo);
         stream.write_all(&packet).await?;
         let topic = device.topic.clone();
-        let mut cliente = Self { stream, version, qos, topic, entrada: BytesMut::with_capacity(16 << 10) };
+        let entrada = BytesMut::with_capacity(16 << 10);
+        let mut cliente = Self { stream, version, qos, topic, fase: device.id_sensor, entrada };
         loop {
             if let Some((0x20, cuerpo)) = cliente.paquete()? {
                 return match cuerpo.get(1) {
@@ -196,7 +201,8 @@ impl Cliente {
     /// Appends a reading of five variables, as a site's sensor sends it.
     fn publish(&self, salida: &mut BytesMut, pid: u16, micros: i64) {
         let timestamp = crate::domain::Timestamp::clamped(micros);
-        let decimas = f64::from(pid % 100) / 10.0;
+        #[expect(clippy::cast_precision_loss, reason = "below a hundred")]
+        let decimas = (self.fase.wrapping_add(pid.into()).rem_euclid(100)) as f64 / 10.0;
         let payload = format!(
             "{{\"temperatura\":{:.1},\"humedad_aire\":{:.1},\"humedad_suelo\":55.2,\"ph_suelo\":6.8,\
              \"radiacion_solar\":412,\"timestamp\":\"{timestamp}\"}}",

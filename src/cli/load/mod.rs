@@ -65,6 +65,9 @@ pub(super) struct Args {
     /// Each of them hears all devices.
     #[arg(long, requires = "sockets")]
     sockets_hear_all: bool,
+    /// Set thresholds of the account's empresa that one reading in ten crosses.
+    #[arg(long, requires = "api")]
+    crossing: bool,
     /// Afterwards, look every acknowledged reading up.
     #[arg(long, requires = "api")]
     verify: bool,
@@ -95,6 +98,9 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
                 bar.inc(1);
             }
             bar.finish_and_clear();
+            if args.crossing {
+                signed_in.umbrales(client::UMBRAL).await?;
+            }
             site = Some(signed_in);
             devices
         }

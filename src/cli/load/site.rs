@@ -115,6 +115,14 @@ impl Site {
         Ok(Device { id_sensor, nombre: device_id.to_owned(), token: Some(token), topic })
     }
 
+    /// What temperature is still allowed.
+    pub(super) async fn umbrales(&self, max: f64) -> anyhow::Result<()> {
+        let request = self.client.put(format!("{}/umbrales", self.api)).bearer_auth(&self.token);
+        let umbrales = json!({ "temperatura": { "min": -50, "max": max } });
+        self.ask(request.json(&umbrales)).await?.error_for_status()?;
+        Ok(())
+    }
+
     async fn find(&self, device_id: &str) -> anyhow::Result<i64> {
         const PAGE: usize = 1_000;
         for page in 0.. {
