@@ -225,6 +225,7 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(salud::ready))
         .routes(routes!(salud::metrics))
         .routes(routes!(salud::root))
+        .routes(routes!(auth::jwks))
 }
 
 /// The OpenAPI document (3.1) of this version.

@@ -42,6 +42,8 @@ pub(super) async fn run(args: &Args, mut config: Config) -> anyhow::Result<()> {
     // The lines to paste say http.
     config.http.tls = false;
     config.database.address = Address::Sqlite(None);
+    // Its accounts are its own.
+    config.identity.supabase = None;
     // The demo talks in text on a terminal; what the server logs would drown it.
     if std::env::var_os("LOG_LEVEL").is_none() && std::env::var_os("ALERTRACE__LOG__LEVEL").is_none() {
         config.log.level = "warn".into();

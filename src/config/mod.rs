@@ -27,7 +27,7 @@ use std::path::PathBuf;
 pub use database::{Address, Database};
 pub use error::{Error, Problem};
 pub use http::Http;
-pub use identity::{Identity, Registration};
+pub use identity::{Identity, JwtAlgorithm, Registration, Supabase};
 pub use layers::Place;
 pub use mqtt::{ClientCerts, Mqtt};
 pub use origin::OriginPattern;
@@ -150,6 +150,12 @@ impl Config {
                 "http.listen is {}: passwords and tokens cross the network in clear; set http.tls = true, or put a proxy \
                  that speaks TLS in front and set http.behind_proxy = true, or listen on 127.0.0.1",
                 self.http.listen
+            ));
+        }
+        if self.identity.supabase.as_ref().is_some_and(|s| s.service_role_key.is_none()) {
+            warnings.push(String::from(
+                "identity.supabase_service_role_key is empty: accounts are made by Supabase's public sign-up, so people may \
+                 have to confirm their e-mail first, and an account whose registration fails half-way stays there",
             ));
         }
         warnings

@@ -15,6 +15,8 @@ row!(
         pub clave_hash: String,
         /// Whether it may sign in.
         pub activa: bool,
+        /// When its e-mail was confirmed, as a moment's microseconds.
+        pub confirmada: Option<i64>,
     }
 );
 
@@ -25,7 +27,7 @@ impl std::fmt::Debug for Identidad {
     }
 }
 
-/// Creates an account.
+/// Creates an account, with its e-mail confirmed.
 ///
 /// # Errors
 /// `Conflict` on `identidades.email`, `Unavailable`.
@@ -37,14 +39,16 @@ pub async fn create(
     ahora: Timestamp,
 ) -> Result<()> {
     on!(tx, |db| {
-        sqlx::query("INSERT INTO identidades (user_id, email, clave_hash, creada) VALUES ($1, $2, $3, $4)")
-            .bind(user_id)
-            .bind(email)
-            .bind(clave_hash)
-            .bind(ahora.micros())
-            .execute(db)
-            .await
-            .map(drop)
+        sqlx::query(
+            "INSERT INTO identidades (user_id, email, clave_hash, creada, confirmada) VALUES ($1, $2, $3, $4, $4)",
+        )
+        .bind(user_id)
+        .bind(email)
+        .bind(clave_hash)
+        .bind(ahora.micros())
+        .execute(db)
+        .await
+        .map(drop)
     })?;
     Ok(())
 }
@@ -55,10 +59,12 @@ pub async fn create(
 /// `Unavailable`.
 pub async fn by_email(tx: &mut Tx, email: &str) -> Result<Option<Identidad>> {
     Ok(on!(tx, |db| {
-        sqlx::query_as("SELECT user_id, email, clave_hash, activa FROM identidades WHERE email = $1")
-            .bind(email)
-            .fetch_optional(db)
-            .await
+        sqlx::query_as(
+            "SELECT user_id, email, clave_hash, activa, confirmada FROM identidades WHERE email = $1",
+        )
+        .bind(email)
+        .fetch_optional(db)
+        .await
     })?)
 }
 

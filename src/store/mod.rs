@@ -6,6 +6,7 @@
 //! [`Store::write`]. Missing is `Option`; an [`Error`] never names HTTP or MQTT.
 
 pub mod alertas;
+pub mod altas;
 pub mod api_keys;
 pub mod asignaciones;
 pub mod auditoria;

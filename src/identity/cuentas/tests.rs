@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::domain::{BUILD_DATE, ManualClock};
+use crate::identity::password::Claves;
 
 struct Banco {
     cuentas: Cuentas,
@@ -315,12 +316,12 @@ async fn signing_out_ends_one_sign_in_or_all_and_nobody_elses() {
         .unwrap();
     let uno = b.cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await.unwrap();
     let dos = b.cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await.unwrap();
-    b.cuentas.salir(Some(&uno.refresh_token), &autor(&z.user_id)).await.unwrap();
+    b.cuentas.salir(Some(&uno.refresh_token), "", &autor(&z.user_id)).await.unwrap();
     let uno = b.cuentas.refrescar(&uno.refresh_token).await.unwrap();
-    b.cuentas.salir(Some(&uno.refresh_token), &autor(&a.user_id)).await.unwrap();
+    b.cuentas.salir(Some(&uno.refresh_token), "", &autor(&a.user_id)).await.unwrap();
     assert!(matches!(b.cuentas.refrescar(&uno.refresh_token).await, Err(Error::TokenInvalido)));
     let dos = b.cuentas.refrescar(&dos.refresh_token).await.unwrap();
-    b.cuentas.salir(None, &autor(&a.user_id)).await.unwrap();
+    b.cuentas.salir(None, "", &autor(&a.user_id)).await.unwrap();
     assert!(matches!(b.cuentas.refrescar(&dos.refresh_token).await, Err(Error::TokenInvalido)));
 }
 

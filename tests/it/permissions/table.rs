@@ -105,6 +105,7 @@ pub const ROUTES: &[Route] = &[
     get("/health", Who::Anyone),
     get("/ready", Who::Anyone),
     get("/metrics", Who::Anyone),
+    get("/.well-known/jwks.json", Who::Anyone),
 
     route("POST", "/api/v1/auth/register", Who::Anyone, 201,
         r#"{"email":"p{n}@x.pe","password":"una clave larga","user_type":"trabajador","nombres":"P","apellidos":"Q"}"#),
