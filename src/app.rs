@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::config::{self, Config};
 use crate::domain::Clock;
+use crate::identity::correo;
 use crate::identity::cuentas::Cuentas;
 use crate::identity::tokens::SinClave;
 use crate::identity::{Directorio, Revocado, Roto, Sello};
@@ -57,6 +58,9 @@ pub enum Error {
     /// What tokens are signed with.
     #[error(transparent)]
     Firmante(#[from] SinClave),
+    /// How mail leaves.
+    #[error(transparent)]
+    Correo(#[from] correo::Malo),
     /// The client of the identity provider.
     #[error("the client of the identity provider cannot be made: {0}")]
     Supabase(String),
@@ -471,5 +475,10 @@ fn api_settings(config: &Config) -> api::Settings {
         max_sockets: h.max_sockets,
         socket_queue: h.socket_queue,
         limites: limites(config),
+        compat: config
+            .identity
+            .supabase_compat
+            .as_ref()
+            .map(|c| api::CompatKeys { anon: c.key.clone(), service_role: c.service_role_key.clone() }),
     }
 }

@@ -374,6 +374,9 @@ impl From<cuentas::Error> for Problem {
             | E::DatosInvalidos(_)
             | E::ProveedorAusente(_)
             | E::ProveedorRoto
+            | E::SinCorreo
+            | E::SesionesAlli
+            | E::ClaveComun
             | E::Demasiadas(_)) => provider::problem(&e),
             E::RegistroCerrado => Self::new(
                 StatusCode::FORBIDDEN,

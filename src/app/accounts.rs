@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::ExposeSecret as _;
+
 use super::{Error, days};
 use crate::config::{self, Config};
 use crate::domain::Clock;
 use crate::identity::Provider;
+use crate::identity::correo::{self, Correo, Transporte};
 use crate::identity::cuentas::{self, Cuentas};
 use crate::identity::supabase::{self, Supabase};
 use crate::identity::tokens::Firmante;
@@ -42,7 +45,17 @@ pub fn accounts(
         };
         Provider::interno(secret, firmante, identity.argon2_queue)
     };
-    Ok(Cuentas::with(store, clock, provider, settings))
+    Ok(Cuentas::with(store, clock, provider, mail(config)?, settings))
+}
+
+fn mail(config: &Config) -> Result<Correo, correo::Malo> {
+    let mail = &config.mail;
+    let transport = match (mail.transport, &mail.smtp_url) {
+        (config::MailTransport::Smtp, Some(url)) => Correo::smtp(url.expose_secret())?,
+        (config::MailTransport::Log, _) => Transporte::Registro,
+        _ => Transporte::Ninguno,
+    };
+    Correo::new(transport, &mail.from, &mail.site_url, &mail.public_url)
 }
 
 /// What accounts take from the configuration.
@@ -58,5 +71,7 @@ pub fn account_settings(config: &Config) -> cuentas::Ajustes {
         access: Duration::from_secs(u64::from(identity.access_token_minutes) * 60),
         refresh: days(identity.refresh_token_days),
         argon2_cola: identity.argon2_queue,
+        confirmar: identity.confirm_email,
+        por_cuenta: identity.max_sign_ins_per_account_per_min,
     }
 }

@@ -45,6 +45,15 @@ pub struct Supabase {
     pub timeout_s: u64,
 }
 
+/// The keys of the dialect.
+#[derive(Debug, Clone)]
+pub struct Compat {
+    /// What clients have to send; `None` = anything.
+    pub key: Option<SecretString>,
+    /// Who sends it administers accounts; `None` = nobody does.
+    pub service_role_key: Option<SecretString>,
+}
+
 /// `[identity]`
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -52,6 +61,12 @@ pub struct Identity {
     pub registration: Registration,
     /// The Supabase project that signs people in; `None` = the built-in accounts.
     pub supabase: Option<Supabase>,
+    /// The built-in accounts speak the dialect of Supabase at `/auth/v1`.
+    pub supabase_compat: Option<Compat>,
+    /// Somebody who registers confirms their e-mail before they sign in.
+    pub confirm_email: bool,
+    /// Sign-ins a minute with one e-mail; 0 = no limit.
+    pub max_sign_ins_per_account_per_min: u32,
     /// How our access tokens are signed.
     pub jwt_algorithm: JwtAlgorithm,
     /// Secret that access tokens are signed with, at least [`MIN_SECRET_BYTES`]; `None` = the one generated in `data_dir`.
@@ -69,9 +84,14 @@ impl Identity {
         let choices =
             [("first", Registration::First), ("open", Registration::Open), ("closed", Registration::Closed)];
         let algorithms = [("HS256", JwtAlgorithm::Hs256), ("EdDSA", JwtAlgorithm::EdDsa)];
+        let (supabase, supabase_compat) = supabase(r);
         let identity = Self {
             registration: r.choice("identity.registration", &choices).unwrap_or(Registration::Closed),
-            supabase: supabase(r),
+            supabase,
+            supabase_compat,
+            confirm_email: r.boolean("identity.confirm_email"),
+            max_sign_ins_per_account_per_min: r
+                .integer("identity.max_sign_ins_per_account_per_min", 0..=1_000_000),
             jwt_algorithm: r.choice("identity.jwt_algorithm", &algorithms).unwrap_or(JwtAlgorithm::Hs256),
             jwt_secret: r.secret("identity.jwt_secret"),
             access_token_minutes: r.integer("identity.access_token_minutes", 1..=43_200),
@@ -91,8 +111,9 @@ impl Identity {
     }
 }
 
-/// The project, where one is named.
-fn supabase(r: &mut Reader) -> Option<Supabase> {
+/// The project, where one is named; or the keys of the dialect, where this server is to stand in for one.
+fn supabase(r: &mut Reader) -> (Option<Supabase>, Option<Compat>) {
+    let compat = r.boolean("identity.supabase_compat");
     let url = r.text("identity.supabase_url");
     let key = r.secret("identity.supabase_key");
     let service_role_key = r.secret("identity.supabase_service_role_key");
@@ -100,6 +121,9 @@ fn supabase(r: &mut Reader) -> Option<Supabase> {
     let issuer = r.text("identity.supabase_issuer");
     let timeout_s = r.integer("identity.supabase_timeout_s", 1..=60);
     if url.is_empty() {
+        if compat {
+            return (None, Some(Compat { key, service_role_key }));
+        }
         for (name, value) in [
             ("identity.supabase_key", &key),
             ("identity.supabase_service_role_key", &service_role_key),
@@ -112,17 +136,23 @@ fn supabase(r: &mut Reader) -> Option<Supabase> {
                 );
             }
         }
-        return None;
+        return (None, None);
+    }
+    if compat {
+        r.refuse(
+            "identity.supabase_compat",
+            "the accounts are Supabase's: identity.supabase_url names a project",
+        );
     }
     let Some(url) = Url::parse(&url).ok().filter(encrypted) else {
         r.invalid("identity.supabase_url", "an https:// address (http:// only of this machine), or empty");
-        return None;
+        return (None, None);
     };
     let Some(key) = key else {
         r.invalid("identity.supabase_key", "the project's anon or publishable key (SUPABASE_KEY)");
-        return None;
+        return (None, None);
     };
-    Some(Supabase { url, key, service_role_key, jwt_secret, issuer, timeout_s })
+    (Some(Supabase { url, key, service_role_key, jwt_secret, issuer, timeout_s }), None)
 }
 
 /// Passwords go there: only encrypted, or not over a network.

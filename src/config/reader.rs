@@ -13,7 +13,8 @@ use super::error::{Error, Problem};
 use super::layers::{Flat, Place, Raw};
 
 /// Keys whose values stay out of messages.
-const SECRETS: [&str; 6] = [
+const SECRETS: [&str; 7] = [
+    "mail.smtp_url",
     "database.url",
     "database.direct_url",
     "identity.jwt_secret",

@@ -6,7 +6,10 @@
 
 mod ajena;
 mod alta;
+mod codigos;
 mod equipo;
+mod identidad;
+mod sesiones;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,14 +22,20 @@ use jsonwebtoken::jwk::JwkSet;
 use sha2::Sha256;
 
 pub use equipo::Invitada;
+pub use identidad::{Cambio, NuevaIdentidad};
+pub use sesiones::Abierta;
+
+pub use crate::store::identidades::Identidad;
 
 use self::alta::Paso;
 use self::equipo::{Lugar, Quien};
-use super::password;
+use super::correo::{self, Correo};
+use super::password::{self, Debil};
 use super::provider::{Interno, Provider};
 use super::tokens::{self, Claims, Firmante};
 use super::{Usuario, dispositivo};
 use crate::domain::{Clock, Rol, Timestamp};
+use crate::limits::rate::Rate;
 use crate::store::auditoria::{Autor, Hecho, Origen};
 use crate::store::trabajadores::{self, Trabajador};
 use crate::store::{self, Store};
@@ -56,6 +65,10 @@ pub struct Ajustes {
     pub refresh: Duration,
     /// Sign-ins that may wait for their turn.
     pub argon2_cola: usize,
+    /// A new account has to confirm its e-mail.
+    pub confirmar: bool,
+    /// Sign-ins a minute with one e-mail; 0 = no limit.
+    pub por_cuenta: u32,
 }
 
 /// What an account and its empresa are made of.
@@ -155,6 +168,26 @@ pub struct SesionAbierta {
     pub perfil: Perfil,
 }
 
+/// The tokens of a sign-in.
+#[derive(Clone)]
+pub struct Fichas {
+    /// Shown at every request.
+    pub access_token: String,
+    /// Exchanged for the next pair.
+    pub refresh_token: String,
+    /// Seconds that the access token is good.
+    pub expires_in: u64,
+    /// Until when, in seconds since the epoch.
+    pub expira: i64,
+}
+
+impl Fichas {
+    fn con(self, perfil: Perfil) -> SesionAbierta {
+        let Self { access_token, refresh_token, expires_in, .. } = self;
+        SesionAbierta { access_token, refresh_token, expires_in, perfil }
+    }
+}
+
 /// What goes wrong with accounts.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -198,6 +231,15 @@ pub enum Error {
         password::MAX_BYTES
     )]
     ClaveDebil,
+    /// Many people have this password.
+    #[error("the password is one of the most common")]
+    ClaveComun,
+    /// Supabase keeps the sign-ins, and shows them to nobody.
+    #[error("the sign-ins are kept by the identity provider")]
+    SesionesAlli,
+    /// This server sends no mail.
+    #[error("this server sends no mail")]
+    SinCorreo,
     /// Too many sign-ins at once.
     #[error("too many sign-ins at once")]
     Saturado,
@@ -243,6 +285,15 @@ impl From<store::Error> for Error {
     }
 }
 
+impl From<Debil> for Error {
+    fn from(debil: Debil) -> Self {
+        match debil {
+            Debil::Largo => Self::ClaveDebil,
+            Debil::Comun => Self::ClaveComun,
+        }
+    }
+}
+
 impl From<password::Error> for Error {
     fn from(e: password::Error) -> Self {
         match e {
@@ -270,21 +321,47 @@ struct Interior {
     store: Store,
     clock: Arc<dyn Clock>,
     provider: Provider,
+    correo: Correo,
     ajustes: Ajustes,
+    por_cuenta: Option<Rate<String>>,
 }
 
 impl Cuentas {
-    /// With accounts of our own, and the installation's secret.
-    #[must_use]
-    pub fn new(store: Store, clock: Arc<dyn Clock>, secreto: &[u8], ajustes: Ajustes) -> Self {
+    /// With accounts of our own, the installation's secret, and no mail.
+    ///
+    /// # Errors
+    /// None in fact.
+    pub fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        secreto: &[u8],
+        ajustes: Ajustes,
+    ) -> Result<Self, correo::Malo> {
         let provider = Provider::interno(secreto, Firmante::new(secreto), ajustes.argon2_cola);
-        Self::with(store, clock, provider, ajustes)
+        Ok(Self::with(store, clock, provider, Correo::ninguno()?, ajustes))
     }
 
     /// With the accounts of `provider`.
     #[must_use]
-    pub fn with(store: Store, clock: Arc<dyn Clock>, provider: Provider, ajustes: Ajustes) -> Self {
-        Self(Arc::new(Interior { store, clock, provider, ajustes }))
+    pub fn with(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        provider: Provider,
+        correo: Correo,
+        ajustes: Ajustes,
+    ) -> Self {
+        let minuto = Duration::from_secs(60);
+        let por_cuenta = Rate::new(ajustes.por_cuenta, minuto, ajustes.por_cuenta);
+        Self(Arc::new(Interior { store, clock, provider, correo, ajustes, por_cuenta }))
+    }
+
+    /// One more sign-in with an e-mail, whether or not it has an account: whoever tries many passwords from many
+    /// addresses is held up all the same.
+    fn cuenta_entrada(&self, email: &str) -> Result<(), Error> {
+        // Longer than an e-mail may be is none, and not worth the memory.
+        let clave: String = email.chars().take(254).collect();
+        let pasa = self.0.por_cuenta.as_ref().map_or(Ok(()), |rate| rate.check(clave));
+        pasa.map_err(Error::Demasiadas)
     }
 
     /// The keys that others check our access tokens with.
@@ -352,8 +429,20 @@ impl Cuentas {
             Provider::Interno(p) => p,
             Provider::Supabase(s) => return self.entrar_alli(s, email, clave, origen).await,
         };
+        let identidad = self.autentica(p, email, clave).await?;
+        let perfil = self.perfil(&identidad.user_id).await?;
+        if !perfil.activo {
+            return Err(Error::Inactivo);
+        }
+        Ok(self.emite(p, &identidad.user_id, Some(&perfil), origen).await?.con(perfil))
+    }
+
+    /// Whose e-mail and password these are.
+    async fn autentica(&self, p: &Interno, email: &str, clave: &str) -> Result<Identidad, Error> {
+        let email = normaliza(email);
+        self.cuenta_entrada(&email)?;
         let mut tx = self.0.store.read().await?;
-        let identidad = store::identidades::by_email(&mut tx, &normaliza(email)).await?;
+        let identidad = store::identidades::by_email(&mut tx, &email).await?;
         tx.commit().await?;
         // What is too long is nobody's password, at the same cost; cut, it could become somebody's.
         let (clave, larga) = if clave.len() > password::MAX_BYTES { ("", true) } else { (clave, false) };
@@ -366,23 +455,34 @@ impl Cuentas {
         if identidad.confirmada.is_none() {
             return Err(Error::SinConfirmar);
         }
-        let perfil = self.perfil(&identidad.user_id).await?;
-        if !perfil.activo {
-            return Err(Error::Inactivo);
-        }
+        Ok(identidad)
+    }
+
+    /// Opens a sign-in.
+    async fn emite(
+        &self,
+        p: &Interno,
+        user_id: &str,
+        perfil: Option<&Perfil>,
+        origen: Origen,
+    ) -> Result<Fichas, Error> {
         let refresh = dispositivo::genera().map_err(|e| Error::Interno(e.to_string()))?;
         let ahora = self.0.clock.now();
         let familia = uuid::Uuid::now_v7().to_string();
         let mut tx = self.0.store.write().await?;
         let expira = ahora.plus(self.0.ajustes.refresh);
         store::refrescos::expire(&mut tx, ahora, 100).await?;
-        store::refrescos::create(&mut tx, &refresh.hash, &familia, &perfil.user_id, ahora, expira).await?;
-        trabajadores::seen(&mut tx, perfil.id_trabajador, ahora).await?;
-        let (user_id, id_empresa) = (perfil.user_id.clone(), perfil.id_empresa);
-        let autor = Autor { user_id, id_empresa, origen, momento: ahora };
-        autor.anota(&mut tx, &Hecho::nuevo("entrar", "sesion", &perfil.user_id)).await?;
+        store::sesiones::expire(&mut tx, ahora, 100).await?;
+        store::refrescos::create(&mut tx, &refresh.hash, &familia, user_id, ahora, expira).await?;
+        store::sesiones::create(&mut tx, &familia, user_id, &origen.de, ahora, expira).await?;
+        if let Some(perfil) = perfil {
+            trabajadores::seen(&mut tx, perfil.id_trabajador, ahora).await?;
+        }
+        let id_empresa = perfil.and_then(|p| p.id_empresa);
+        let autor = Autor { user_id: user_id.to_owned(), id_empresa, origen, momento: ahora };
+        autor.anota(&mut tx, &Hecho::nuevo("entrar", "sesion", user_id)).await?;
         tx.commit().await?;
-        self.abre(p, perfil, refresh.texto, ahora)
+        self.fichas(p, user_id, refresh.texto, ahora)
     }
 
     /// Exchanges a refresh token.
@@ -394,6 +494,17 @@ impl Cuentas {
             Provider::Interno(p) => p,
             Provider::Supabase(s) => return self.refrescar_alli(s, token).await,
         };
+        let (fichas, _, perfil) = self.rota(p, token, true).await?;
+        Ok(fichas.con(perfil.ok_or(Error::SinPerfil)?))
+    }
+
+    /// The next pair of tokens, and whose they are. `con_perfil`: only of somebody who has a person here.
+    async fn rota(
+        &self,
+        p: &Interno,
+        token: &str,
+        con_perfil: bool,
+    ) -> Result<(Fichas, String, Option<Perfil>), Error> {
         let ahora = self.0.clock.now();
         let hash = dispositivo::hash(token.as_bytes());
         // What is no token is told so by a reader: there is one writer, and strangers do not hold it.
@@ -419,23 +530,28 @@ impl Cuentas {
         // All that can fail comes before the token is spent: a client that hears an error tries
         // again later than a repetition may be.
         let activa = store::identidades::active(&mut tx, &refresco.user_id).await?;
-        let perfil = trabajadores::by_user_id(&mut tx, &refresco.user_id).await?.ok_or(Error::SinPerfil)?;
-        if !activa || !perfil.activo {
+        let perfil = trabajadores::by_user_id(&mut tx, &refresco.user_id).await?;
+        if con_perfil && perfil.is_none() {
+            return Err(Error::SinPerfil);
+        }
+        if !activa || perfil.as_ref().is_some_and(|p| !p.activo) {
             return Err(Error::Inactivo);
         }
         let emitido = refresco.usado.unwrap_or(ahora);
-        let id_trabajador = perfil.id_trabajador;
-        let sesion = self.abre(p, perfil, sucesor(p, token)?, emitido)?;
+        let sesion = self.fichas(p, &refresco.user_id, sucesor(p, token)?, emitido)?;
         if refresco.usado.is_none() {
             let nuevo = dispositivo::hash(sesion.refresh_token.as_bytes());
             let expira = ahora.plus(self.0.ajustes.refresh);
             store::refrescos::mark_used(&mut tx, &hash, ahora).await?;
             store::refrescos::create(&mut tx, &nuevo, &refresco.familia, &refresco.user_id, ahora, expira)
                 .await?;
-            trabajadores::seen(&mut tx, id_trabajador, ahora).await?;
+            store::sesiones::used(&mut tx, &refresco.familia, ahora, expira).await?;
+            if let Some(perfil) = &perfil {
+                trabajadores::seen(&mut tx, perfil.id_trabajador, ahora).await?;
+            }
         }
         tx.commit().await?;
-        Ok(sesion)
+        Ok((sesion, refresco.user_id, perfil))
     }
 
     /// Ends the sign-in of a refresh token, or all of the account's; `access` is the token that it is asked with.
@@ -498,20 +614,26 @@ impl Cuentas {
         perfil.ok_or(Error::SinPerfil)
     }
 
-    fn abre(
+    fn fichas(
         &self,
         p: &Interno,
-        perfil: Perfil,
+        user_id: &str,
         refresh_token: String,
         emitido: Timestamp,
-    ) -> Result<SesionAbierta, Error> {
+    ) -> Result<Fichas, Error> {
         let expires_in = self.0.ajustes.access.as_secs();
         let segundos = i64::try_from(expires_in).unwrap_or(i64::MAX);
-        // Derived, so that the same refresh gives the same access token.
+        // Derived, so that the same refresh gives the same access token, and the sign-in of one can be found.
         let jti = URL_SAFE_NO_PAD.encode(&dispositivo::hash(refresh_token.as_bytes())[..12]);
-        let access_token = p.firmante.firma(&Claims::new(&perfil.user_id, emitido, segundos, &jti))?;
-        Ok(SesionAbierta { access_token, refresh_token, expires_in, perfil })
+        let claims = Claims::new(user_id, emitido, segundos, &jti);
+        let expira = claims.exp;
+        Ok(Fichas { access_token: p.firmante.firma(&claims)?, refresh_token, expires_in, expira })
     }
+}
+
+/// What the number of an access token is of its refresh token's hash.
+fn jti_bytes(jti: &str) -> Vec<u8> {
+    URL_SAFE_NO_PAD.decode(jti).unwrap_or_default()
 }
 
 /// The token that follows `token`: nobody can compute it without the secret, and we always get the same.

@@ -5,6 +5,7 @@
 //! in with a token of their own ([`dispositivo`]).
 
 mod clave;
+pub mod correo;
 pub mod cuentas;
 mod directorio;
 pub mod dispositivo;

@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 
-use super::Problem;
+use super::{Problem, Texto};
 use crate::api::rates;
 use crate::identity::cuentas::Error as E;
 
@@ -38,6 +38,26 @@ pub(super) fn problem(e: &E) -> Problem {
             "El servicio de identidad falló; quedó registrado.",
             "The identity provider failed; it has been logged.",
         ),
+        E::SinCorreo => Problem::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "mail_not_configured",
+            "Este servidor no envía correos; pida ayuda a su administrador.",
+            "This server sends no mail; ask your administrator for help.",
+        ),
+        E::SesionesAlli => Problem::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "sessions_not_listed",
+            "El servicio de identidad no muestra las sesiones abiertas.",
+            "The identity provider does not show open sessions.",
+        ),
+        E::ClaveComun => {
+            let (es, en) = (
+                "Muchas personas usan esta contraseña; elija otra.",
+                "Many people have this password; choose another.",
+            );
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "weak_password", es, en)
+                .with_fields(vec![("password".to_owned(), Texto::new(es, en))])
+        }
         E::Demasiadas(espera) => rates::too_many(*espera),
         e => Problem::internal(e),
     }

@@ -14,7 +14,9 @@ impl Cuentas {
         clave: &str,
         origen: Origen,
     ) -> Result<SesionAbierta, Error> {
-        let sesion = s.entra(&normaliza(email), clave).await?;
+        let email = normaliza(email);
+        self.cuenta_entrada(&email)?;
+        let sesion = s.entra(&email, clave).await?;
         let perfil = self.de_sesion(&sesion).await?;
         let ahora = self.0.clock.now();
         let mut tx = self.0.store.write().await?;

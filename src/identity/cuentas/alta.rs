@@ -20,7 +20,7 @@ use super::{Cuentas, Error, NuevaEmpresa, Persona, Registrado, normaliza};
 use crate::domain::{Rol, Timestamp};
 use crate::identity::password;
 use crate::identity::provider::{Interno, Provider};
-use crate::identity::supabase::Supabase;
+use crate::identity::supabase::{Sesion, Supabase};
 use crate::store::altas::{self, Alta};
 use crate::store::auditoria::{Autor, Hecho, Origen};
 use crate::store::{self, Tx, empresas, identidades, trabajadores};
@@ -46,6 +46,16 @@ pub(super) enum Paso {
 }
 
 impl Paso {
+    /// The command line, or an administrator, makes an account for somebody else.
+    fn es_de_otro(&self) -> bool {
+        let consola = |o: &Origen| *o == Origen::consola();
+        match self {
+            Self::Empresa { origen, .. } => consola(origen),
+            Self::Persona { quien: Quien::Mismo(origen), .. } => consola(origen),
+            Self::Persona { quien: Quien::Otro(_), .. } => true,
+        }
+    }
+
     fn dni(&self) -> Option<&str> {
         match self {
             Self::Empresa { nueva, .. } => nueva.dni.as_deref(),
@@ -61,9 +71,7 @@ impl Cuentas {
     /// [`Error`]; nothing is left behind.
     pub(super) async fn registra(&self, email: &str, clave: String, paso: Paso) -> Result<Registrado, Error> {
         let email = normaliza(email);
-        if clave.chars().count() < password::MIN_LARGO || clave.len() > password::MAX_BYTES {
-            return Err(Error::ClaveDebil);
-        }
+        password::buena(&clave)?;
         // Before anything costly, and before anything is made elsewhere; decided again where it counts.
         let mut tx = self.0.store.read().await?;
         self.libre(&mut tx, &email, &paso).await?;
@@ -116,6 +124,10 @@ impl Cuentas {
         let mut tx = self.0.store.read().await?;
         let huerfana = identidades::by_email(&mut tx, email).await?;
         tx.commit().await?;
+        if huerfana.is_some() {
+            // A password is tried: as often as at a sign-in.
+            self.cuenta_entrada(email)?;
+        }
         let (user_id, hash) = match huerfana {
             // Nobody belongs to it, or `libre` had found them.
             Some(i) if p.claves.verifica(clave, Some(i.clave_hash.clone())).await? => (i.user_id, None),
@@ -123,12 +135,18 @@ impl Cuentas {
             None => (uuid::Uuid::now_v7().to_string(), Some(p.claves.hash(clave).await?)),
         };
         let ahora = self.0.clock.now();
+        // Whoever makes an account for another knows them; whoever makes their own shows that the e-mail is theirs.
+        let confirmada = !self.0.ajustes.confirmar || paso.es_de_otro();
+        let nueva = hash.is_some();
         let mut tx = self.0.store.write().await?;
         if let Some(hash) = hash {
-            identidades::create(&mut tx, &user_id, email, &hash, ahora).await?;
+            identidades::create(&mut tx, &user_id, email, &hash, confirmada, ahora).await?;
         }
         let hecho = self.aqui(&mut tx, user_id, email, paso, ahora).await?;
         tx.commit().await?;
+        if nueva && !confirmada {
+            self.pide_confirmacion(email)?;
+        }
         Ok(hecho)
     }
 
@@ -146,7 +164,7 @@ impl Cuentas {
         tx.commit().await?;
         let (user_id, nueva) = match s.crea(email, clave, &id_alta).await {
             Ok(hecha) => (hecha.user_id, true),
-            Err(Error::EnUso(_)) => match s.entra(email, clave).await {
+            Err(Error::EnUso(_)) => match self.entra_alli(s, email, clave).await {
                 // It is theirs, and `libre` found nobody who belongs to it.
                 Ok(sesion) => (sesion.user_id().to_owned(), false),
                 Err(e) => {
@@ -187,6 +205,12 @@ impl Cuentas {
             }
         }
         hecho
+    }
+
+    /// A password is tried: as often as at a sign-in.
+    async fn entra_alli(&self, s: &Supabase, email: &str, clave: &str) -> Result<Sesion, Error> {
+        self.cuenta_entrada(email)?;
+        s.entra(email, clave).await
     }
 
     /// Empresa and person of an identity, in the caller's transaction.

@@ -21,8 +21,11 @@ async fn banco(registro: Registro) -> Banco {
         access: Duration::from_hours(1),
         refresh: Duration::from_hours(24),
         argon2_cola: 16,
+        confirmar: false,
+        por_cuenta: 0,
     };
-    let cuentas = Cuentas::new(store.clone(), clock.clone(), b"0123456789abcdef0123456789abcdef", ajustes);
+    let secreto = b"0123456789abcdef0123456789abcdef";
+    let cuentas = Cuentas::new(store.clone(), clock.clone(), secreto, ajustes).unwrap();
     Banco { cuentas, clock, store, _dir: dir }
 }
 
@@ -350,7 +353,7 @@ async fn an_identity_without_a_person_has_no_profile() {
     let b = banco(Registro::Open).await;
     let hash = Claves::new(1).hash("una clave larga").await.unwrap();
     let mut tx = b.store.write().await.unwrap();
-    store::identidades::create(&mut tx, "u1", "s@x.pe", &hash, b.clock.now()).await.unwrap();
+    store::identidades::create(&mut tx, "u1", "s@x.pe", &hash, true, b.clock.now()).await.unwrap();
     tx.commit().await.unwrap();
     assert!(matches!(
         b.cuentas.entrar("s@x.pe", "una clave larga", Origen::consola()).await,

@@ -217,6 +217,10 @@ impl Double {
         self.with(|i| i.add(email, password, confirmed, Value::Null, Value::Null).id)
     }
 
+    pub fn recovery_code(&self, email: &str) -> Option<String> {
+        self.with(|i| i.recovery.iter().find(|(_, e)| *e == email).map(|(code, _)| code.clone()))
+    }
+
     /// The claims of a token as Supabase makes them (`internal/api/token.go`, `GoTrueClaims`).
     pub fn claims(&self, user_id: &str) -> Value {
         json!({

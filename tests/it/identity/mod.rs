@@ -1,10 +1,13 @@
 //! Who somebody is: the built-in accounts, and a Supabase project in their place.
 
 mod attacks;
+mod compat;
 mod double;
 mod faults;
 mod flow;
+mod mail;
 mod saga;
+mod sign_in;
 mod supabase;
 
 use std::process::Command;

@@ -155,6 +155,7 @@ impl Site {
             "alerta",
             "cliente",
             "refresh",
+            "sesion",
             "trabajador",
             "invitacion",
             "asignacion",
@@ -192,6 +193,11 @@ impl Site {
                 let answer = self.server.request(Method::POST, "/api/v1/auth/login", "", Some(body)).await;
                 let body: Value = answer.json().await.expect("JSON");
                 body["refresh_token"].as_str().expect("a token").to_owned()
+            }
+            "sesion" => {
+                self.server.sign_in(EMAIL).await;
+                let mine = self.server.get("/api/v1/auth/sesiones").await;
+                mine[0]["id"].as_str().expect("the latest").to_owned()
             }
             "trabajador" => {
                 let body = json!({ "email": format!("m{}@x.pe", self.n), "password": PASSWORD, "nombre": "M",
