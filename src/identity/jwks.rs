@@ -140,3 +140,75 @@ impl Jwks {
         Ok(juego.keys.iter().filter_map(una).take(MAX_CLAVES).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::super::tokens::Firmante;
+    use super::*;
+
+    /// Serves keys while there are any, and counts how often it is asked.
+    async fn servidor()
+    -> (Url, tokio::sync::watch::Sender<Option<String>>, Arc<std::sync::atomic::AtomicUsize>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let (di, dice) = tokio::sync::watch::channel(None::<String>);
+        let veces = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let suyas = veces.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                suyas.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                let _ = stream.read(&mut [0; 4096]).await;
+                let answer = match &*dice.borrow() {
+                    Some(body) => format!(
+                        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                        body.len()
+                    ),
+                    None => "HTTP/1.1 503 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned(),
+                };
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        (url, di, veces)
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_good_for_a_while_when_nobody_answers_and_no_longer() {
+        let firmante = Firmante::ed25519(b"a secret of more than thirty-two bytes").unwrap();
+        let kid = firmante.publicadas().keys[0].common.key_id.clone().unwrap();
+        let body = serde_json::to_string(firmante.publicadas()).unwrap();
+        let (url, di, veces) = servidor().await;
+        let plazos =
+            Plazos { frescas: Duration::ZERO, utiles: Duration::from_millis(300), por_minuto: 1_000 };
+        let jwks = Jwks::new(url, "alertrace", Client::new(), plazos);
+        assert_eq!(
+            jwks.clave(&kid).await.err(),
+            Some(Error::SinClaves),
+            "nothing is known, and that is not a no"
+        );
+        di.send_replace(Some(body));
+        assert!(jwks.clave(&kid).await.is_ok());
+        assert_eq!(jwks.clave("another").await.err(), Some(Error::Invalido));
+        di.send_replace(None);
+        let antes = veces.load(std::sync::atomic::Ordering::SeqCst);
+        assert!(jwks.clave(&kid).await.is_ok(), "stale, while there is an error");
+        assert!(veces.load(std::sync::atomic::Ordering::SeqCst) > antes, "and it was asked");
+        tokio::time::sleep(Duration::from_millis(350)).await;
+        assert_eq!(jwks.clave(&kid).await.err(), Some(Error::SinClaves), "not for ever");
+    }
+
+    #[test]
+    fn keys_that_tokens_are_not_checked_with_are_left_out() {
+        for jwk in [
+            serde_json::json!({ "kty": "oct", "kid": "a", "k": "c2VjcmV0" }),
+            serde_json::json!({ "kty": "RSA", "kid": "a", "n": "AQAB", "e": "AQAB" }),
+            serde_json::json!({ "kty": "RSA", "kid": "a", "use": "enc", "n": "A".repeat(400), "e": "AQAB" }),
+            serde_json::json!({ "kty": "RSA", "kid": "a", "alg": "RS512", "n": "B".repeat(400), "e": "AQAB" }),
+        ] {
+            assert!(Clave::publicada(&serde_json::from_value(jwk.clone()).unwrap(), "x").is_none(), "{jwk}");
+        }
+        let good = serde_json::json!({ "kty": "RSA", "kid": "a", "alg": "RS256", "n": "B".repeat(400), "e": "AQAB" });
+        assert!(Clave::publicada(&serde_json::from_value(good).unwrap(), "x").is_some());
+    }
+}

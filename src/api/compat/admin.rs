@@ -34,10 +34,15 @@ fn not_found() -> Error {
     Error::new(StatusCode::NOT_FOUND, "user_not_found", "User not found")
 }
 
+/// Both clients send `page=&per_page=` for the first page.
 #[derive(Deserialize)]
 pub(super) struct Page {
-    page: Option<i64>,
-    per_page: Option<i64>,
+    page: Option<String>,
+    per_page: Option<String>,
+}
+
+fn number(text: Option<String>) -> Option<i64> {
+    text.and_then(|t| t.parse().ok())
 }
 
 /// Accounts, the latest first.
@@ -48,8 +53,8 @@ pub(super) async fn list(
 ) -> Response {
     let done = async {
         allowed(&state, &headers)?;
-        let per_page = page.per_page.unwrap_or(50).clamp(1, PER_PAGE);
-        let skip = page.page.unwrap_or(1).max(1).saturating_sub(1).saturating_mul(per_page);
+        let per_page = number(page.per_page).unwrap_or(50).clamp(1, PER_PAGE);
+        let skip = number(page.page).unwrap_or(1).max(1).saturating_sub(1).saturating_mul(per_page);
         let (found, total) = state.parts().cuentas.identidades(per_page, skip).await?;
         let users: Vec<Value> = found.iter().map(user).collect();
         Ok::<_, Error>((users, total))

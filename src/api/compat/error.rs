@@ -109,11 +109,10 @@ impl From<cuentas::Error> for Error {
                 error.retry_after = Some(espera.as_secs().max(1));
                 error
             }
-            E::SinCorreo => Self::new(
-                StatusCode::NOT_IMPLEMENTED,
-                "email_provider_disabled",
-                "This server sends no mail (mail.transport)",
-            ),
+            // Not 501, which the dialect's clients take for a network that failed.
+            E::SinCorreo => {
+                unprocessable("email_provider_disabled", "This server sends no mail (mail.transport)")
+            }
             E::Store(store::Error::Unavailable(_) | store::Error::Lost(_)) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "request_timeout", "The database does not answer")
             }

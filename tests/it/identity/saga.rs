@@ -79,6 +79,46 @@ async fn a_server_that_dies_before_it_hears_of_the_identity_undoes_it_at_its_sta
 }
 
 #[tokio::test]
+async fn a_server_that_dies_between_the_identity_and_its_person_undoes_it_at_its_start() {
+    let double = Double::start();
+    let mut server = server(&double).await;
+    if server.place.iter().any(|(name, _)| *name == "DATABASE_URL") {
+        // What holds the writer up here is a lock on SQLite's file.
+        return;
+    }
+    double.fault(USERS, Some(Fault::Held));
+    let hangs = begin(&server, empresa(1));
+    until("the identity is there", || there(&double, "e1@x.pe")).await;
+    // From here on nobody else writes: the server hears of the identity, and cannot make the person.
+    let script = "import sqlite3, sys, time\n\
+                  db = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
+                  db.execute('BEGIN IMMEDIATE')\n\
+                  print('locked', flush=True)\n\
+                  time.sleep(60)";
+    let mut lock = std::process::Command::new("python3")
+        .args(["-c", script])
+        .arg(server.data_dir().join("alertrace.db"))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("python3 runs");
+    let mut line = String::new();
+    let out = lock.stdout.as_mut().expect("piped");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).expect("a line");
+    double.release();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // The server first: what it could not do it has not done.
+    server.kill();
+    lock.kill().expect("it ends");
+    lock.wait().expect("it ended");
+    server.kill_and_restart();
+    hangs.await.expect("it ends");
+    double.fault(USERS, None);
+    until("it is gone", || !there(&double, "e1@x.pe")).await;
+    assert_eq!(post(&server, "/api/v1/auth/register", empresa(1)).await.0, 201, "all is free");
+    assert_eq!(login(&server, "e1@x.pe", PASSWORD).await.0, 200);
+}
+
+#[tokio::test]
 async fn a_registration_whose_answer_is_lost_is_undone() {
     let double = Double::start();
     let server = server(&double).await;
