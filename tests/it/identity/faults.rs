@@ -66,6 +66,22 @@ async fn a_provider_that_does_not_answer_is_left_alone_and_found_again() {
 }
 
 #[tokio::test]
+async fn what_only_reads_is_tried_once_more_and_nothing_else() {
+    const USER: &str = "/auth/v1/user";
+    let double = Double::start();
+    let server = server(&double).await;
+    let before = double.asked(TOKEN);
+    double.fault(TOKEN, Some(Fault::Cut));
+    assert_eq!(login(&server, EMAIL, PASSWORD).await.0, 503);
+    assert_eq!(double.asked(TOKEN), before + 1, "a sign-in may have happened");
+    double.fault(TOKEN, None);
+    double.fault(USER, Some(Fault::Cut));
+    let body = serde_json::json!({ "token": server.token, "new_password": "otra clave larga" });
+    assert_eq!(super::post(&server, "/api/v1/auth/reset-password", body).await.0, 503);
+    assert_eq!(double.asked(USER), 2, "who somebody is can be asked again");
+}
+
+#[tokio::test]
 async fn a_provider_that_is_gone_is_said_to_be_and_alertrace_goes_on() {
     let double = Double::start();
     let server = server(&double).await;

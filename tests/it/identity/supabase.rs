@@ -1,12 +1,15 @@
 //! Supabase as the identity provider: people who are known there and not here, keys that change, secrets.
 
+use std::path::Path;
+use std::process::Command;
+
 use jsonwebtoken::Algorithm;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::double::{ANON, Double, Fault, Key, SERVICE};
 use super::{beside, empresa, flow, login, me, post, server, server_with};
-use crate::support::Server;
-use crate::support::server::{EMAIL, PASSWORD};
+use crate::support::server::{EMAIL, PASSWORD, place};
+use crate::support::{Server, postgres};
 
 const JWKS: &str = "/auth/v1/.well-known/jwks.json";
 
@@ -107,32 +110,52 @@ async fn no_secret_is_in_any_line_of_the_log() {
     let log = dir.path().join("server.log");
     let mut place = beside(&dir, &double);
     place.push(("SUPABASE_JWT_SECRET", "shared-secret-of-thirty-two-bytes!".to_owned()));
-    let server = Server::start_in(dir, place, |inner| {
-        let script = format!("exec \"$0\" \"$@\" 2> >(tee -a {} >&2)", log.display());
-        let mut command = Server::wrapped("bash", &["-c", &script], &inner);
-        command.env("ALERTRACE__LOG__LEVEL", "trace");
-        command
-    })
-    .await;
+    let server = Server::start_in(dir, place, |inner| talkative(&inner, &log)).await;
     flow::whole(&server).await;
     let (_, session) = login(&server, EMAIL, PASSWORD).await;
     double.fault("/auth/v1/token", Some(Fault::Says(500, "")));
     assert_eq!(login(&server, EMAIL, PASSWORD).await.0, 502);
-    let log = std::fs::read_to_string(&log).expect("the log");
+    tells_nothing(&log, &session, &[ANON, SERVICE, "shared-secret-of-thirty-two-bytes!"]);
+}
+
+#[tokio::test]
+async fn no_secret_is_in_any_line_of_the_log_with_accounts_of_our_own() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = dir.path().join("server.log");
+    let mut place = place(dir.path(), postgres::of_this_run());
+    let secret = "our-own-secret-of-thirty-two-bytes!";
+    place.extend([
+        ("JWT_SECRET_KEY", secret.to_owned()),
+        ("ALERTRACE__IDENTITY__SUPABASE_COMPAT", "true".to_owned()),
+        ("SUPABASE_KEY", ANON.to_owned()),
+        ("SUPABASE_SERVICE_ROLE_KEY", SERVICE.to_owned()),
+    ]);
+    let server = Server::start_in(dir, place, |inner| talkative(&inner, &log)).await;
+    flow::whole(&server).await;
+    let (_, session) = login(&server, EMAIL, PASSWORD).await;
+    let url = format!("http://{}/auth/v1/token?grant_type=password", server.http);
+    let body = json!({ "email": EMAIL, "password": PASSWORD });
+    let answer = reqwest::Client::new().post(url).header("apikey", ANON).json(&body).send().await;
+    assert_eq!(answer.expect("an answer").status(), 200);
+    tells_nothing(&log, &session, &[ANON, SERVICE, secret]);
+}
+
+/// The binary at its most talkative, into a file.
+fn talkative(inner: &Command, log: &Path) -> Command {
+    let script = format!("exec \"$0\" \"$@\" 2> >(tee -a {} >&2)", log.display());
+    let mut command = Server::wrapped("bash", &["-c", &script], inner);
+    command.env("ALERTRACE__LOG__LEVEL", "trace");
+    command
+}
+
+/// Neither the password, however it is written, nor the tokens of a session, nor the keys are in a log.
+fn tells_nothing(log: &Path, session: &Value, keys: &[&str]) {
+    let log = std::fs::read_to_string(log).expect("the log");
     assert!(log.lines().count() > 100, "at its most talkative");
-    let text = |name: &str| session[name].as_str().expect("a token").to_owned();
-    let secrets = [
-        PASSWORD.to_owned(),
-        PASSWORD.replace(' ', "+"),
-        PASSWORD.replace(' ', "%20"),
-        ANON.to_owned(),
-        SERVICE.to_owned(),
-        "shared-secret-of-thirty-two-bytes!".to_owned(),
-        text("access_token"),
-        text("refresh_token"),
-    ];
-    for secret in secrets {
-        let line = log.lines().find(|line| line.contains(&secret));
+    let password = [PASSWORD.to_owned(), PASSWORD.replace(' ', "+"), PASSWORD.replace(' ', "%20")];
+    let tokens = ["access_token", "refresh_token"].map(|name| session[name].as_str().expect("a token"));
+    for secret in password.iter().map(String::as_str).chain(tokens).chain(keys.iter().copied()) {
+        let line = log.lines().find(|line| line.contains(secret));
         assert!(line.is_none(), "{secret} in {}", line.unwrap_or_default());
     }
 }
