@@ -28,7 +28,13 @@ pub struct Site {
 
 impl Site {
     pub async fn start() -> Self {
-        Self::on(Server::start().await).await
+        // Everybody signs in here, again and again.
+        let server = Server::start_with(|mut command| {
+            command.env("ALERTRACE__IDENTITY__MAX_SIGN_INS_PER_ACCOUNT_PER_MIN", "0");
+            command.env("ALERTRACE__HTTP__MAX_SIGN_INS_PER_ADDRESS_PER_MIN", "0");
+            command
+        });
+        Self::on(server.await).await
     }
 
     /// The same, on a server that the test has started.
