@@ -1,5 +1,7 @@
 //! The composition root: the parts, in the order in which they start.
 
+mod accounts;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +12,9 @@ use tokio::sync::watch;
 
 use crate::config::{self, Config};
 use crate::domain::Clock;
-use crate::identity::cuentas::{self, Cuentas};
+use crate::identity::correo;
+use crate::identity::cuentas::Cuentas;
+use crate::identity::tokens::SinClave;
 use crate::identity::{Directorio, Revocado, Roto, Sello};
 use crate::ingest::decode::Limites;
 use crate::ingest::{self, Ingest};
@@ -20,6 +24,8 @@ use crate::realtime::{Clientes, Hub, Pedidos, Presencia, Rutas};
 use crate::store::{self, Store};
 use crate::tls::Certs;
 use crate::{api, mqtt, tls};
+
+pub use accounts::{account_settings, accounts};
 
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +55,15 @@ pub enum Error {
     /// What answers are kept with.
     #[error(transparent)]
     Sello(#[from] Roto),
+    /// What tokens are signed with.
+    #[error(transparent)]
+    Firmante(#[from] SinClave),
+    /// How mail leaves.
+    #[error(transparent)]
+    Correo(#[from] correo::Malo),
+    /// The client of the identity provider.
+    #[error("the client of the identity provider cannot be made: {0}")]
+    Supabase(String),
     /// Anything else that the system refuses.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -89,9 +104,7 @@ pub async fn start(
     let tokens = Tokens::default();
     let (mut tasks, mut writer) = (Tasks::default(), Tasks::default());
 
-    for warning in config.warnings() {
-        tracing::warn!("{warning}");
-    }
+    config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let secret = config::secrets::jwt_secret(config)?;
     let (http_listener, mqtt_listener, tls_listener) = listeners(config).await?;
 
@@ -99,11 +112,10 @@ pub async fn start(
     // With the database's lock in hand: two processes must not make the same files.
     let certs = config.needs_certificates().then(|| Certs::open(config, clock.clone())).transpose()?;
     let directorio = Arc::new(Directorio::load(&store).await?);
-    let cuentas = Cuentas::new(store.clone(), clock.clone(), secret.expose(), account_settings(config));
+    let cuentas = accounts(config, store.clone(), clock.clone(), secret.expose())?;
+    tasks.spawn("the registrations", cuentas.clone().reconcilia(tokens.parar.clone()));
     let (hub, pedidos, presencia) = (Hub::default(), Pedidos::default(), Arc::new(Presencia::default()));
-
     let clientes = Arc::new(Clientes::default());
-
     let (ingest, work) = Ingest::start(
         store.clone(),
         hub.clone(),
@@ -394,22 +406,6 @@ fn retention(config: &Config) -> Duration {
     days(config.store.retention_days)
 }
 
-/// What accounts take from the configuration.
-#[must_use]
-pub fn account_settings(config: &Config) -> cuentas::Ajustes {
-    let identity = &config.identity;
-    cuentas::Ajustes {
-        registro: match identity.registration {
-            config::Registration::First => cuentas::Registro::First,
-            config::Registration::Open => cuentas::Registro::Open,
-            config::Registration::Closed => cuentas::Registro::Closed,
-        },
-        access: Duration::from_secs(u64::from(identity.access_token_minutes) * 60),
-        refresh: days(identity.refresh_token_days),
-        argon2_cola: identity.argon2_queue,
-    }
-}
-
 fn limites(config: &Config) -> Limites {
     Limites { adelanto: Duration::from_secs(config.ingest.clock_skew_s), retencion: retention(config) }
 }
@@ -479,5 +475,10 @@ fn api_settings(config: &Config) -> api::Settings {
         max_sockets: h.max_sockets,
         socket_queue: h.socket_queue,
         limites: limites(config),
+        compat: config
+            .identity
+            .supabase_compat
+            .as_ref()
+            .map(|c| api::CompatKeys { anon: c.key.clone(), service_role: c.service_role_key.clone() }),
     }
 }

@@ -1,12 +1,12 @@
 //! Registration, sign-in and tokens.
 
 use axum::extract::State as Shared;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use super::extract::{Desde, Json, Sesion, optional};
+use super::extract::{Desde, Json, Sesion, bearer, optional};
 use super::problem::Problem;
 use super::validate::Check;
 use crate::domain::Rol;
@@ -345,10 +345,12 @@ pub(super) struct Logout {
 pub(super) async fn logout(
     Shared(state): Shared<State>,
     sesion: Sesion,
+    headers: HeaderMap,
     body: axum::body::Bytes,
 ) -> Result<impl IntoResponse, Problem> {
     let logout: Logout = optional(&body)?;
-    state.parts().cuentas.salir(logout.refresh_token.as_deref(), sesion.autor()).await?;
+    let access = bearer(&headers).unwrap_or_default();
+    state.parts().cuentas.salir(logout.refresh_token.as_deref(), access, sesion.autor()).await?;
     Ok((StatusCode::NO_CONTENT, NO_STORE))
 }
 
@@ -358,6 +360,21 @@ pub(super) async fn logout(
 pub(super) async fn me(Shared(state): Shared<State>, sesion: Sesion) -> Result<impl IntoResponse, Problem> {
     let perfil = state.parts().cuentas.perfil(&sesion.0.user_id).await?;
     Ok((NO_STORE, axum::Json(Me::from(perfil))))
+}
+
+/// The keys that other programs check our access tokens with (RFC 7517); none where they are signed with a secret.
+#[utoipa::path(get, path = "/.well-known/jwks.json", tag = "auth", security(()),
+    responses((status = 200, body = Keys)))]
+pub(super) async fn jwks(Shared(state): Shared<State>) -> impl IntoResponse {
+    ([(header::CACHE_CONTROL, "public, max-age=600")], axum::Json(state.parts().cuentas.jwks()))
+}
+
+/// A set of keys, as RFC 7517 has it.
+#[derive(utoipa::ToSchema)]
+#[schema(as = Jwks)]
+#[expect(dead_code, reason = "the document's; the answer is the library's")]
+pub(super) struct Keys {
+    keys: Vec<serde_json::Value>,
 }
 
 /// A token that is good.

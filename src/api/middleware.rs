@@ -48,6 +48,7 @@ pub(super) fn around(routes: Router<State>, state: &State, tls: bool) -> Router<
         // A browser's WebSocket carries its token in the subprotocol list.
         .layer(SetSensitiveRequestHeadersLayer::new([
             HeaderName::from_static(lector::X_API_KEY),
+            HeaderName::from_static("apikey"),
             header::AUTHORIZATION,
             header::COOKIE,
             header::SEC_WEBSOCKET_PROTOCOL,
@@ -90,6 +91,10 @@ fn cors(origins: Vec<OriginPattern>) -> CorsLayer {
             header::IF_NONE_MATCH,
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static(lector::X_API_KEY),
+            // What @supabase/supabase-js sends.
+            HeaderName::from_static("apikey"),
+            HeaderName::from_static("x-client-info"),
+            HeaderName::from_static("x-supabase-api-version"),
             REQUEST_ID,
         ])
         .expose_headers([

@@ -10,6 +10,7 @@ mod auditoria;
 mod auth;
 mod clientes;
 mod comandos;
+mod compat;
 mod csv;
 mod cultivos;
 mod dashboard;
@@ -33,8 +34,10 @@ mod openapi;
 mod paging;
 pub mod problem;
 mod rates;
+mod recuperar;
 mod salud;
 mod sensores;
+mod sesiones;
 mod shapes;
 mod trabajadores;
 mod umbrales;
@@ -43,6 +46,7 @@ mod validate;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use compat::Keys as CompatKeys;
 pub use mqtt::{ByteStream, Gate};
 pub use rates::Limits as RateLimits;
 
@@ -92,6 +96,8 @@ pub struct Settings {
     pub socket_queue: usize,
     /// Which moments are taken.
     pub limites: Limites,
+    /// The dialect of Supabase is spoken at `/auth/v1`, with these keys.
+    pub compat: Option<CompatKeys>,
 }
 
 /// What the API is built from.
@@ -171,6 +177,11 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(auth::logout))
         .routes(routes!(auth::me))
         .routes(routes!(auth::verify_token))
+        .routes(routes!(recuperar::forgot))
+        .routes(routes!(recuperar::reset))
+        .routes(routes!(recuperar::confirm))
+        .routes(routes!(sesiones::list))
+        .routes(routes!(sesiones::delete))
         .routes(routes!(invitaciones::join))
         .routes(routes!(invitaciones::list, invitaciones::create))
         .routes(routes!(invitaciones::delete))
@@ -225,6 +236,7 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(salud::ready))
         .routes(routes!(salud::metrics))
         .routes(routes!(salud::root))
+        .routes(routes!(auth::jwks))
 }
 
 /// The OpenAPI document (3.1) of this version.
@@ -245,6 +257,8 @@ pub fn router(state: State, tls: bool) -> Router {
         .route("/mqtt", axum::routing::get(mqtt::upgrade))
         .merge(docs::ui(&openapi))
         .fallback(|| async { problem::Problem::not_found() });
+    let routes =
+        if state.parts().settings.compat.is_some() { routes.merge(compat::routes()) } else { routes };
     let routes = middleware::around(routes, &state, tls).with_state(state);
     // A layer inside a Router runs after routing: what changes the path stands in front of it.
     Router::new().fallback_service(ServiceBuilder::new().map_request(trim_slash).service(routes))

@@ -4,6 +4,8 @@
 //! knows the language asked for (`Accept-Language`; Spanish unless English is preferred). What other
 //! layers answer with a bare status (a body too large, a time-out, a panic) gets its text there too.
 
+mod provider;
+
 use std::borrow::Cow;
 
 use axum::body::Body;
@@ -363,10 +365,19 @@ impl From<cuentas::Error> for Problem {
             }
             E::SinPerfil => Self::new(
                 StatusCode::FORBIDDEN,
-                "incomplete_profile",
-                "La cuenta no tiene perfil.",
-                "The account has no profile.",
+                "perfil_incompleto",
+                "La cuenta existe, pero no tiene perfil aquí; regístrese con el mismo correo y contraseña.",
+                "The account exists, but has no profile here; register with the same e-mail and password.",
             ),
+            e @ (E::SinConfirmar
+            | E::CodigoInvalido
+            | E::DatosInvalidos(_)
+            | E::ProveedorAusente(_)
+            | E::ProveedorRoto
+            | E::SinCorreo
+            | E::SesionesAlli
+            | E::ClaveComun
+            | E::Demasiadas(_)) => provider::problem(&e),
             E::RegistroCerrado => Self::new(
                 StatusCode::FORBIDDEN,
                 "registration_closed",

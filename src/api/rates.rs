@@ -30,7 +30,12 @@ pub struct Limits {
 /// Paths that probes ask, and that cost nothing.
 const FREE: [&str; 3] = ["/health", "/ready", "/metrics"];
 /// Where a request proves who somebody is, at the cost of a password's hash.
-const SIGN_IN: &str = "/api/v1/auth/";
+const SIGN_IN: [&str; 2] = ["/api/v1/auth/", "/auth/v1/"];
+
+/// Whether a path is one of those; whoever administers accounts shows a key.
+fn signs_in(path: &str) -> bool {
+    SIGN_IN.iter().any(|p| path.starts_with(p)) && !path.starts_with("/auth/v1/admin/")
+}
 
 /// What has been asked lately.
 pub(super) struct Rates {
@@ -62,7 +67,7 @@ impl Rates {
         }
         if let Some(ip) = ip.map(network) {
             named("address", self.by_address.as_ref().map(|r| r.check(ip)))?;
-            if request.method() == Method::POST && path.starts_with(SIGN_IN) && !path.ends_with("/logout") {
+            if request.method() == Method::POST && signs_in(path) && !path.ends_with("/logout") {
                 named("sign_in", self.sign_ins.as_ref().map(|r| r.check(ip)))?;
             }
         }

@@ -8,7 +8,7 @@ use clap::Subcommand;
 
 use crate::config::{self, Config};
 use crate::domain::SystemClock;
-use crate::identity::cuentas::{Cuentas, NuevaEmpresa};
+use crate::identity::cuentas::NuevaEmpresa;
 use crate::{app, telemetry};
 
 #[derive(Debug, clap::Args)]
@@ -63,7 +63,7 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<()> {
     let secret = config::secrets::jwt_secret(config)?;
     let store = app::open_store(config).await?;
     let clock = Arc::new(SystemClock);
-    let cuentas = Cuentas::new(store.clone(), clock, secret.expose(), app::account_settings(config));
+    let cuentas = app::accounts(config, store.clone(), clock, secret.expose())?;
     let made = match empresa {
         Some(ruc) => {
             let nueva = NuevaEmpresa {

@@ -22,11 +22,14 @@ impl Variable {
 }
 
 /// Names that are another spelling of a key.
-const KEYS: [(&str, &str); 9] = [
+const KEYS: [(&str, &str); 12] = [
     ("DATABASE_URL", "database.url"),
     ("DIRECT_URL", "database.direct_url"),
     ("DATABASE_CA", "database.ca"),
     ("SUPABASE_URL", "identity.supabase_url"),
+    ("SUPABASE_KEY", "identity.supabase_key"),
+    ("SUPABASE_SERVICE_ROLE_KEY", "identity.supabase_service_role_key"),
+    ("SUPABASE_JWT_SECRET", "identity.supabase_jwt_secret"),
     ("JWT_SECRET_KEY", "identity.jwt_secret"),
     ("JWT_ACCESS_TOKEN_EXPIRE_MINUTES", "identity.access_token_minutes"),
     ("ALLOWED_ORIGINS", "http.allowed_origins"),
@@ -34,15 +37,11 @@ const KEYS: [(&str, &str); 9] = [
     ("LOG_LEVEL", "log.level"),
 ];
 
-const SUPABASE: &str =
-    "signing in through Supabase does not exist yet; unset it to use the built-in identity";
 const BROKER: &str = "reading from an external broker does not exist yet; unset the MQTT_ variables, let the devices connect to \
                       this server and set its address with mqtt.listen (ALERTRACE__MQTT__LISTEN)";
 
 /// Names that ask for what is not built, and have no key.
-const NOT_AVAILABLE: [(&str, &str); 7] = [
-    ("SUPABASE_KEY", SUPABASE),
-    ("SUPABASE_SERVICE_ROLE_KEY", SUPABASE),
+const NOT_AVAILABLE: [(&str, &str); 5] = [
     (
         "SENTRY_DSN",
         "reporting to Sentry is not in this version; unset it (errors are in the log and in /metrics)",

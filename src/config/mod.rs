@@ -12,6 +12,7 @@ mod error;
 mod http;
 mod identity;
 mod layers;
+mod mail;
 mod mqtt;
 mod origin;
 mod reader;
@@ -27,8 +28,9 @@ use std::path::PathBuf;
 pub use database::{Address, Database};
 pub use error::{Error, Problem};
 pub use http::Http;
-pub use identity::{Identity, Registration};
+pub use identity::{Identity, JwtAlgorithm, Registration, Supabase};
 pub use layers::Place;
+pub use mail::{Mail, MailTransport};
 pub use mqtt::{ClientCerts, Mqtt};
 pub use origin::OriginPattern;
 pub use sections::{Ingest, Log, LogFormat, Shutdown, Store};
@@ -61,6 +63,8 @@ pub struct Config {
     pub database: Database,
     /// `[identity]`
     pub identity: Identity,
+    /// `[mail]`
+    pub mail: Mail,
     /// `[tls]`
     pub tls: Tls,
     /// `[log]`
@@ -126,6 +130,7 @@ impl Config {
             store: Store::read(r),
             database: Database::read(r),
             identity: Identity::read(r),
+            mail: Mail::read(r),
             tls: Tls::read(r),
             log: Log::read(r),
             shutdown: Shutdown::read(r),
@@ -137,6 +142,9 @@ impl Config {
                  could not be kept there; set store.retention_days, or an empresa's own days, to what its disk holds \
                  (docs/operations.md)",
             );
+        }
+        if config.identity.confirm_email && config.mail.transport == MailTransport::Off {
+            r.refuse("identity.confirm_email", "nobody could confirm anything: mail.transport is off");
         }
         config
     }
@@ -150,6 +158,18 @@ impl Config {
                 "http.listen is {}: passwords and tokens cross the network in clear; set http.tls = true, or put a proxy \
                  that speaks TLS in front and set http.behind_proxy = true, or listen on 127.0.0.1",
                 self.http.listen
+            ));
+        }
+        if self.mail.transport == MailTransport::Log {
+            warnings.push(String::from(
+                "mail.transport is \"log\": links that confirm an e-mail or choose another password are written to the log, \
+                 and whoever reads it can use them",
+            ));
+        }
+        if self.identity.supabase.as_ref().is_some_and(|s| s.service_role_key.is_none()) {
+            warnings.push(String::from(
+                "identity.supabase_service_role_key is empty: accounts are made by Supabase's public sign-up, so people may \
+                 have to confirm their e-mail first, and an account whose registration fails half-way stays there",
             ));
         }
         warnings

@@ -13,7 +13,15 @@ use super::error::{Error, Problem};
 use super::layers::{Flat, Place, Raw};
 
 /// Keys whose values stay out of messages.
-const SECRETS: [&str; 3] = ["database.url", "database.direct_url", "identity.jwt_secret"];
+const SECRETS: [&str; 7] = [
+    "mail.smtp_url",
+    "database.url",
+    "database.direct_url",
+    "identity.jwt_secret",
+    "identity.supabase_key",
+    "identity.supabase_service_role_key",
+    "identity.supabase_jwt_secret",
+];
 
 /// The merged values, and the problems found so far.
 pub(super) struct Reader {

@@ -187,14 +187,35 @@ fn what_is_not_built_is_an_error_that_says_so() {
             "`database.direct_url` (environment variable DIRECT_URL): this is for",
         ),
         ("DATABASE_CA", "ca.pem", "`database.ca` (environment variable DATABASE_CA): this is for PostgreSQL"),
-        ("SUPABASE_URL", "https://x.supabase.co", "Supabase does not exist yet"),
-        ("SUPABASE_KEY", "k", "environment variable SUPABASE_KEY: "),
-        ("SUPABASE_SERVICE_ROLE_KEY", "k", "environment variable SUPABASE_SERVICE_ROLE_KEY: "),
         ("MQTT_BROKER", "h", "reading from an external broker does not exist yet"),
     ] {
         let message = refused(&env(&[(name, value)]), 1);
         assert!(message.contains(reason), "{name}: {message}");
     }
+}
+
+#[test]
+fn a_supabase_project_needs_its_key_and_an_encrypted_address() {
+    for (names, reason) in [
+        (&[("SUPABASE_URL", "https://x.supabase.co")][..], "`identity.supabase_key`"),
+        (
+            &[("SUPABASE_KEY", "k-1")],
+            "`identity.supabase_key` (environment variable SUPABASE_KEY): it belongs to",
+        ),
+        (&[("SUPABASE_SERVICE_ROLE_KEY", "k-2")], "identity.supabase_url (SUPABASE_URL) names none"),
+        (&[("SUPABASE_URL", "http://x.supabase.co"), ("SUPABASE_KEY", "k-1")], "an https:// address"),
+        (&[("SUPABASE_URL", "x.supabase.co"), ("SUPABASE_KEY", "k-1")], "an https:// address"),
+    ] {
+        let message = refused(&env(names), 1);
+        assert!(message.contains(reason) && !message.contains("k-1"), "{message}");
+    }
+    let names =
+        [("SUPABASE_URL", "http://127.0.0.1:9999"), ("SUPABASE_KEY", "k-1"), ("SUPABASE_JWT_SECRET", "s-1")];
+    let config = load(&env(&names)).unwrap();
+    assert_eq!(config.identity.supabase.as_ref().unwrap().url.as_str(), "http://127.0.0.1:9999/");
+    assert!(config.warnings()[0].contains("supabase_service_role_key"), "{:?}", config.warnings());
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("k-1") && !shown.contains("s-1"), "{shown}");
 }
 
 #[test]

@@ -1,10 +1,15 @@
-//! The built-in identity provider: accounts, sign-in, refresh.
+//! Accounts, sign-in, refresh: one behaviour, whoever keeps the passwords ([`Provider`]).
 //!
-//! Registration is one transaction: the account, its empresa and its person, or nothing. A refresh
-//! token is good once: its successor is derived from it, so that using it again within ten seconds
+//! Registration makes the account, its empresa and its person, or nothing ([`alta`]). With accounts of our own a
+//! refresh token is good once: its successor is derived from it, so that using it again within ten seconds
 //! (two tabs) gives the same answer, and later ends the whole sign-in.
 
+mod ajena;
+mod alta;
+mod codigos;
 mod equipo;
+mod identidad;
+mod sesiones;
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,16 +18,24 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
+use jsonwebtoken::jwk::JwkSet;
+use sha2::Sha256;
 
 pub use equipo::Invitada;
+pub use identidad::{Cambio, NuevaIdentidad};
+pub use sesiones::Abierta;
 
+pub use crate::store::identidades::Identidad;
+
+use self::alta::Paso;
 use self::equipo::{Lugar, Quien};
-use super::password::{self, Claves};
+use super::correo::{self, Correo};
+use super::password::{self, Debil};
+use super::provider::{Interno, Provider};
 use super::tokens::{self, Claims, Firmante};
 use super::{Usuario, dispositivo};
 use crate::domain::{Clock, Rol, Timestamp};
+use crate::limits::rate::Rate;
 use crate::store::auditoria::{Autor, Hecho, Origen};
 use crate::store::trabajadores::{self, Trabajador};
 use crate::store::{self, Store};
@@ -52,6 +65,10 @@ pub struct Ajustes {
     pub refresh: Duration,
     /// Sign-ins that may wait for their turn.
     pub argon2_cola: usize,
+    /// A new account has to confirm its e-mail.
+    pub confirmar: bool,
+    /// Sign-ins a minute with one e-mail; 0 = no limit.
+    pub por_cuenta: u32,
 }
 
 /// What an account and its empresa are made of.
@@ -114,13 +131,11 @@ impl fmt::Debug for NuevoTrabajador {
 }
 
 /// Whoever an account is made for.
-struct Persona<'a> {
-    email: &'a str,
-    password: &'a str,
-    nombre: &'a str,
-    apellido: &'a str,
-    dni: Option<&'a str>,
-    telefono: Option<&'a str>,
+struct Persona {
+    nombre: String,
+    apellido: String,
+    dni: Option<String>,
+    telefono: Option<String>,
     rol: Rol,
 }
 
@@ -151,6 +166,26 @@ pub struct SesionAbierta {
     pub expires_in: u64,
     /// Whose.
     pub perfil: Perfil,
+}
+
+/// The tokens of a sign-in.
+#[derive(Clone)]
+pub struct Fichas {
+    /// Shown at every request.
+    pub access_token: String,
+    /// Exchanged for the next pair.
+    pub refresh_token: String,
+    /// Seconds that the access token is good.
+    pub expires_in: u64,
+    /// Until when, in seconds since the epoch.
+    pub expira: i64,
+}
+
+impl Fichas {
+    fn con(self, perfil: Perfil) -> SesionAbierta {
+        let Self { access_token, refresh_token, expires_in, .. } = self;
+        SesionAbierta { access_token, refresh_token, expires_in, perfil }
+    }
 }
 
 /// What goes wrong with accounts.
@@ -196,9 +231,36 @@ pub enum Error {
         password::MAX_BYTES
     )]
     ClaveDebil,
+    /// Many people have this password.
+    #[error("the password is one of the most common")]
+    ClaveComun,
+    /// Supabase keeps the sign-ins, and shows them to nobody.
+    #[error("the sign-ins are kept by the identity provider")]
+    SesionesAlli,
+    /// This server sends no mail.
+    #[error("this server sends no mail")]
+    SinCorreo,
     /// Too many sign-ins at once.
     #[error("too many sign-ins at once")]
     Saturado,
+    /// The e-mail has to be confirmed first.
+    #[error("the e-mail has not been confirmed")]
+    SinConfirmar,
+    /// The code of a message is not good, or not any more.
+    #[error("not a valid code")]
+    CodigoInvalido,
+    /// A field that the identity provider does not take.
+    #[error("{0} is not taken by the identity provider")]
+    DatosInvalidos(&'static str),
+    /// The identity provider does not answer; when to try again.
+    #[error("the identity provider does not answer")]
+    ProveedorAusente(Duration),
+    /// The identity provider answers with an error of its own.
+    #[error("the identity provider fails")]
+    ProveedorRoto,
+    /// Asked too often; how long to wait.
+    #[error("asked too often")]
+    Demasiadas(Duration),
     /// The store.
     #[error(transparent)]
     Store(store::Error),
@@ -223,6 +285,15 @@ impl From<store::Error> for Error {
     }
 }
 
+impl From<Debil> for Error {
+    fn from(debil: Debil) -> Self {
+        match debil {
+            Debil::Largo => Self::ClaveDebil,
+            Debil::Comun => Self::ClaveComun,
+        }
+    }
+}
+
 impl From<password::Error> for Error {
     fn from(e: password::Error) -> Self {
         match e {
@@ -237,6 +308,7 @@ impl From<tokens::Error> for Error {
         match e {
             tokens::Error::Invalido => Self::TokenInvalido,
             tokens::Error::Caducado => Self::TokenCaducado,
+            tokens::Error::SinClaves => Self::ProveedorAusente(Duration::from_secs(5)),
         }
     }
 }
@@ -248,21 +320,57 @@ pub struct Cuentas(Arc<Interior>);
 struct Interior {
     store: Store,
     clock: Arc<dyn Clock>,
-    firmante: Firmante,
-    sucesor: [u8; 32],
-    claves: Claves,
+    provider: Provider,
+    correo: Correo,
     ajustes: Ajustes,
+    por_cuenta: Option<Rate<String>>,
 }
 
 impl Cuentas {
-    /// With the installation's secret.
+    /// With accounts of our own, the installation's secret, and no mail.
+    ///
+    /// # Errors
+    /// None in fact.
+    pub fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        secreto: &[u8],
+        ajustes: Ajustes,
+    ) -> Result<Self, correo::Malo> {
+        let provider = Provider::interno(secreto, Firmante::new(secreto), ajustes.argon2_cola);
+        Ok(Self::with(store, clock, provider, Correo::ninguno()?, ajustes))
+    }
+
+    /// With the accounts of `provider`.
     #[must_use]
-    pub fn new(store: Store, clock: Arc<dyn Clock>, secreto: &[u8], ajustes: Ajustes) -> Self {
-        // A key of its own for each purpose.
-        let sucesor =
-            Sha256::new().chain_update(b"refresh successor").chain_update(secreto).finalize().into();
-        let claves = Claves::new(ajustes.argon2_cola);
-        Self(Arc::new(Interior { store, clock, firmante: Firmante::new(secreto), sucesor, claves, ajustes }))
+    pub fn with(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        provider: Provider,
+        correo: Correo,
+        ajustes: Ajustes,
+    ) -> Self {
+        let minuto = Duration::from_secs(60);
+        let por_cuenta = Rate::new(ajustes.por_cuenta, minuto, ajustes.por_cuenta);
+        Self(Arc::new(Interior { store, clock, provider, correo, ajustes, por_cuenta }))
+    }
+
+    /// One more sign-in with an e-mail, whether or not it has an account: whoever tries many passwords from many
+    /// addresses is held up all the same.
+    fn cuenta_entrada(&self, email: &str) -> Result<(), Error> {
+        // Longer than an e-mail may be is none, and not worth the memory.
+        let clave: String = email.chars().take(254).collect();
+        let pasa = self.0.por_cuenta.as_ref().map_or(Ok(()), |rate| rate.check(clave));
+        pasa.map_err(Error::Demasiadas)
+    }
+
+    /// The keys that others check our access tokens with.
+    #[must_use]
+    pub fn jwks(&self) -> JwkSet {
+        match &self.0.provider {
+            Provider::Interno(p) => p.firmante.publicadas().clone(),
+            Provider::Supabase(_) => JwkSet::default(),
+        }
     }
 
     /// Makes an account with an empresa of its own, if registration allows it.
@@ -290,47 +398,8 @@ impl Cuentas {
         solo_primera: bool,
         origen: Origen,
     ) -> Result<Registrado, Error> {
-        let email = normaliza(&nueva.email);
-        if solo_primera {
-            // Before the costly hash; decided again where it counts.
-            let mut tx = self.0.store.read().await?;
-            if store::empresas::any(&mut tx).await? {
-                return Err(Error::RegistroCerrado);
-            }
-        }
-        let hash = self.hash(&nueva.password).await?;
-        let ahora = self.0.clock.now();
-        let mut tx = self.0.store.write().await?;
-        if solo_primera && store::empresas::any(&mut tx).await? {
-            return Err(Error::RegistroCerrado);
-        }
-        let user_id = uuid::Uuid::now_v7().to_string();
-        store::identidades::create(&mut tx, &user_id, &email, &hash, ahora).await?;
-        let empresa = store::empresas::Nueva {
-            ruc: &nueva.ruc,
-            razon_social: &nueva.razon_social,
-            email: nueva.empresa_email.as_deref(),
-            telefono: nueva.telefono.as_deref(),
-        };
-        let id_empresa = store::empresas::create(&mut tx, empresa, ahora).await?;
-        let persona = trabajadores::Nuevo {
-            user_id: &user_id,
-            id_empresa: Some(id_empresa),
-            nombre: &nueva.nombre,
-            apellido: &nueva.apellido,
-            dni: nueva.dni.as_deref(),
-            email: &email,
-            telefono: nueva.telefono.as_deref(),
-            rol: Rol::AdminEmpresa,
-        };
-        let id_trabajador = trabajadores::create(&mut tx, &persona, ahora).await?;
-        let autor = Autor { user_id, id_empresa: Some(id_empresa), origen, momento: ahora };
-        let alta = json!({ "ruc": nueva.ruc, "razon_social": nueva.razon_social, "email": email });
-        autor.anota(&mut tx, &Hecho::creado("empresa", id_empresa, &alta)).await?;
-        tx.commit().await?;
-        let user_id = autor.user_id;
-        tracing::info!(user_id, id_empresa, "an empresa was registered");
-        Ok(Registrado { user_id, id_trabajador, email, rol: Rol::AdminEmpresa })
+        let (email, clave) = (nueva.email.clone(), nueva.password.clone());
+        self.registra(&email, clave, Paso::Empresa { nueva: Box::new(nueva), solo_primera, origen }).await
     }
 
     /// Makes the account that runs the installation: for the command line alone.
@@ -344,16 +413,11 @@ impl Cuentas {
         nombre: &str,
         apellido: &str,
     ) -> Result<Registrado, Error> {
-        let rol = Rol::Operador;
-        let persona = Persona { email, password, nombre, apellido, dni: None, telefono: None, rol };
-        self.crea(persona, Lugar::Ninguno, Quien::Mismo(Origen::consola())).await
-    }
-
-    async fn hash(&self, clave: &str) -> Result<String, Error> {
-        if clave.chars().count() < password::MIN_LARGO || clave.len() > password::MAX_BYTES {
-            return Err(Error::ClaveDebil);
-        }
-        Ok(self.0.claves.hash(clave).await?)
+        let (nombre, apellido) = (nombre.to_owned(), apellido.to_owned());
+        let persona = Persona { nombre, apellido, dni: None, telefono: None, rol: Rol::Operador };
+        let quien = Quien::Mismo(Origen::consola());
+        let paso = Paso::Persona { persona: Box::new(persona), lugar: Lugar::Ninguno, quien };
+        self.registra(email, password.to_owned(), paso).await
     }
 
     /// Signs in.
@@ -361,34 +425,64 @@ impl Cuentas {
     /// # Errors
     /// [`Error::Credenciales`] for an unknown e-mail as for a wrong password, at the same cost.
     pub async fn entrar(&self, email: &str, clave: &str, origen: Origen) -> Result<SesionAbierta, Error> {
-        let mut tx = self.0.store.read().await?;
-        let identidad = store::identidades::by_email(&mut tx, &normaliza(email)).await?;
-        tx.commit().await?;
-        // What is too long is nobody's password, at the same cost; cut, it could become somebody's.
-        let (clave, larga) = if clave.len() > password::MAX_BYTES { ("", true) } else { (clave, false) };
-        let guardada = identidad.as_ref().filter(|_| !larga).map(|i| i.clave_hash.clone());
-        let igual = self.0.claves.verifica(clave, guardada).await?;
-        let identidad = identidad.filter(|_| igual).ok_or(Error::Credenciales)?;
-        if !identidad.activa {
-            return Err(Error::Inactivo);
-        }
+        let p = match &self.0.provider {
+            Provider::Interno(p) => p,
+            Provider::Supabase(s) => return self.entrar_alli(s, email, clave, origen).await,
+        };
+        let identidad = self.autentica(p, email, clave).await?;
         let perfil = self.perfil(&identidad.user_id).await?;
         if !perfil.activo {
             return Err(Error::Inactivo);
         }
+        Ok(self.emite(p, &identidad.user_id, Some(&perfil), origen).await?.con(perfil))
+    }
+
+    /// Whose e-mail and password these are.
+    async fn autentica(&self, p: &Interno, email: &str, clave: &str) -> Result<Identidad, Error> {
+        let email = normaliza(email);
+        self.cuenta_entrada(&email)?;
+        let mut tx = self.0.store.read().await?;
+        let identidad = store::identidades::by_email(&mut tx, &email).await?;
+        tx.commit().await?;
+        // What is too long is nobody's password, at the same cost; cut, it could become somebody's.
+        let (clave, larga) = if clave.len() > password::MAX_BYTES { ("", true) } else { (clave, false) };
+        let guardada = identidad.as_ref().filter(|_| !larga).map(|i| i.clave_hash.clone());
+        let igual = p.claves.verifica(clave, guardada).await?;
+        let identidad = identidad.filter(|_| igual).ok_or(Error::Credenciales)?;
+        if !identidad.activa {
+            return Err(Error::Inactivo);
+        }
+        if identidad.confirmada.is_none() {
+            return Err(Error::SinConfirmar);
+        }
+        Ok(identidad)
+    }
+
+    /// Opens a sign-in.
+    async fn emite(
+        &self,
+        p: &Interno,
+        user_id: &str,
+        perfil: Option<&Perfil>,
+        origen: Origen,
+    ) -> Result<Fichas, Error> {
         let refresh = dispositivo::genera().map_err(|e| Error::Interno(e.to_string()))?;
         let ahora = self.0.clock.now();
         let familia = uuid::Uuid::now_v7().to_string();
         let mut tx = self.0.store.write().await?;
         let expira = ahora.plus(self.0.ajustes.refresh);
         store::refrescos::expire(&mut tx, ahora, 100).await?;
-        store::refrescos::create(&mut tx, &refresh.hash, &familia, &perfil.user_id, ahora, expira).await?;
-        trabajadores::seen(&mut tx, perfil.id_trabajador, ahora).await?;
-        let (user_id, id_empresa) = (perfil.user_id.clone(), perfil.id_empresa);
-        let autor = Autor { user_id, id_empresa, origen, momento: ahora };
-        autor.anota(&mut tx, &Hecho::nuevo("entrar", "sesion", &perfil.user_id)).await?;
+        store::sesiones::expire(&mut tx, ahora, 100).await?;
+        store::refrescos::create(&mut tx, &refresh.hash, &familia, user_id, ahora, expira).await?;
+        store::sesiones::create(&mut tx, &familia, user_id, &origen.de, ahora, expira).await?;
+        if let Some(perfil) = perfil {
+            trabajadores::seen(&mut tx, perfil.id_trabajador, ahora).await?;
+        }
+        let id_empresa = perfil.and_then(|p| p.id_empresa);
+        let autor = Autor { user_id: user_id.to_owned(), id_empresa, origen, momento: ahora };
+        autor.anota(&mut tx, &Hecho::nuevo("entrar", "sesion", user_id)).await?;
         tx.commit().await?;
-        self.abre(perfil, refresh.texto, ahora)
+        self.fichas(p, user_id, refresh.texto, ahora)
     }
 
     /// Exchanges a refresh token.
@@ -396,6 +490,21 @@ impl Cuentas {
     /// # Errors
     /// [`Error::TokenInvalido`] when it is not good, or not any more; used twice, it ends its sign-in.
     pub async fn refrescar(&self, token: &str) -> Result<SesionAbierta, Error> {
+        let p = match &self.0.provider {
+            Provider::Interno(p) => p,
+            Provider::Supabase(s) => return self.refrescar_alli(s, token).await,
+        };
+        let (fichas, _, perfil) = self.rota(p, token, true).await?;
+        Ok(fichas.con(perfil.ok_or(Error::SinPerfil)?))
+    }
+
+    /// The next pair of tokens, and whose they are. `con_perfil`: only of somebody who has a person here.
+    async fn rota(
+        &self,
+        p: &Interno,
+        token: &str,
+        con_perfil: bool,
+    ) -> Result<(Fichas, String, Option<Perfil>), Error> {
         let ahora = self.0.clock.now();
         let hash = dispositivo::hash(token.as_bytes());
         // What is no token is told so by a reader: there is one writer, and strangers do not hold it.
@@ -421,31 +530,39 @@ impl Cuentas {
         // All that can fail comes before the token is spent: a client that hears an error tries
         // again later than a repetition may be.
         let activa = store::identidades::active(&mut tx, &refresco.user_id).await?;
-        let perfil = trabajadores::by_user_id(&mut tx, &refresco.user_id).await?.ok_or(Error::SinPerfil)?;
-        if !activa || !perfil.activo {
+        let perfil = trabajadores::by_user_id(&mut tx, &refresco.user_id).await?;
+        if con_perfil && perfil.is_none() {
+            return Err(Error::SinPerfil);
+        }
+        if !activa || perfil.as_ref().is_some_and(|p| !p.activo) {
             return Err(Error::Inactivo);
         }
         let emitido = refresco.usado.unwrap_or(ahora);
-        let id_trabajador = perfil.id_trabajador;
-        let sesion = self.abre(perfil, self.sucesor(token)?, emitido)?;
+        let sesion = self.fichas(p, &refresco.user_id, sucesor(p, token)?, emitido)?;
         if refresco.usado.is_none() {
             let nuevo = dispositivo::hash(sesion.refresh_token.as_bytes());
             let expira = ahora.plus(self.0.ajustes.refresh);
             store::refrescos::mark_used(&mut tx, &hash, ahora).await?;
             store::refrescos::create(&mut tx, &nuevo, &refresco.familia, &refresco.user_id, ahora, expira)
                 .await?;
-            trabajadores::seen(&mut tx, id_trabajador, ahora).await?;
+            store::sesiones::used(&mut tx, &refresco.familia, ahora, expira).await?;
+            if let Some(perfil) = &perfil {
+                trabajadores::seen(&mut tx, perfil.id_trabajador, ahora).await?;
+            }
         }
         tx.commit().await?;
-        Ok(sesion)
+        Ok((sesion, refresco.user_id, perfil))
     }
 
-    /// Ends the sign-in of a refresh token, or all of the account's.
+    /// Ends the sign-in of a refresh token, or all of the account's; `access` is the token that it is asked with.
     ///
     /// # Errors
-    /// Those of the store.
-    pub async fn salir(&self, refresh: Option<&str>, quien: &Autor) -> Result<(), Error> {
+    /// Those of the store and the provider.
+    pub async fn salir(&self, refresh: Option<&str>, access: &str, quien: &Autor) -> Result<(), Error> {
         let user_id = quien.user_id.as_str();
+        if let Provider::Supabase(s) = &self.0.provider {
+            s.sal(access, refresh.is_none()).await?;
+        }
         let mut tx = self.0.store.write().await?;
         match refresh {
             None => store::refrescos::end_all(&mut tx, user_id).await?,
@@ -465,10 +582,13 @@ impl Cuentas {
     /// # Errors
     /// [`Error`].
     pub async fn usuario(&self, access_token: &str) -> Result<(Usuario, Timestamp), Error> {
-        let claims = self.0.firmante.comprueba(access_token, self.0.clock.now())?;
+        let (user_id, caduca) = self.0.provider.comprueba(access_token, self.0.clock.now()).await?;
         let mut tx = self.0.store.read().await?;
-        let activa = store::identidades::active(&mut tx, &claims.sub).await?;
-        let perfil = trabajadores::by_user_id(&mut tx, &claims.sub).await?;
+        let activa = match &self.0.provider {
+            Provider::Interno(_) => store::identidades::active(&mut tx, &user_id).await?,
+            Provider::Supabase(_) => true,
+        };
+        let perfil = trabajadores::by_user_id(&mut tx, &user_id).await?;
         tx.commit().await?;
         let perfil = perfil.ok_or(Error::SinPerfil)?;
         if !activa || !perfil.activo {
@@ -480,7 +600,7 @@ impl Cuentas {
             id_empresa: perfil.id_empresa,
             rol: perfil.rol,
         };
-        Ok((usuario, claims.caduca()))
+        Ok((usuario, caduca))
     }
 
     /// The person behind an account.
@@ -494,27 +614,32 @@ impl Cuentas {
         perfil.ok_or(Error::SinPerfil)
     }
 
-    /// The token that follows `token`: nobody can compute it without the secret, and we always get
-    /// the same.
-    fn sucesor(&self, token: &str) -> Result<String, Error> {
-        let mac =
-            Hmac::<Sha256>::new_from_slice(&self.0.sucesor).map_err(|e| Error::Interno(e.to_string()))?;
-        Ok(URL_SAFE_NO_PAD.encode(mac.chain_update(token).finalize().into_bytes()))
-    }
-
-    fn abre(
+    fn fichas(
         &self,
-        perfil: Perfil,
+        p: &Interno,
+        user_id: &str,
         refresh_token: String,
         emitido: Timestamp,
-    ) -> Result<SesionAbierta, Error> {
+    ) -> Result<Fichas, Error> {
         let expires_in = self.0.ajustes.access.as_secs();
         let segundos = i64::try_from(expires_in).unwrap_or(i64::MAX);
-        // Derived, so that the same refresh gives the same access token.
+        // Derived, so that the same refresh gives the same access token, and the sign-in of one can be found.
         let jti = URL_SAFE_NO_PAD.encode(&dispositivo::hash(refresh_token.as_bytes())[..12]);
-        let access_token = self.0.firmante.firma(&Claims::new(&perfil.user_id, emitido, segundos, &jti))?;
-        Ok(SesionAbierta { access_token, refresh_token, expires_in, perfil })
+        let claims = Claims::new(user_id, emitido, segundos, &jti);
+        let expira = claims.exp;
+        Ok(Fichas { access_token: p.firmante.firma(&claims)?, refresh_token, expires_in, expira })
     }
+}
+
+/// What the number of an access token is of its refresh token's hash.
+fn jti_bytes(jti: &str) -> Vec<u8> {
+    URL_SAFE_NO_PAD.decode(jti).unwrap_or_default()
+}
+
+/// The token that follows `token`: nobody can compute it without the secret, and we always get the same.
+fn sucesor(p: &Interno, token: &str) -> Result<String, Error> {
+    let mac = Hmac::<Sha256>::new_from_slice(&p.sucesor).map_err(|e| Error::Interno(e.to_string()))?;
+    Ok(URL_SAFE_NO_PAD.encode(mac.chain_update(token).finalize().into_bytes()))
 }
 
 fn normaliza(email: &str) -> String {

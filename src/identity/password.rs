@@ -18,6 +18,31 @@ pub const MIN_LARGO: usize = 10;
 /// Longest password, in bytes: argon2 has no limit of its own worth the name.
 pub const MAX_BYTES: usize = 256;
 
+/// The most common passwords of that length, in the order of their bytes: from the list of zxcvbn 4.4.2 (MIT,
+/// <https://github.com/dropbox/zxcvbn>), with some in Spanish.
+const COMUNES: &str = include_str!("comunes.txt");
+
+/// Whether a new password is one that may be chosen.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn buena(clave: &str) -> Result<(), Debil> {
+    if clave.chars().count() < MIN_LARGO || clave.len() > MAX_BYTES {
+        return Err(Debil::Largo);
+    }
+    let (clave, mut comunes) = (clave.to_lowercase(), COMUNES.lines());
+    if comunes.any(|comun| comun == clave) { Err(Debil::Comun) } else { Ok(()) }
+}
+
+/// Why a password may not be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Debil {
+    /// Too short or too long.
+    Largo,
+    /// Many people have it.
+    Comun,
+}
+
 /// Why a password was neither hashed nor compared.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -121,6 +146,15 @@ mod tests {
         assert!(claves.verifica("correcta-123", Some(hash.clone())).await.unwrap());
         assert!(!claves.verifica("correcta-124", Some(hash)).await.unwrap());
         assert!(!claves.verifica("correcta-123", None).await.unwrap());
+    }
+
+    #[test]
+    fn what_everybody_chooses_nobody_may() {
+        for comun in ["1234567890", "Password123", "QWERTYUIOP", "contraseña"] {
+            assert_eq!(buena(comun), Err(Debil::Comun), "{comun}");
+        }
+        assert_eq!((buena("una clave"), buena("una clave larga")), (Err(Debil::Largo), Ok(())));
+        assert!(COMUNES.lines().all(|c| c.chars().count() >= MIN_LARGO && c == c.to_lowercase()));
     }
 
     #[tokio::test]

@@ -1,18 +1,18 @@
-//! Access tokens: JWT, HS256, signed with the installation's secret.
+//! Access tokens of ours: JWT, HS256 or Ed25519, signed with the installation's secret or a key made from it.
 //!
-//! The algorithm is pinned; time is the [`Clock`](crate::domain::Clock)'s and not the library's.
+//! The algorithm is the key's ([`Clave`]); time is the [`Clock`](crate::domain::Clock)'s and not the library's.
 
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use aws_lc_rs::signature::Ed25519KeyPair;
+use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
+use super::clave::{AUD, Clave, vigente};
 use crate::domain::Timestamp;
 
 /// Who says so.
-const ISS: &str = "alertrace";
-/// To whom; the word that Supabase uses for a signed-in user.
-const AUD: &str = "authenticated";
-/// Seconds that two clocks may differ.
-const HOLGURA: i64 = 30;
+pub const ISS: &str = "alertrace";
 
 /// What a token says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,31 +63,59 @@ pub enum Error {
     /// It was one, until it expired.
     #[error("the token has expired")]
     Caducado,
+    /// The keys that it would be checked with cannot be had now.
+    #[error("the keys of the identity provider cannot be had now")]
+    SinClaves,
 }
 
 /// Signs and checks tokens.
 pub struct Firmante {
     firma: EncodingKey,
-    comprueba: DecodingKey,
-    reglas: Validation,
+    cabecera: Header,
+    comprueba: Clave,
+    publicadas: JwkSet,
 }
 
+/// The key that tokens are signed with cannot be made: the library does not take it, which it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the key that tokens are signed with cannot be made")]
+pub struct SinClave;
+
 impl Firmante {
-    /// With the installation's secret.
+    /// HS256, with the installation's secret.
     #[must_use]
     pub fn new(secreto: &[u8]) -> Self {
-        let mut reglas = Validation::new(Algorithm::HS256);
-        reglas.set_issuer(&[ISS]);
-        reglas.set_audience(&[AUD]);
-        reglas.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        // Checked below, against our clock.
-        reglas.validate_exp = false;
-        reglas.validate_nbf = false;
         Self {
             firma: EncodingKey::from_secret(secreto),
-            comprueba: DecodingKey::from_secret(secreto),
-            reglas,
+            cabecera: Header::new(Algorithm::HS256),
+            comprueba: Clave::compartida(secreto, ISS),
+            publicadas: JwkSet::default(),
         }
+    }
+
+    /// Ed25519, with a key made from the installation's secret: others can check what we sign, and whoever
+    /// keeps the secret keeps the key.
+    ///
+    /// # Errors
+    /// [`SinClave`].
+    pub fn ed25519(secreto: &[u8]) -> Result<Self, SinClave> {
+        let semilla = Sha256::new().chain_update(b"ed25519 tokens\0").chain_update(secreto).finalize();
+        let par = Ed25519KeyPair::from_seed_unchecked(&semilla).map_err(|_| SinClave)?;
+        let der = par.to_pkcs8v1().map_err(|_| SinClave)?;
+        let firma = EncodingKey::from_ed_der(der.as_ref());
+        let mut jwk = Jwk::from_encoding_key(&firma, Algorithm::EdDSA).map_err(|_| SinClave)?;
+        let kid = jwk.thumbprint(ThumbprintHash::SHA256).map_err(|_| SinClave)?;
+        jwk.common.key_id = Some(kid.clone());
+        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+        let comprueba = Clave::publicada(&jwk, ISS).ok_or(SinClave)?;
+        let cabecera = Header { kid: Some(kid), ..Header::new(Algorithm::EdDSA) };
+        Ok(Self { firma, cabecera, comprueba, publicadas: JwkSet { keys: vec![jwk] } })
+    }
+
+    /// The keys that others check our tokens with; none where the key is a secret.
+    #[must_use]
+    pub const fn publicadas(&self) -> &JwkSet {
+        &self.publicadas
     }
 
     /// The signed token.
@@ -95,7 +123,7 @@ impl Firmante {
     /// # Errors
     /// [`Error::Invalido`] when it cannot be signed.
     pub fn firma(&self, claims: &Claims) -> Result<String, Error> {
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &self.firma).map_err(|_| Error::Invalido)
+        jsonwebtoken::encode(&self.cabecera, claims, &self.firma).map_err(|_| Error::Invalido)
     }
 
     /// What a token says, if it is ours and of now.
@@ -103,16 +131,8 @@ impl Firmante {
     /// # Errors
     /// [`Error`].
     pub fn comprueba(&self, token: &str, ahora: Timestamp) -> Result<Claims, Error> {
-        let leido = jsonwebtoken::decode::<Claims>(token, &self.comprueba, &self.reglas);
-        let claims = leido.map_err(|_| Error::Invalido)?.claims;
-        // The claims are whatever was signed: no sum that could overflow on their side.
-        let (desde, hasta) = (ahora.secs() + HOLGURA, ahora.secs() - HOLGURA);
-        if claims.iat > desde || claims.nbf.is_some_and(|nbf| nbf > desde) {
-            return Err(Error::Invalido);
-        }
-        if claims.exp <= hasta {
-            return Err(Error::Caducado);
-        }
+        let claims: Claims = self.comprueba.lee(token)?;
+        vigente(Some(claims.iat), claims.nbf, claims.exp, ahora)?;
         Ok(claims)
     }
 }
@@ -166,6 +186,10 @@ mod tests {
             ("another issuer", con(Algorithm::HS256, SECRETO, &de("evil", AUD))),
             ("another audience", con(Algorithm::HS256, SECRETO, &de(ISS, "anon"))),
             ("from the future", firmante.firma(&futuro).unwrap()),
+            ("critical header", {
+                let cabecera = Header { crit: Some(vec!["exp".to_owned()]), ..Header::new(Algorithm::HS256) };
+                jsonwebtoken::encode(&cabecera, &claims, &EncodingKey::from_secret(SECRETO)).unwrap()
+            }),
             ("empty", String::new()),
             ("garbage", "a.b.c".to_owned()),
         ] {
@@ -179,6 +203,38 @@ mod tests {
         cambia(&mut claims);
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(SECRETO))
             .unwrap()
+    }
+
+    #[test]
+    fn with_ed25519_others_can_check_what_we_sign_and_nothing_else_is_believed() {
+        let firmante = Firmante::ed25519(SECRETO).unwrap();
+        let claims = Claims::new("u1", ahora(), 60, "j");
+        let token = firmante.firma(&claims).unwrap();
+        assert_eq!(firmante.comprueba(&token, ahora()), Ok(claims.clone()));
+        assert_eq!(firmante.publicadas(), Firmante::ed25519(SECRETO).unwrap().publicadas(), "made once");
+        let publicada = serde_json::to_value(firmante.publicadas()).unwrap();
+        let clave = &publicada["keys"][0];
+        assert_eq!(
+            (&clave["kty"], &clave["crv"], &clave["alg"]),
+            (&"OKP".into(), &"Ed25519".into(), &"EdDSA".into())
+        );
+        assert!(clave["d"].is_null(), "the private part stays here");
+        assert_eq!(
+            serde_json::to_value(Firmante::new(SECRETO).publicadas()).unwrap(),
+            serde_json::json!({"keys": []})
+        );
+        // The public key as a shared secret, in each form that somebody could take it.
+        let x = clave["x"].as_str().unwrap();
+        let cruda = URL_SAFE_NO_PAD.decode(x).unwrap();
+        for secreto in [x.as_bytes(), &cruda, SECRETO] {
+            let cabecera =
+                Header { kid: clave["kid"].as_str().map(str::to_owned), ..Header::new(Algorithm::HS256) };
+            let falso = jsonwebtoken::encode(&cabecera, &claims, &EncodingKey::from_secret(secreto)).unwrap();
+            assert_eq!(firmante.comprueba(&falso, ahora()), Err(Error::Invalido));
+        }
+        let otro = Firmante::ed25519(b"another secret of thirty-two byte").unwrap().firma(&claims).unwrap();
+        assert_eq!(firmante.comprueba(&otro, ahora()), Err(Error::Invalido));
+        assert_eq!(Firmante::new(SECRETO).comprueba(&token, ahora()), Err(Error::Invalido));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::{Result, Tx, on, row};
 use crate::domain::Timestamp;
 
 row!(
-    /// An account, as sign-in needs it.
+    /// An account.
     #[derive(Clone)]
     pub struct Identidad {
         /// Key.
@@ -15,6 +15,14 @@ row!(
         pub clave_hash: String,
         /// Whether it may sign in.
         pub activa: bool,
+        /// When its e-mail was confirmed, as a moment's microseconds.
+        pub confirmada: Option<i64>,
+        /// When it was made, as a moment's microseconds.
+        pub creada: i64,
+        /// What a front end keeps beside it: a JSON object.
+        pub datos: String,
+        /// What only the installation may keep beside it: a JSON object.
+        pub datos_app: String,
     }
 );
 
@@ -23,6 +31,16 @@ impl std::fmt::Debug for Identidad {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Identidad").field("user_id", &self.user_id).finish_non_exhaustive()
     }
+}
+
+/// The columns of [`Identidad`].
+macro_rules! identidad {
+    ($rest:literal) => {
+        concat!(
+            "SELECT user_id, email, clave_hash, activa, confirmada, creada, datos, datos_app FROM identidades ",
+            $rest
+        )
+    };
 }
 
 /// Creates an account.
@@ -34,17 +52,109 @@ pub async fn create(
     user_id: &str,
     email: &str,
     clave_hash: &str,
+    confirmada: bool,
     ahora: Timestamp,
 ) -> Result<()> {
     on!(tx, |db| {
-        sqlx::query("INSERT INTO identidades (user_id, email, clave_hash, creada) VALUES ($1, $2, $3, $4)")
+        sqlx::query(
+            "INSERT INTO identidades (user_id, email, clave_hash, creada, confirmada) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(user_id)
+        .bind(email)
+        .bind(clave_hash)
+        .bind(ahora.micros())
+        .bind(confirmada.then(|| ahora.micros()))
+        .execute(db)
+        .await
+        .map(drop)
+    })?;
+    Ok(())
+}
+
+/// The account with this key.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn get(tx: &mut Tx, user_id: &str) -> Result<Option<Identidad>> {
+    Ok(on!(tx, |db| {
+        sqlx::query_as(identidad!("WHERE user_id = $1")).bind(user_id).fetch_optional(db).await
+    })?)
+}
+
+/// Accounts, the latest first, and how many there are.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn list(tx: &mut Tx, limite: i64, salta: i64) -> Result<(Vec<Identidad>, i64)> {
+    let filas = on!(&mut *tx, |db| {
+        sqlx::query_as(identidad!("ORDER BY creada DESC, user_id DESC LIMIT $1 OFFSET $2"))
+            .bind(limite)
+            .bind(salta)
+            .fetch_all(db)
+            .await
+    })?;
+    let total: i64 = on!(tx, |db| {
+        sqlx::query_scalar("SELECT COUNT(*) AS total FROM identidades").fetch_one(db).await
+    })?;
+    Ok((filas, total))
+}
+
+/// Another password.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn set_password(tx: &mut Tx, user_id: &str, clave_hash: &str) -> Result<()> {
+    on!(tx, |db| {
+        sqlx::query("UPDATE identidades SET clave_hash = $2 WHERE user_id = $1")
             .bind(user_id)
-            .bind(email)
             .bind(clave_hash)
+            .execute(db)
+            .await
+            .map(drop)
+    })?;
+    Ok(())
+}
+
+/// The e-mail is confirmed, from now on where it was not.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn confirm(tx: &mut Tx, user_id: &str, ahora: Timestamp) -> Result<()> {
+    on!(tx, |db| {
+        sqlx::query("UPDATE identidades SET confirmada = $2 WHERE user_id = $1 AND confirmada IS NULL")
+            .bind(user_id)
             .bind(ahora.micros())
             .execute(db)
             .await
             .map(drop)
+    })?;
+    Ok(())
+}
+
+/// What is kept beside an account.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn set_data(tx: &mut Tx, user_id: &str, datos: &str, datos_app: &str) -> Result<()> {
+    on!(tx, |db| {
+        sqlx::query("UPDATE identidades SET datos = $2, datos_app = $3 WHERE user_id = $1")
+            .bind(user_id)
+            .bind(datos)
+            .bind(datos_app)
+            .execute(db)
+            .await
+            .map(drop)
+    })?;
+    Ok(())
+}
+
+/// Removes an account, its sign-ins and its codes.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn delete(tx: &mut Tx, user_id: &str) -> Result<()> {
+    on!(tx, |db| {
+        sqlx::query("DELETE FROM identidades WHERE user_id = $1").bind(user_id).execute(db).await.map(drop)
     })?;
     Ok(())
 }
@@ -54,12 +164,7 @@ pub async fn create(
 /// # Errors
 /// `Unavailable`.
 pub async fn by_email(tx: &mut Tx, email: &str) -> Result<Option<Identidad>> {
-    Ok(on!(tx, |db| {
-        sqlx::query_as("SELECT user_id, email, clave_hash, activa FROM identidades WHERE email = $1")
-            .bind(email)
-            .fetch_optional(db)
-            .await
-    })?)
+    Ok(on!(tx, |db| sqlx::query_as(identidad!("WHERE email = $1")).bind(email).fetch_optional(db).await)?)
 }
 
 /// Whether an account exists and may sign in.

@@ -6,11 +6,13 @@
 //! [`Store::write`]. Missing is `Option`; an [`Error`] never names HTTP or MQTT.
 
 pub mod alertas;
+pub mod altas;
 pub mod api_keys;
 pub mod asignaciones;
 pub mod auditoria;
 pub mod backup;
 mod checkpoint;
+pub mod codigos;
 pub mod comandos;
 mod copia;
 pub mod cultivos;
@@ -34,6 +36,7 @@ pub mod rechazos;
 pub mod refrescos;
 mod row;
 pub mod sensores;
+pub mod sesiones;
 pub mod trabajadores;
 mod tx;
 pub mod umbrales;

@@ -87,11 +87,40 @@ pub async fn mark_used(tx: &mut Tx, hash: &[u8; 32], ahora: Timestamp) -> Result
     if n == 1 { Ok(()) } else { Err(Error::inconsistent("refrescos: a token was used while it was locked")) }
 }
 
-/// Ends a sign-in: none of its tokens is good any more.
+/// The sign-in of an access token: a token's number is the beginning of its refresh token's hash.
 ///
 /// # Errors
 /// `Unavailable`.
-pub async fn end_family(tx: &mut Tx, user_id: &str, familia: &str) -> Result<()> {
+pub async fn family_of(tx: &mut Tx, principio: &[u8]) -> Result<Option<String>> {
+    row!(
+        struct Suya {
+            familia: String,
+        }
+    );
+    let hasta = [principio, &[0xff; 32]].concat();
+    let suya: Option<Suya> = on!(tx, |db| {
+        sqlx::query_as("SELECT familia FROM refrescos WHERE token_hash >= $1 AND token_hash <= $2 LIMIT 1")
+            .bind(principio)
+            .bind(hasta)
+            .fetch_optional(db)
+            .await
+    })?;
+    Ok(suya.map(|s| s.familia))
+}
+
+/// Ends a sign-in: none of its tokens is good any more. `false` when the account has none of this name.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn end_family(tx: &mut Tx, user_id: &str, familia: &str) -> Result<bool> {
+    let n = on!(&mut *tx, |db| {
+        sqlx::query("DELETE FROM sesiones WHERE familia = $1 AND user_id = $2")
+            .bind(familia)
+            .bind(user_id)
+            .execute(db)
+            .await
+            .map(|r| r.rows_affected())
+    })?;
     on!(tx, |db| {
         sqlx::query("DELETE FROM refrescos WHERE familia = $1 AND user_id = $2")
             .bind(familia)
@@ -100,7 +129,7 @@ pub async fn end_family(tx: &mut Tx, user_id: &str, familia: &str) -> Result<()>
             .await
             .map(drop)
     })?;
-    Ok(())
+    Ok(n == 1)
 }
 
 /// Ends every sign-in of an account.
@@ -108,8 +137,30 @@ pub async fn end_family(tx: &mut Tx, user_id: &str, familia: &str) -> Result<()>
 /// # Errors
 /// `Unavailable`.
 pub async fn end_all(tx: &mut Tx, user_id: &str) -> Result<()> {
+    end_others(tx, user_id, None).await
+}
+
+/// Ends every sign-in of an account, but the one named.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn end_others(tx: &mut Tx, user_id: &str, menos: Option<&str>) -> Result<()> {
+    let menos = menos.unwrap_or_default();
+    on!(&mut *tx, |db| {
+        sqlx::query("DELETE FROM sesiones WHERE user_id = $1 AND familia <> $2")
+            .bind(user_id)
+            .bind(menos)
+            .execute(db)
+            .await
+            .map(drop)
+    })?;
     on!(tx, |db| {
-        sqlx::query("DELETE FROM refrescos WHERE user_id = $1").bind(user_id).execute(db).await.map(drop)
+        sqlx::query("DELETE FROM refrescos WHERE user_id = $1 AND familia <> $2")
+            .bind(user_id)
+            .bind(menos)
+            .execute(db)
+            .await
+            .map(drop)
     })?;
     Ok(())
 }

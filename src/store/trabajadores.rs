@@ -356,6 +356,30 @@ pub async fn seen(tx: &mut Tx, id_trabajador: i64, ahora: Timestamp) -> Result<(
     Ok(())
 }
 
+/// Which of `email` and `dni` another person has.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn taken(tx: &mut Tx, email: &str, dni: Option<&str>) -> Result<Option<&'static str>> {
+    row!(
+        struct Veces {
+            emails: i64,
+            dnis: i64,
+        }
+    );
+    let veces: Veces = on!(tx, |db| {
+        sqlx::query_as(
+            "SELECT (SELECT COUNT(*) FROM trabajadores WHERE email = $1) AS emails, \
+             (SELECT COUNT(*) FROM trabajadores WHERE dni = $2) AS dnis",
+        )
+        .bind(email)
+        .bind(dni)
+        .fetch_one(db)
+        .await
+    })?;
+    Ok(if veces.emails > 0 { Some("email") } else { (veces.dnis > 0).then_some("dni") })
+}
+
 /// Deactivates or activates everybody, so that a test of sign-in need not know SQL.
 ///
 /// # Errors

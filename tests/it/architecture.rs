@@ -80,6 +80,9 @@ fn no_import_climbs_and_libraries_stay_in_their_rooms() {
             ("rustls::", &["tls/"]),
             ("rcgen::", &["tls/"]),
             ("x509_parser::", &["tls/"]),
+            ("reqwest::", &["cli/", "identity/supabase/", "identity/jwks.rs"]),
+            ("jsonwebtoken::", &["identity/"]),
+            ("lettre::", &["identity/correo.rs"]),
         ] {
             let uses = text.lines().any(|l| !l.trim_start().starts_with("//") && l.contains(library));
             if uses && !rooms.iter().any(|room| relative.starts_with(room)) {

@@ -16,6 +16,7 @@ mod demo;
 mod estado;
 mod history;
 mod http;
+mod identity;
 mod limits;
 mod live;
 mod mqtt;

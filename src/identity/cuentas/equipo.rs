@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::alta::Paso;
 use super::{Cuentas, Error, NuevoTrabajador, Perfil, Persona, Registrado, Registro};
 use crate::domain::{Rol, Timestamp};
 use crate::identity::{Usuario, dispositivo};
 use crate::store::auditoria::{Autor, Hecho, Origen};
 use crate::store::invitaciones::{self, Invitacion, Nueva};
-use crate::store::{self, Tx, trabajadores};
+use crate::store::{Tx, trabajadores};
 
 /// How long an invitation is good.
 const VALE: Duration = Duration::from_secs(7 * 86_400);
@@ -31,21 +32,21 @@ pub struct Invitada {
 }
 
 /// Where an account that is made belongs.
-pub(super) enum Lugar<'a> {
+pub(super) enum Lugar {
     /// Nowhere yet.
     Ninguno,
     /// With this empresa.
     Empresa(i64),
     /// Where this code leads, and as what it says.
-    Codigo(&'a str),
+    Codigo(String),
 }
 
 /// Who makes an account.
-pub(super) enum Quien<'a> {
+pub(super) enum Quien {
     /// Whoever it is for, from there.
     Mismo(Origen),
     /// Somebody else.
-    Otro(&'a Autor),
+    Otro(Autor),
 }
 
 impl Cuentas {
@@ -84,13 +85,13 @@ impl Cuentas {
         nuevo: NuevoTrabajador,
         de: Origen,
     ) -> Result<Registrado, Error> {
-        let lugar = match (self.0.ajustes.registro, nuevo.codigo_invitacion.as_deref()) {
+        let lugar = match (self.0.ajustes.registro, nuevo.codigo_invitacion.clone()) {
             (Registro::Closed, _) => return Err(Error::RegistroCerrado),
             (_, Some(codigo)) => Lugar::Codigo(codigo),
             (Registro::First, None) => return Err(Error::InvitacionNecesaria),
             (Registro::Open, None) => Lugar::Ninguno,
         };
-        self.crea(persona(&nuevo, Rol::Worker), lugar, Quien::Mismo(de)).await
+        self.crea(&nuevo, Rol::Worker, lugar, Quien::Mismo(de)).await
     }
 
     /// Makes an account of `id_empresa`, for its administrator.
@@ -104,7 +105,7 @@ impl Cuentas {
         rol: Rol,
         por: &Autor,
     ) -> Result<Registrado, Error> {
-        self.crea(persona(nuevo, rol), Lugar::Empresa(id_empresa), Quien::Otro(por)).await
+        self.crea(nuevo, rol, Lugar::Empresa(id_empresa), Quien::Otro(por.clone())).await
     }
 
     /// An account without an empresa joins the one that issued the code.
@@ -143,76 +144,37 @@ impl Cuentas {
         Ok(perfil)
     }
 
-    pub(super) async fn crea(
+    async fn crea(
         &self,
-        nueva: Persona<'_>,
-        lugar: Lugar<'_>,
-        quien: Quien<'_>,
+        nuevo: &NuevoTrabajador,
+        rol: Rol,
+        lugar: Lugar,
+        quien: Quien,
     ) -> Result<Registrado, Error> {
-        let email = super::normaliza(nueva.email);
-        if let Lugar::Codigo(codigo) = lugar {
-            // Before the costly hash; decided again where it counts.
-            let mut tx = self.0.store.read().await?;
-            vigente(&mut tx, codigo, self.0.clock.now()).await?;
-            tx.commit().await?;
-        }
-        let hash = self.hash(nueva.password).await?;
-        let ahora = self.0.clock.now();
-        let user_id = uuid::Uuid::now_v7().to_string();
-        let mut tx = self.0.store.write().await?;
-        let (id_empresa, rol, invitacion) = match lugar {
-            Lugar::Ninguno => (None, nueva.rol, None),
-            Lugar::Empresa(id_empresa) => (Some(id_empresa), nueva.rol, None),
-            Lugar::Codigo(codigo) => {
-                let i = vigente(&mut tx, codigo, ahora).await?;
-                (Some(i.id_empresa), i.rol, Some(i.id_invitacion))
-            }
-        };
-        store::identidades::create(&mut tx, &user_id, &email, &hash, ahora).await?;
-        let persona = trabajadores::Nuevo {
-            user_id: &user_id,
-            id_empresa,
-            nombre: nueva.nombre,
-            apellido: nueva.apellido,
-            dni: nueva.dni,
-            email: &email,
-            telefono: nueva.telefono,
+        let persona = Persona {
+            nombre: nuevo.nombre.clone(),
+            apellido: nuevo.apellido.clone(),
+            dni: nuevo.dni.clone(),
+            telefono: nuevo.telefono.clone(),
             rol,
         };
-        let id_trabajador = trabajadores::create(&mut tx, &persona, ahora).await?;
-        if let Some(id_invitacion) = invitacion {
-            gasta(&mut tx, id_invitacion, &user_id, ahora).await?;
-        }
-        let autor = match quien {
-            Quien::Mismo(origen) => Autor { user_id: user_id.clone(), id_empresa, origen, momento: ahora },
-            Quien::Otro(autor) => autor.clone(),
-        };
-        let alta = json!({ "email": email, "rol": rol, "id_invitacion": invitacion });
-        autor.anota(&mut tx, &Hecho::creado("trabajador", id_trabajador, &alta)).await?;
-        tx.commit().await?;
-        Ok(Registrado { user_id, id_trabajador, email, rol })
-    }
-}
-
-fn persona(nuevo: &NuevoTrabajador, rol: Rol) -> Persona<'_> {
-    Persona {
-        email: &nuevo.email,
-        password: &nuevo.password,
-        nombre: &nuevo.nombre,
-        apellido: &nuevo.apellido,
-        dni: nuevo.dni.as_deref(),
-        telefono: nuevo.telefono.as_deref(),
-        rol,
+        let paso = Paso::Persona { persona: Box::new(persona), lugar, quien };
+        self.registra(&nuevo.email, nuevo.password.clone(), paso).await
     }
 }
 
 /// The invitation of a code that lets somebody in.
-async fn vigente(tx: &mut Tx, codigo: &str, ahora: Timestamp) -> Result<Invitacion, Error> {
+pub(super) async fn vigente(tx: &mut Tx, codigo: &str, ahora: Timestamp) -> Result<Invitacion, Error> {
     let invitacion = invitaciones::by_code(tx, &hash(codigo)).await?;
     invitacion.filter(|i| i.vigente(ahora)).ok_or(Error::InvitacionInvalida)
 }
 
-async fn gasta(tx: &mut Tx, id_invitacion: i64, user_id: &str, ahora: Timestamp) -> Result<(), Error> {
+pub(super) async fn gasta(
+    tx: &mut Tx,
+    id_invitacion: i64,
+    user_id: &str,
+    ahora: Timestamp,
+) -> Result<(), Error> {
     let suya = invitaciones::mark_used(tx, id_invitacion, user_id, ahora).await?;
     if suya { Ok(()) } else { Err(Error::InvitacionInvalida) }
 }

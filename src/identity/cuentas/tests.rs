@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::domain::{BUILD_DATE, ManualClock};
+use crate::identity::password::Claves;
 
 struct Banco {
     cuentas: Cuentas,
@@ -20,8 +21,11 @@ async fn banco(registro: Registro) -> Banco {
         access: Duration::from_hours(1),
         refresh: Duration::from_hours(24),
         argon2_cola: 16,
+        confirmar: false,
+        por_cuenta: 0,
     };
-    let cuentas = Cuentas::new(store.clone(), clock.clone(), b"0123456789abcdef0123456789abcdef", ajustes);
+    let secreto = b"0123456789abcdef0123456789abcdef";
+    let cuentas = Cuentas::new(store.clone(), clock.clone(), secreto, ajustes).unwrap();
     Banco { cuentas, clock, store, _dir: dir }
 }
 
@@ -315,12 +319,12 @@ async fn signing_out_ends_one_sign_in_or_all_and_nobody_elses() {
         .unwrap();
     let uno = b.cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await.unwrap();
     let dos = b.cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await.unwrap();
-    b.cuentas.salir(Some(&uno.refresh_token), &autor(&z.user_id)).await.unwrap();
+    b.cuentas.salir(Some(&uno.refresh_token), "", &autor(&z.user_id)).await.unwrap();
     let uno = b.cuentas.refrescar(&uno.refresh_token).await.unwrap();
-    b.cuentas.salir(Some(&uno.refresh_token), &autor(&a.user_id)).await.unwrap();
+    b.cuentas.salir(Some(&uno.refresh_token), "", &autor(&a.user_id)).await.unwrap();
     assert!(matches!(b.cuentas.refrescar(&uno.refresh_token).await, Err(Error::TokenInvalido)));
     let dos = b.cuentas.refrescar(&dos.refresh_token).await.unwrap();
-    b.cuentas.salir(None, &autor(&a.user_id)).await.unwrap();
+    b.cuentas.salir(None, "", &autor(&a.user_id)).await.unwrap();
     assert!(matches!(b.cuentas.refrescar(&dos.refresh_token).await, Err(Error::TokenInvalido)));
 }
 
@@ -349,7 +353,7 @@ async fn an_identity_without_a_person_has_no_profile() {
     let b = banco(Registro::Open).await;
     let hash = Claves::new(1).hash("una clave larga").await.unwrap();
     let mut tx = b.store.write().await.unwrap();
-    store::identidades::create(&mut tx, "u1", "s@x.pe", &hash, b.clock.now()).await.unwrap();
+    store::identidades::create(&mut tx, "u1", "s@x.pe", &hash, true, b.clock.now()).await.unwrap();
     tx.commit().await.unwrap();
     assert!(matches!(
         b.cuentas.entrar("s@x.pe", "una clave larga", Origen::consola()).await,

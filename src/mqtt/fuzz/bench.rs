@@ -117,10 +117,12 @@ impl Bench {
             access: day,
             refresh: day,
             argon2_cola: 1,
+            confirmar: false,
+            por_cuenta: 0,
         };
         let parts = Parts {
             store: store.clone(),
-            cuentas: Cuentas::new(store.clone(), clock.clone(), &[7; 32], accounts),
+            cuentas: Cuentas::new(store.clone(), clock.clone(), &[7; 32], accounts).unwrap(),
             directorio: Arc::new(Directorio::load(&store).await.unwrap()),
             ingest,
             hub,

@@ -28,7 +28,13 @@ pub struct Site {
 
 impl Site {
     pub async fn start() -> Self {
-        Self::on(Server::start().await).await
+        // Everybody signs in here, again and again.
+        let server = Server::start_with(|mut command| {
+            command.env("ALERTRACE__IDENTITY__MAX_SIGN_INS_PER_ACCOUNT_PER_MIN", "0");
+            command.env("ALERTRACE__HTTP__MAX_SIGN_INS_PER_ADDRESS_PER_MIN", "0");
+            command
+        });
+        Self::on(server.await).await
     }
 
     /// The same, on a server that the test has started.
@@ -155,6 +161,7 @@ impl Site {
             "alerta",
             "cliente",
             "refresh",
+            "sesion",
             "trabajador",
             "invitacion",
             "asignacion",
@@ -192,6 +199,11 @@ impl Site {
                 let answer = self.server.request(Method::POST, "/api/v1/auth/login", "", Some(body)).await;
                 let body: Value = answer.json().await.expect("JSON");
                 body["refresh_token"].as_str().expect("a token").to_owned()
+            }
+            "sesion" => {
+                self.server.sign_in(EMAIL).await;
+                let mine = self.server.get("/api/v1/auth/sesiones").await;
+                mine[0]["id"].as_str().expect("the latest").to_owned()
             }
             "trabajador" => {
                 let body = json!({ "email": format!("m{}@x.pe", self.n), "password": PASSWORD, "nombre": "M",

@@ -32,6 +32,8 @@ pub enum Who {
     Device,
     /// Accounts that belong to no empresa: nobody of the table does.
     Homeless,
+    /// Whoever it belongs to, an account of the administrator here.
+    Own,
     /// A WebSocket: who comes without a token has five seconds to say one.
     Socket,
 }
@@ -47,6 +49,8 @@ impl Who {
             (_, Key) => 403,
             (Self::Account, _) => ok,
             (Self::Homeless, _) => 409,
+            (Self::Own, Admin) => ok,
+            (Self::Own, _) => 404,
             (Self::Operator | Self::OperatorOf, Operator) => ok,
             (_, Operator) => 403,
             (Self::Sees | Self::SupervisorOf | Self::AdminOf | Self::OperatorOf, Other) => 404,
@@ -105,6 +109,7 @@ pub const ROUTES: &[Route] = &[
     get("/health", Who::Anyone),
     get("/ready", Who::Anyone),
     get("/metrics", Who::Anyone),
+    get("/.well-known/jwks.json", Who::Anyone),
 
     route("POST", "/api/v1/auth/register", Who::Anyone, 201,
         r#"{"email":"p{n}@x.pe","password":"una clave larga","user_type":"trabajador","nombres":"P","apellidos":"Q"}"#),
@@ -114,6 +119,12 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/api/v1/auth/logout", Who::Account, 204, ""),
     get("/api/v1/auth/me", Who::Account),
     get("/api/v1/auth/verify-token", Who::Account),
+    // The test's server sends no mail, and nobody has a token of a message.
+    route("POST", "/api/v1/auth/forgot-password", Who::Anyone, 501, r#"{"email":"admin@fundo.pe"}"#),
+    route("POST", "/api/v1/auth/reset-password", Who::Anyone, 422, r#"{"token":"x","new_password":"una clave larga"}"#),
+    route("GET", "/api/v1/auth/confirm", Who::Anyone, 400, ""),
+    get("/api/v1/auth/sesiones", Who::Account),
+    route("DELETE", "/api/v1/auth/sesiones/{sesion}", Who::Own, 204, ""),
 
     route("POST", "/api/v1/auth/unirse", Who::Homeless, 200, r#"{"codigo_invitacion":"0000"}"#),
 

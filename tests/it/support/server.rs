@@ -193,10 +193,15 @@ impl Server {
         outer
     }
 
-    /// Kills the process as a power cut would, as far as a process can tell, and starts it again.
-    pub fn kill_and_restart(&mut self) {
+    /// Kills the process as a power cut would, as far as a process can tell.
+    pub fn kill(&mut self) {
         self.child.kill().expect("SIGKILL");
         self.child.wait().expect("it ends");
+    }
+
+    /// As [`Self::kill`], and starts it again.
+    pub fn kill_and_restart(&mut self) {
+        self.kill();
         let mut serve = command_at(self.dir.path(), &self.place);
         serve.arg("serve").envs(self.envs.iter().cloned());
         (self.child, [self.http, self.mqtt, self.mqtts]) = launch(serve);

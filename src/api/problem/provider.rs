@@ -1,0 +1,64 @@
+//! What goes wrong with whoever keeps the passwords, as a problem.
+
+use axum::http::StatusCode;
+
+use super::{Problem, Texto};
+use crate::api::rates;
+use crate::identity::cuentas::Error as E;
+
+/// The problem of an error that comes from the identity provider, or from what it asks of people.
+pub(super) fn problem(e: &E) -> Problem {
+    match e {
+        E::SinConfirmar => Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "email_not_confirmed",
+            "Confirme antes su correo con el enlace que se le envió.",
+            "Confirm your e-mail first, by the link that was sent to you.",
+        ),
+        E::CodigoInvalido => Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid_code",
+            "El enlace no es válido, se usó ya o caducó; pida otro.",
+            "The link is not valid, has been used or has expired; ask for another.",
+        ),
+        E::DatosInvalidos(campo) => Problem::field(
+            campo,
+            "El servicio de identidad no admite este valor.",
+            "The identity provider does not take this value.",
+        ),
+        E::ProveedorAusente(espera) => Problem::unavailable(
+            "identity_unavailable",
+            "El servicio de identidad no responde; reintente en unos segundos.",
+            "The identity provider does not answer; try again in a few seconds.",
+        )
+        .with_retry_after(u32::try_from(espera.as_secs()).unwrap_or(u32::MAX).max(1)),
+        E::ProveedorRoto => Problem::new(
+            StatusCode::BAD_GATEWAY,
+            "identity_failed",
+            "El servicio de identidad falló; quedó registrado.",
+            "The identity provider failed; it has been logged.",
+        ),
+        E::SinCorreo => Problem::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "mail_not_configured",
+            "Este servidor no envía correos; pida ayuda a su administrador.",
+            "This server sends no mail; ask your administrator for help.",
+        ),
+        E::SesionesAlli => Problem::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "sessions_not_listed",
+            "El servicio de identidad no muestra las sesiones abiertas.",
+            "The identity provider does not show open sessions.",
+        ),
+        E::ClaveComun => {
+            let (es, en) = (
+                "Muchas personas usan esta contraseña; elija otra.",
+                "Many people have this password; choose another.",
+            );
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "weak_password", es, en)
+                .with_fields(vec![("password".to_owned(), Texto::new(es, en))])
+        }
+        E::Demasiadas(espera) => rates::too_many(*espera),
+        e => Problem::internal(e),
+    }
+}

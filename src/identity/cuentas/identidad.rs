@@ -1,0 +1,305 @@
+//! Accounts of our own as an identity provider has them, whether or not a person belongs to them: what the dialect
+//! of Supabase asks for.
+
+use serde_json::{Map, Value};
+
+use super::{Cuentas, Error, Fichas, Registro, normaliza};
+use crate::identity::provider::{Interno, Provider};
+use crate::identity::{dispositivo, password};
+use crate::store::auditoria::Origen;
+use crate::store::codigos::{self, Para};
+use crate::store::identidades::{self, Identidad};
+use crate::store::{refrescos, trabajadores};
+
+/// Longest metadata of an account, in bytes.
+const MAX_DATOS: usize = 16 * 1024;
+
+/// An account to make.
+pub struct NuevaIdentidad<'a> {
+    /// Signs in.
+    pub email: &'a str,
+    /// At least ten characters.
+    pub clave: &'a str,
+    /// What a front end keeps beside it.
+    pub datos: Map<String, Value>,
+    /// What only the installation may keep beside it.
+    pub datos_app: Map<String, Value>,
+    /// Its e-mail needs no confirmation.
+    pub confirmada: bool,
+}
+
+/// What is to change; absent stays.
+pub struct Cambio {
+    /// The password.
+    pub clave: Option<String>,
+    /// Members that are set; those that are null go.
+    pub datos: Option<Map<String, Value>>,
+    /// As above.
+    pub datos_app: Option<Map<String, Value>>,
+    /// The e-mail is confirmed.
+    pub confirma: bool,
+}
+
+impl Cuentas {
+    /// Who may register.
+    #[must_use]
+    pub fn registro(&self) -> Registro {
+        self.0.ajustes.registro
+    }
+
+    fn interno(&self) -> Result<&Interno, Error> {
+        match &self.0.provider {
+            Provider::Interno(p) => Ok(p),
+            Provider::Supabase(_) => Err(Error::Interno("the accounts are Supabase's".to_owned())),
+        }
+    }
+
+    /// Whose access token this is.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn identidad_de(&self, token: &str) -> Result<Identidad, Error> {
+        let (user_id, _) = self.0.provider.comprueba(token, self.0.clock.now()).await?;
+        let identidad = self.identidad(&user_id).await?.ok_or(Error::TokenInvalido)?;
+        self.en_vigor(&identidad).await?;
+        Ok(identidad)
+    }
+
+    /// Neither the account nor its person is deactivated.
+    async fn en_vigor(&self, identidad: &Identidad) -> Result<(), Error> {
+        let mut tx = self.0.store.read().await?;
+        let perfil = trabajadores::by_user_id(&mut tx, &identidad.user_id).await?;
+        tx.commit().await?;
+        if identidad.activa && perfil.is_none_or(|p| p.activo) { Ok(()) } else { Err(Error::Inactivo) }
+    }
+
+    /// An account.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn identidad(&self, user_id: &str) -> Result<Option<Identidad>, Error> {
+        let mut tx = self.0.store.read().await?;
+        let identidad = identidades::get(&mut tx, user_id).await?;
+        tx.commit().await?;
+        Ok(identidad)
+    }
+
+    /// Accounts, the latest first, and how many there are.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn identidades(&self, limite: i64, salta: i64) -> Result<(Vec<Identidad>, i64), Error> {
+        let mut tx = self.0.store.read().await?;
+        let hechas = identidades::list(&mut tx, limite, salta).await?;
+        tx.commit().await?;
+        Ok(hechas)
+    }
+
+    /// Somebody makes themselves an account, where anybody may register; `destino` is where the link that confirms
+    /// it leads.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn identidad_registra(
+        &self,
+        nueva: NuevaIdentidad<'_>,
+        destino: Option<&str>,
+    ) -> Result<Identidad, Error> {
+        if self.registro() != Registro::Open {
+            return Err(Error::RegistroCerrado);
+        }
+        if !nueva.confirmada {
+            self.0.correo.listo()?;
+        }
+        let hecha = self.identidad_crea(nueva).await?;
+        if hecha.confirmada.is_none() {
+            self.en_fondo(hecha.email.clone(), Para::Confirmar, self.enlace("signup", destino))?;
+        }
+        Ok(hecha)
+    }
+
+    /// Makes an account, whatever registration allows.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn identidad_crea(&self, nueva: NuevaIdentidad<'_>) -> Result<Identidad, Error> {
+        let p = self.interno()?;
+        let email = normaliza(nueva.email);
+        password::buena(nueva.clave)?;
+        let (datos, datos_app) = (texto(&nueva.datos)?, texto(&nueva.datos_app)?);
+        let mut tx = self.0.store.read().await?;
+        let ocupada = identidades::by_email(&mut tx, &email).await?.is_some()
+            || trabajadores::taken(&mut tx, &email, None).await?.is_some();
+        tx.commit().await?;
+        if ocupada {
+            return Err(Error::EnUso("email"));
+        }
+        let hash = p.claves.hash(nueva.clave).await?;
+        let ahora = self.0.clock.now();
+        let user_id = uuid::Uuid::now_v7().to_string();
+        let mut tx = self.0.store.write().await?;
+        identidades::create(&mut tx, &user_id, &email, &hash, nueva.confirmada, ahora).await?;
+        identidades::set_data(&mut tx, &user_id, &datos, &datos_app).await?;
+        let hecha = identidades::get(&mut tx, &user_id).await?;
+        tx.commit().await?;
+        hecha.ok_or_else(|| Error::Interno("an account is gone".to_owned()))
+    }
+
+    /// Signs in, with a person or without.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn identidad_entra(
+        &self,
+        email: &str,
+        clave: &str,
+        de: Origen,
+    ) -> Result<(Fichas, Identidad), Error> {
+        let p = self.interno()?;
+        let identidad = self.autentica(p, email, clave).await?;
+        self.abre_identidad(p, identidad, de).await
+    }
+
+    async fn abre_identidad(
+        &self,
+        p: &Interno,
+        identidad: Identidad,
+        de: Origen,
+    ) -> Result<(Fichas, Identidad), Error> {
+        self.en_vigor(&identidad).await?;
+        let mut tx = self.0.store.read().await?;
+        let perfil = trabajadores::by_user_id(&mut tx, &identidad.user_id).await?;
+        tx.commit().await?;
+        let fichas = self.emite(p, &identidad.user_id, perfil.as_ref(), de).await?;
+        Ok((fichas, identidad))
+    }
+
+    /// Exchanges a refresh token, with a person or without.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn identidad_refresca(&self, token: &str) -> Result<(Fichas, Identidad), Error> {
+        let (fichas, user_id, _) = self.rota(self.interno()?, token, false).await?;
+        Ok((fichas, self.identidad(&user_id).await?.ok_or(Error::TokenInvalido)?))
+    }
+
+    /// Signs in with the code of a message, which confirms the e-mail.
+    ///
+    /// # Errors
+    /// [`Error::CodigoInvalido`].
+    pub async fn identidad_verifica(
+        &self,
+        codigo: &str,
+        para: Para,
+        de: Origen,
+    ) -> Result<(Fichas, Identidad), Error> {
+        let p = self.interno()?;
+        let ahora = self.0.clock.now();
+        let hash = dispositivo::hash(codigo.as_bytes());
+        let mut tx = self.0.store.write().await?;
+        let suyo = codigos::take(&mut tx, &hash, para, ahora).await?.ok_or(Error::CodigoInvalido)?;
+        identidades::confirm(&mut tx, &suyo, ahora).await?;
+        let identidad = identidades::get(&mut tx, &suyo).await?.ok_or(Error::CodigoInvalido)?;
+        tx.commit().await?;
+        self.abre_identidad(p, identidad, de).await
+    }
+
+    /// Changes an account. Another password ends its sign-ins, but the one of `token`.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn identidad_cambia(
+        &self,
+        user_id: &str,
+        cambio: Cambio,
+        token: Option<&str>,
+    ) -> Result<Identidad, Error> {
+        let p = self.interno()?;
+        let hash = match &cambio.clave {
+            Some(clave) => {
+                password::buena(clave)?;
+                Some(p.claves.hash(clave).await?)
+            }
+            None => None,
+        };
+        let ahora = self.0.clock.now();
+        let prefijo = token.and_then(|t| p.firmante.comprueba(t, ahora).ok()).map(|c| c.jti);
+        let mut tx = self.0.store.write().await?;
+        let antes = identidades::get(&mut tx, user_id).await?.ok_or(Error::TokenInvalido)?;
+        if let Some(hash) = hash {
+            identidades::set_password(&mut tx, user_id, &hash).await?;
+            let suya = match prefijo {
+                Some(jti) => refrescos::family_of(&mut tx, &super::jti_bytes(&jti)).await?,
+                None => None,
+            };
+            refrescos::end_others(&mut tx, user_id, suya.as_deref()).await?;
+        }
+        if cambio.confirma {
+            identidades::confirm(&mut tx, user_id, ahora).await?;
+        }
+        let datos = junta(&antes.datos, cambio.datos)?;
+        let datos_app = junta(&antes.datos_app, cambio.datos_app)?;
+        identidades::set_data(&mut tx, user_id, &datos, &datos_app).await?;
+        let despues = identidades::get(&mut tx, user_id).await?.ok_or(Error::TokenInvalido)?;
+        tx.commit().await?;
+        Ok(despues)
+    }
+
+    /// Ends every sign-in of an account; with a token, only the token's, or (`otras`) every other.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn identidad_sale(&self, user_id: &str, token: Option<&str>, otras: bool) -> Result<(), Error> {
+        let p = self.interno()?;
+        let jti = token.and_then(|t| p.firmante.comprueba(t, self.0.clock.now()).ok()).map(|c| c.jti);
+        let mut tx = self.0.store.write().await?;
+        let suya = match jti {
+            Some(jti) => refrescos::family_of(&mut tx, &super::jti_bytes(&jti)).await?,
+            None => None,
+        };
+        match suya {
+            Some(familia) if otras => refrescos::end_others(&mut tx, user_id, Some(&familia)).await?,
+            Some(familia) => drop(refrescos::end_family(&mut tx, user_id, &familia).await?),
+            None if token.is_none() => refrescos::end_all(&mut tx, user_id).await?,
+            // It has ended already.
+            None => {}
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// Removes an account; `false` when a person belongs to it, who is deactivated and not removed.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn identidad_borra(&self, user_id: &str) -> Result<bool, Error> {
+        let mut tx = self.0.store.write().await?;
+        if trabajadores::by_user_id(&mut tx, user_id).await?.is_some() {
+            return Ok(false);
+        }
+        identidades::delete(&mut tx, user_id).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+}
+
+fn texto(datos: &Map<String, Value>) -> Result<String, Error> {
+    let texto = serde_json::to_string(datos).map_err(|e| Error::Interno(e.to_string()))?;
+    // PostgreSQL cannot store the character.
+    if texto.len() > MAX_DATOS || texto.contains("\\u0000") {
+        return Err(Error::DatosInvalidos("data"));
+    }
+    Ok(texto)
+}
+
+/// What was there with what is set; null takes away.
+fn junta(antes: &str, cambio: Option<Map<String, Value>>) -> Result<String, Error> {
+    let mut datos: Map<String, Value> = serde_json::from_str(antes).unwrap_or_default();
+    for (campo, valor) in cambio.unwrap_or_default() {
+        if valor.is_null() {
+            datos.remove(&campo);
+        } else {
+            datos.insert(campo, valor);
+        }
+    }
+    texto(&datos)
+}

@@ -1,0 +1,68 @@
+//! The sign-ins that are open, for whoever wants to see them and end one.
+
+use super::{Cuentas, Error, jti_bytes};
+use crate::domain::Timestamp;
+use crate::identity::provider::{Interno, Provider};
+use crate::store::auditoria::{Autor, Hecho};
+use crate::store::{refrescos, sesiones};
+
+/// A sign-in that is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Abierta {
+    /// Its name.
+    pub id: String,
+    /// When it began.
+    pub creada: Timestamp,
+    /// When it was last refreshed.
+    pub usada: Timestamp,
+    /// The client's address when it began.
+    pub de: String,
+    /// It is the one that asks.
+    pub actual: bool,
+}
+
+impl Cuentas {
+    fn de_aqui(&self) -> Result<&Interno, Error> {
+        match &self.0.provider {
+            Provider::Interno(p) => Ok(p),
+            Provider::Supabase(_) => Err(Error::SesionesAlli),
+        }
+    }
+
+    /// Those of an account; `access` is the token that it is asked with.
+    ///
+    /// # Errors
+    /// [`Error::SesionesAlli`] where Supabase keeps them, which it shows nobody.
+    pub async fn abiertas(&self, user_id: &str, access: &str) -> Result<Vec<Abierta>, Error> {
+        let p = self.de_aqui()?;
+        let ahora = self.0.clock.now();
+        let jti = p.firmante.comprueba(access, ahora)?.jti;
+        let mut tx = self.0.store.read().await?;
+        let suya = refrescos::family_of(&mut tx, &jti_bytes(&jti)).await?;
+        let todas = sesiones::list(&mut tx, user_id, ahora).await?;
+        tx.commit().await?;
+        let una = |s: sesiones::Sesion| Abierta {
+            actual: suya.as_deref() == Some(&s.familia),
+            id: s.familia,
+            creada: Timestamp::clamped(s.creada),
+            usada: Timestamp::clamped(s.usada),
+            de: s.de,
+        };
+        Ok(todas.into_iter().map(una).collect())
+    }
+
+    /// Ends one of an account; `false` when it has none of this name. Its access token goes on until it expires.
+    ///
+    /// # Errors
+    /// As [`Self::abiertas`].
+    pub async fn cierra(&self, id: &str, quien: &Autor) -> Result<bool, Error> {
+        self.de_aqui()?;
+        let mut tx = self.0.store.write().await?;
+        let habia = refrescos::end_family(&mut tx, &quien.user_id, id).await?;
+        if habia {
+            quien.anota(&mut tx, &Hecho::borrado("sesion", id, &serde_json::json!({}))).await?;
+        }
+        tx.commit().await?;
+        Ok(habia)
+    }
+}

@@ -1,0 +1,56 @@
+//! Who keeps the passwords: this server, or a Supabase project.
+//!
+//! [`Cuentas`](super::cuentas::Cuentas) is the one behaviour on top of both: who registers, signs in, refreshes
+//! and leaves, with the same answers, the same errors and the same audit. What differs is here: where a password
+//! is compared, who signs tokens, and who keeps refresh tokens. The people themselves, their empresa and their
+//! role are always rows of this database (`trabajadores`), joined by `user_id`.
+
+use sha2::{Digest as _, Sha256};
+
+use super::password::Claves;
+use super::supabase::Supabase;
+use super::tokens::{self, Firmante};
+use crate::domain::Timestamp;
+
+/// See the module.
+pub enum Provider {
+    /// Accounts in this database.
+    Interno(Box<Interno>),
+    /// A Supabase project.
+    Supabase(Box<Supabase>),
+}
+
+/// Accounts in this database: argon2id, tokens of ours.
+pub struct Interno {
+    pub(super) firmante: Firmante,
+    pub(super) claves: Claves,
+    /// What the successor of a refresh token is derived with.
+    pub(super) sucesor: [u8; 32],
+}
+
+impl Provider {
+    /// Accounts in this database, with the installation's secret; at most `cola` passwords wait to be compared.
+    #[must_use]
+    pub fn interno(secreto: &[u8], firmante: Firmante, cola: usize) -> Self {
+        // A key of its own for each purpose.
+        let sucesor =
+            Sha256::new().chain_update(b"refresh successor").chain_update(secreto).finalize().into();
+        Self::Interno(Box::new(Interno { firmante, claves: Claves::new(cola), sucesor }))
+    }
+
+    /// Whose an access token is, and until when it is good.
+    ///
+    /// # Errors
+    /// [`tokens::Error`].
+    pub(super) async fn comprueba(
+        &self,
+        token: &str,
+        ahora: Timestamp,
+    ) -> Result<(String, Timestamp), tokens::Error> {
+        let (sub, exp) = match self {
+            Self::Interno(p) => p.firmante.comprueba(token, ahora).map(|c| (c.sub, c.exp))?,
+            Self::Supabase(s) => s.comprueba(token, ahora).await.map(|c| (c.sub, c.exp))?,
+        };
+        Ok((sub, Timestamp::clamped(exp.saturating_mul(1_000_000))))
+    }
+}
