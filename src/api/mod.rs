@@ -137,6 +137,7 @@ pub struct State(Arc<Inner>);
 struct Inner {
     parts: Parts,
     sockets: Arc<Semaphore>,
+    fanout: Arc<live::Fanout>,
     rates: rates::Rates,
     under_way: idempotencia::UnderWay,
     /// See [`finish`].
@@ -152,8 +153,19 @@ impl State {
         let sockets = Arc::new(Semaphore::new(parts.settings.max_sockets));
         let rates = rates::Rates::new(parts.settings.rates);
         let (changes, stop) = (Arc::default(), CancellationToken::new());
-        let under_way = idempotencia::UnderWay::default();
-        Self(Arc::new(Inner { parts, sockets, rates, under_way, changes, stop }))
+        let (fanout, under_way) = (Arc::default(), idempotencia::UnderWay::default());
+        Self(Arc::new(Inner { parts, sockets, fanout, rates, under_way, changes, stop }))
+    }
+
+    /// Passes events on to WebSockets, from now on until `stop`.
+    pub fn fan_out(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+        let (inner, events) = (self.0.clone(), self.0.parts.hub.listen());
+        async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = inner.fanout.run(events, &inner.parts.directorio) => {}
+            }
+        }
     }
 
     fn parts(&self) -> &Parts {
