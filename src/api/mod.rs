@@ -50,7 +50,7 @@ use axum::Router;
 use axum::extract::Request;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use utoipa_axum::router::OpenApiRouter;
@@ -141,7 +141,7 @@ struct Inner {
     rates: rates::Rates,
     under_way: idempotencia::UnderWay,
     /// See [`finish`].
-    changes: Arc<Mutex<()>>,
+    changes: finish::Turn,
     /// Cancelled when the server stops: WebSockets close.
     stop: CancellationToken,
 }
@@ -152,7 +152,7 @@ impl State {
     pub fn new(parts: Parts) -> Self {
         let sockets = Arc::new(Semaphore::new(parts.settings.max_sockets));
         let rates = rates::Rates::new(parts.settings.rates);
-        let (changes, stop) = (Arc::default(), CancellationToken::new());
+        let (changes, stop) = (finish::Turn::default(), CancellationToken::new());
         let (fanout, under_way) = (Arc::default(), idempotencia::UnderWay::default());
         Self(Arc::new(Inner { parts, sockets, fanout, rates, under_way, changes, stop }))
     }

@@ -138,7 +138,7 @@ pub(super) async fn create(
     };
     let parts = state.parts();
     let made = parts.cuentas.crear_trabajador(id_empresa, &nuevo, rol, sesion.autor()).await?;
-    let body = find(&state, id_empresa, made.id_trabajador).await?;
+    let body = find(&state, id_empresa, made.id_trabajador).await.map_err(Problem::after_the_change)?;
     Ok((StatusCode::CREATED, NO_STORE, axum::Json(body)))
 }
 

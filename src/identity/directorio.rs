@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 use super::Principal;
 use crate::domain::{DeviceId, SensorRef};
 use crate::store::sensores::Alcance;
-use crate::store::{self, Store};
+use crate::store::{self, Store, Tx};
 
 /// See the module.
 #[derive(Debug)]
@@ -31,11 +31,9 @@ struct Datos {
 }
 
 impl Datos {
-    async fn load(store: &Store) -> store::Result<Self> {
-        let mut tx = store.read().await?;
-        let sensores = store::sensores::all_active(&mut tx).await?;
-        let asignaciones = store::asignaciones::all_active(&mut tx).await?;
-        tx.commit().await?;
+    async fn load(tx: &mut Tx) -> store::Result<Self> {
+        let sensores = store::sensores::all_active(tx).await?;
+        let asignaciones = store::asignaciones::all_active(tx).await?;
         let por_device = sensores.into_iter().map(|s| (s.device_id.clone(), s)).collect();
         let mut datos = Self { por_device, asignaciones: HashMap::new() };
         for (id_trabajador, id_sensor) in asignaciones {
@@ -88,16 +86,30 @@ impl Directorio {
     /// # Errors
     /// Those of the store.
     pub async fn load(store: &Store) -> store::Result<Self> {
-        Ok(Self::new(Datos::load(store).await?))
+        let mut tx = store.read().await?;
+        let datos = Datos::load(&mut tx).await?;
+        tx.commit().await?;
+        Ok(Self::new(datos))
     }
 
-    /// Reads it again: a commit of which nobody knows whether it was one may have changed it.
+    /// Reads it again: a commit of which nobody knows whether it was one may have changed it. Sensors that it
+    /// retired are cut off.
     ///
     /// # Errors
     /// Those of the store; the directory stays as it was.
     pub async fn relee(&self, store: &Store) -> store::Result<()> {
-        let datos = Datos::load(store).await?;
-        *self.write() = datos;
+        // As a writer: the commit may have been on its way until the turn was ours.
+        let mut tx = store.write().await?;
+        let datos = Datos::load(&mut tx).await?;
+        drop(tx);
+        let antes = std::mem::replace(&mut *self.write(), datos);
+        let datos = self.read();
+        let ido = |s: &&SensorRef| !datos.por_device.contains_key(&s.device_id);
+        let idos: HashSet<i64> = antes.por_device.values().filter(ido).map(|s| s.id_sensor).collect();
+        drop(datos);
+        if !idos.is_empty() {
+            self.revoca(Revocado::Dispositivos(Arc::new(idos)));
+        }
         Ok(())
     }
 
@@ -138,6 +150,19 @@ impl Directorio {
             && alcance.id_trabajador.is_none_or(|t| {
                 self.read().asignaciones.get(&id_sensor).is_some_and(|suyos| suyos.contains(&t))
             })
+    }
+
+    /// The sensors in use of a scope.
+    #[must_use]
+    pub fn en_uso(&self, alcance: Alcance) -> Vec<i64> {
+        let datos = self.read();
+        let suyo = |s: &&SensorRef| {
+            s.id_empresa == alcance.id_empresa
+                && alcance
+                    .id_trabajador
+                    .is_none_or(|t| datos.asignaciones.get(&s.id_sensor).is_some_and(|a| a.contains(&t)))
+        };
+        datos.por_device.values().filter(suyo).map(|s| s.id_sensor).collect()
     }
 
     /// The trabajadores to whom a sensor is assigned.
