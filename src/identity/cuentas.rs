@@ -380,15 +380,15 @@ impl Cuentas {
         let ahora = self.0.clock.now();
         let familia = uuid::Uuid::now_v7().to_string();
         let mut tx = self.0.store.write().await?;
+        let (perfil, generacion) = self.vuelve_a_mirar(&mut tx, &perfil, ahora).await?;
         let expira = ahora.plus(self.0.ajustes.refresh);
         store::refrescos::expire(&mut tx, ahora, 100).await?;
         store::refrescos::create(&mut tx, &refresh.hash, &familia, &perfil.user_id, ahora, expira).await?;
-        trabajadores::seen(&mut tx, perfil.id_trabajador, ahora).await?;
         let (user_id, id_empresa) = (perfil.user_id.clone(), perfil.id_empresa);
         let autor = Autor { user_id, id_empresa, origen, momento: ahora };
         autor.anota(&mut tx, &Hecho::nuevo("entrar", "sesion", &perfil.user_id)).await?;
         tx.commit().await?;
-        self.abre(perfil, refresh.texto, ahora)
+        self.abre(perfil, refresh.texto, ahora, generacion)
     }
 
     /// Exchanges a refresh token.
@@ -420,24 +420,36 @@ impl Cuentas {
         }
         // All that can fail comes before the token is spent: a client that hears an error tries
         // again later than a repetition may be.
-        let activa = store::identidades::active(&mut tx, &refresco.user_id).await?;
         let perfil = trabajadores::by_user_id(&mut tx, &refresco.user_id).await?.ok_or(Error::SinPerfil)?;
-        if !activa || !perfil.activo {
-            return Err(Error::Inactivo);
-        }
+        let (perfil, generacion) = self.vuelve_a_mirar(&mut tx, &perfil, ahora).await?;
         let emitido = refresco.usado.unwrap_or(ahora);
-        let id_trabajador = perfil.id_trabajador;
-        let sesion = self.abre(perfil, self.sucesor(token)?, emitido)?;
+        let sesion = self.abre(perfil, self.sucesor(token)?, emitido, generacion)?;
         if refresco.usado.is_none() {
             let nuevo = dispositivo::hash(sesion.refresh_token.as_bytes());
             let expira = ahora.plus(self.0.ajustes.refresh);
             store::refrescos::mark_used(&mut tx, &hash, ahora).await?;
             store::refrescos::create(&mut tx, &nuevo, &refresco.familia, &refresco.user_id, ahora, expira)
                 .await?;
-            trabajadores::seen(&mut tx, id_trabajador, ahora).await?;
         }
         tx.commit().await?;
         Ok(sesion)
+    }
+
+    /// The person as they are in the transaction that opens something for them, and the generation of their
+    /// account: what was read before may have been changed since. Whoever deactivates them waits for this
+    /// transaction and then ends what it opened, or was first and is seen here.
+    async fn vuelve_a_mirar(
+        &self,
+        tx: &mut store::Tx,
+        perfil: &Perfil,
+        ahora: Timestamp,
+    ) -> Result<(Perfil, i64), Error> {
+        // First of all, for the lock on the row.
+        trabajadores::seen(tx, perfil.id_trabajador, ahora).await?;
+        let perfil = trabajadores::by_user_id(tx, &perfil.user_id).await?.ok_or(Error::SinPerfil)?;
+        let generacion = store::identidades::active(tx, &perfil.user_id).await?;
+        let generacion = generacion.filter(|_| perfil.activo).ok_or(Error::Inactivo)?;
+        Ok((perfil, generacion))
     }
 
     /// Ends the sign-in of a refresh token, or all of the account's.
@@ -471,8 +483,9 @@ impl Cuentas {
         let perfil = trabajadores::by_user_id(&mut tx, &claims.sub).await?;
         tx.commit().await?;
         let perfil = perfil.ok_or(Error::SinPerfil)?;
-        if !activa || !perfil.activo {
-            return Err(Error::Inactivo);
+        let generacion = activa.filter(|_| perfil.activo).ok_or(Error::Inactivo)?;
+        if claims.generacion != generacion {
+            return Err(Error::TokenInvalido);
         }
         let usuario = Usuario {
             user_id: perfil.user_id,
@@ -507,12 +520,14 @@ impl Cuentas {
         perfil: Perfil,
         refresh_token: String,
         emitido: Timestamp,
+        generacion: i64,
     ) -> Result<SesionAbierta, Error> {
         let expires_in = self.0.ajustes.access.as_secs();
         let segundos = i64::try_from(expires_in).unwrap_or(i64::MAX);
         // Derived, so that the same refresh gives the same access token.
         let jti = URL_SAFE_NO_PAD.encode(&dispositivo::hash(refresh_token.as_bytes())[..12]);
-        let access_token = self.0.firmante.firma(&Claims::new(&perfil.user_id, emitido, segundos, &jti))?;
+        let claims = Claims::new(&perfil.user_id, emitido, segundos, &jti).de(generacion);
+        let access_token = self.0.firmante.firma(&claims)?;
         Ok(SesionAbierta { access_token, refresh_token, expires_in, perfil })
     }
 }
