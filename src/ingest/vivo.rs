@@ -91,8 +91,8 @@ impl Vivo {
     pub(super) async fn reload(&mut self, store: &Store) -> store::Result<()> {
         let nuevo = Self::load(store).await?;
         self.ultimas.pon(dichas(&nuevo.sensores));
-        let (retirados, ultimas) = (std::mem::take(&mut self.retirados), self.ultimas.clone());
-        *self = Self { retirados, ultimas, ..nuevo };
+        let (ultimas, retirados) = (self.ultimas.clone(), std::mem::take(&mut self.retirados));
+        *self = Self { ultimas, retirados, ..nuevo };
         Ok(())
     }
 

@@ -301,8 +301,8 @@ fn quien(principal: &Principal) -> Quien {
 
 /// A session that was opened and is not served after all: it waits, or ends with the next sweep.
 fn vuelve_a_cerrar(b: &Compartido, sesion: &Sesion, expiry: u32) {
-    let expira = b.parts.clock.now().plus(Duration::from_secs(u64::from(expiry)));
-    sesion.espera(&mut sesion.vida(), expira);
+    let hasta = b.parts.clock.now().plus(Duration::from_secs(u64::from(expiry)));
+    sesion.espera(&mut sesion.vida(), hasta);
     sesion.duerme();
 }
 

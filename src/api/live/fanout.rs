@@ -122,9 +122,9 @@ impl Fanout {
     }
 
     /// Passes on what happens, for as long as something can.
-    pub(in crate::api) async fn run(&self, mut events: Receiver<Arc<Evento>>, directorio: &Directorio) {
+    pub(in crate::api) async fn run(&self, mut hub: Receiver<Arc<Evento>>, directorio: &Directorio) {
         loop {
-            match events.recv().await {
+            match hub.recv().await {
                 Ok(evento) => self.deliver(&evento, directorio),
                 Err(RecvError::Lagged(_)) => self.missed(),
                 Err(RecvError::Closed) => return,
@@ -244,9 +244,9 @@ mod tests {
             let (_membership, mut queue) = fanout.join(worker(1, 5), filter, 4);
             for (assigned, count) in [(false, 0), (true, 1), (false, 0)] {
                 if assigned {
-                    directorio.asigna(5, 1)
+                    directorio.asigna(5, 1);
                 } else {
-                    directorio.desasigna(5, 1)
+                    directorio.desasigna(5, 1);
                 }
                 fanout.deliver(&lectura(1, 1), &directorio);
                 assert_eq!(heard(&mut queue).len(), count);
