@@ -181,8 +181,8 @@ pub async fn start(
     });
     let http_address = http_listener.local_addr()?;
     let https = certs.as_ref().filter(|_| config.http.tls).map(Certs::http);
-    let serve = api::serve(http_listener, https, state, tokens.parar.clone());
-    tasks.spawn("the HTTP server", serve);
+    tasks.spawn("the events for WebSockets", state.fan_out(tokens.parar.clone()));
+    tasks.spawn("the HTTP server", api::serve(http_listener, https, state, tokens.parar.clone()));
     tasks.spawn("the metrics", upkeep(metrics, tokens.parar.clone()));
 
     tracing::info!(

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::extract::{Pagina, Path, Query, Sesion};
 use super::problem::Problem;
 use super::{State, paging};
-use crate::domain::{Alerta, Conexion, EstadoSensor, Rol, Severidad, Timestamp, Variable};
+use crate::domain::{Alerta, Conexion, EstadoSensor, Rol, Severidad, Timestamp};
 use crate::historia::{self, Intervalo, Rango};
 use crate::store::alertas::{self, Filtro};
-use crate::store::sensores::{self, Alcance, Ultima};
+use crate::store::sensores::{self, Alcance};
 use crate::store::trabajadores::{self, Miembro};
 use crate::store::{Hoja, Tx, cultivos};
 
@@ -40,23 +40,18 @@ pub(super) struct Kpis {
     ultima_actualizacion: Option<Timestamp>,
 }
 
-async fn count(tx: &mut Tx, alcance: Alcance, activos: &[Ultima]) -> Result<Kpis, Problem> {
+async fn count(state: &State, tx: &mut Tx, alcance: Alcance, activos: &[i64]) -> Result<Kpis, Problem> {
     let alertas_pendientes = alertas::count(tx, alcance, &Filtro::default()).await?;
     let suma = cultivos::sum(tx, alcance).await?;
-    let dichas = || activos.iter().filter_map(|(_, ultima)| ultima.as_ref());
-    let media = |variable: &Variable| {
-        let valores: Vec<f64> = dichas().filter_map(|(_, v)| v.get(variable)).collect();
-        #[expect(clippy::cast_precision_loss, reason = "a count of sensors")]
-        (!valores.is_empty()).then(|| valores.iter().sum::<f64>() / valores.len() as f64)
-    };
+    let promedios = state.parts().ingest.ultimas().promedios(activos);
     Ok(Kpis {
         sensores_activos: i64::try_from(activos.len()).unwrap_or(i64::MAX),
         cultivos_monitoreados: suma.cuantos,
         alertas_pendientes,
-        temperaturas_promedio: media(&Variable::TEMPERATURA),
-        humedad_promedio: media(&Variable::HUMEDAD_AIRE),
+        temperaturas_promedio: promedios.temperatura,
+        humedad_promedio: promedios.humedad,
         areas_bajo_monitoreo: suma.hectareas,
-        ultima_actualizacion: dichas().map(|(ts, _)| *ts).max(),
+        ultima_actualizacion: promedios.momento,
     })
 }
 
@@ -66,9 +61,9 @@ async fn count(tx: &mut Tx, alcance: Alcance, activos: &[Ultima]) -> Result<Kpis
         (status = 403, description = "No empresa")))]
 pub(super) async fn kpis(Shared(state): Shared<State>, sesion: Sesion) -> Result<impl IntoResponse, Problem> {
     let alcance = sesion.alcance()?;
+    let activos = state.parts().directorio.en_uso(alcance);
     let mut tx = state.parts().store.read().await?;
-    let activos = sensores::latest_active(&mut tx, alcance).await?;
-    let kpis = count(&mut tx, alcance, &activos).await?;
+    let kpis = count(&state, &mut tx, alcance, &activos).await?;
     tx.commit().await?;
     Ok(axum::Json(kpis))
 }
@@ -94,9 +89,9 @@ pub(super) struct Dashboard {
 pub(super) async fn get(Shared(state): Shared<State>, sesion: Sesion) -> Result<impl IntoResponse, Problem> {
     let alcance = sesion.alcance()?;
     let parts = state.parts();
+    let activos = parts.directorio.en_uso(alcance);
     let mut tx = parts.store.read().await?;
-    let activos = sensores::latest_active(&mut tx, alcance).await?;
-    let kpis = count(&mut tx, alcance, &activos).await?;
+    let kpis = count(&state, &mut tx, alcance, &activos).await?;
     let estados = sensores::count_by_state(&mut tx, alcance).await?;
     let severidades = alertas::count_by_severity(&mut tx, alcance).await?;
     let recientes = Hoja::primeras(RECIENTES);
@@ -110,7 +105,7 @@ pub(super) async fn get(Shared(state): Shared<State>, sesion: Sesion) -> Result<
     sensores_por_estado.extend(estados.into_iter().map(|(e, n)| (e.as_str(), n)));
     let mut sensores_por_conexion: BTreeMap<_, _> =
         [Conexion::Online, Conexion::Offline, Conexion::Desconocida].map(|c| (c.as_str(), 0)).into();
-    for (id_sensor, _) in &activos {
+    for id_sensor in &activos {
         *sensores_por_conexion.entry(parts.presencia.conexion(*id_sensor).as_str()).or_default() += 1;
     }
     let mut alertas_por_severidad: BTreeMap<_, _> =

@@ -2,7 +2,8 @@
 //!
 //! The key is noted before the request is carried out and its answer after, each in a commit of its own. A
 //! server that dies in between leaves a key without an answer: whoever repeats it is told so (409), since
-//! carrying it out again could do it twice. An answer that refuses leaves no trace: nothing was changed.
+//! carrying it out again could do it twice. An answer that refuses leaves no trace, nor does a failure before
+//! the commit: nothing was changed.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +21,7 @@ use tracing::Instrument as _;
 
 use super::State;
 use super::extract::{Sesion, too_large};
-use super::problem::Problem;
+use super::problem::{Outcome, Problem};
 use super::rates::too_many;
 use crate::identity::Sello;
 use crate::store::idempotencia::{self, Nombre};
@@ -155,15 +156,43 @@ async fn carried_out(
     tx.commit().await?;
     let response = next.run(request).await;
     if !response.status().is_success() {
-        let mut tx = parts.store.write().await?;
-        // After a failure of ours it is not known what was done; after a refusal it is: nothing.
-        if !response.status().is_server_error() {
-            idempotencia::forget(&mut tx, nombre).await?;
+        // After a failure of ours it is not known what was done, unless it says so; after a refusal it is: nothing.
+        let untouched =
+            response.extensions().get::<Problem>().is_some_and(|p| p.outcome() == Outcome::Untouched);
+        if untouched || !response.status().is_server_error() {
+            forgotten(state, nombre).await;
         }
-        tx.commit().await?;
         return Ok(response);
     }
     remembered(state, nombre, response).await
+}
+
+/// Lets a key be used again. The store that failed the request may still be away: it is tried for a while, and
+/// the key is in progress meanwhile.
+async fn forgotten(state: &State, nombre: &Nombre) {
+    const TRIES: [Duration; 6] = [
+        Duration::ZERO,
+        Duration::from_millis(100),
+        Duration::from_secs(1),
+        Duration::from_secs(5),
+        Duration::from_secs(10),
+        Duration::from_secs(30),
+    ];
+    for pause in TRIES {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = state.0.stop.cancelled() => return,
+        }
+        let done = async {
+            let mut tx = state.parts().store.write().await?;
+            idempotencia::forget(&mut tx, nombre).await?;
+            tx.commit().await
+        };
+        match done.await {
+            Ok(()) => return,
+            Err(e) => tracing::warn!(error = %e, "an Idempotency-Key cannot be released yet"),
+        }
+    }
 }
 
 /// Keeps the answer, and gives it.

@@ -3,6 +3,7 @@
 //! Who may open one is settled here, before the upgrade where the token came with the request, in
 //! the first message where it did not. The life of an open one is [`session`]'s.
 
+mod fanout;
 mod filter;
 mod session;
 
@@ -14,6 +15,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use tokio::sync::broadcast::Receiver;
 
+pub(super) use self::fanout::Fanout;
 use self::filter::Filter;
 use super::State;
 use super::extract::Query;

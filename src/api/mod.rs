@@ -54,7 +54,7 @@ use axum::Router;
 use axum::extract::Request;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use utoipa_axum::router::OpenApiRouter;
@@ -143,10 +143,11 @@ pub struct State(Arc<Inner>);
 struct Inner {
     parts: Parts,
     sockets: Arc<Semaphore>,
+    fanout: Arc<live::Fanout>,
     rates: rates::Rates,
     under_way: idempotencia::UnderWay,
     /// See [`finish`].
-    changes: Arc<Mutex<()>>,
+    changes: finish::Turn,
     /// Cancelled when the server stops: WebSockets close.
     stop: CancellationToken,
 }
@@ -157,9 +158,20 @@ impl State {
     pub fn new(parts: Parts) -> Self {
         let sockets = Arc::new(Semaphore::new(parts.settings.max_sockets));
         let rates = rates::Rates::new(parts.settings.rates);
-        let (changes, stop) = (Arc::default(), CancellationToken::new());
-        let under_way = idempotencia::UnderWay::default();
-        Self(Arc::new(Inner { parts, sockets, rates, under_way, changes, stop }))
+        let (changes, stop) = (finish::Turn::default(), CancellationToken::new());
+        let (fanout, under_way) = (Arc::default(), idempotencia::UnderWay::default());
+        Self(Arc::new(Inner { parts, sockets, fanout, rates, under_way, changes, stop }))
+    }
+
+    /// Passes events on to WebSockets, from now on until `stop`.
+    pub fn fan_out(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+        let (inner, events) = (self.0.clone(), self.0.parts.hub.listen());
+        async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = inner.fanout.run(events, &inner.parts.directorio) => {}
+            }
+        }
     }
 
     fn parts(&self) -> &Parts {

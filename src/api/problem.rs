@@ -46,6 +46,18 @@ pub struct Problem {
     retry_after: Option<u32>,
     /// How to sign in, for a 401.
     challenge: &'static str,
+    outcome: Outcome,
+}
+
+/// What a failure of ours says of the change that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Nothing that could be relied on.
+    Unsaid,
+    /// It was not made.
+    Untouched,
+    /// It may have been committed.
+    Undecided,
 }
 
 /// The body of a problem.
@@ -91,7 +103,15 @@ impl Problem {
         en: impl Into<Cow<'static, str>>,
     ) -> Self {
         let detalle = Texto::new(es, en);
-        Self { status, code, detalle, campos: Vec::new(), retry_after: None, challenge: "Bearer" }
+        Self {
+            status,
+            code,
+            detalle,
+            campos: Vec::new(),
+            retry_after: None,
+            challenge: "Bearer",
+            outcome: Outcome::Unsaid,
+        }
     }
 
     /// There is no such thing, or it is not yours to see.
@@ -190,6 +210,21 @@ impl Problem {
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, es, en);
         problem.retry_after = Some(2);
         problem
+    }
+
+    /// What became of the change.
+    pub(super) const fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    fn with_outcome(mut self, outcome: Outcome) -> Self {
+        self.outcome = outcome;
+        self
+    }
+
+    /// It went wrong after the change was made, so that trying again is not harmless.
+    pub(super) fn after_the_change(self) -> Self {
+        self.with_outcome(Outcome::Unsaid)
     }
 
     /// What went wrong inside is logged here, once, and not shown.
@@ -315,13 +350,19 @@ fn prefers_english(headers: &HeaderMap) -> bool {
 impl From<store::Error> for Problem {
     fn from(e: store::Error) -> Self {
         match e {
-            store::Error::Unavailable(_) | store::Error::Lost(_) => {
+            store::Error::Unavailable(_) | store::Error::Undecided(_) | store::Error::Lost(_) => {
                 tracing::error!(error = %e, "the store is away");
+                let undecided = matches!(e, store::Error::Undecided(_));
                 Self::unavailable(
                     "store_unavailable",
                     "La base de datos no responde; reintente en unos segundos.",
                     "The database does not answer; try again in a few seconds.",
                 )
+                .with_outcome(if undecided {
+                    Outcome::Undecided
+                } else {
+                    Outcome::Untouched
+                })
             }
             store::Error::Refused(_) => Self::field(
                 "",
@@ -437,7 +478,8 @@ impl From<cuentas::Error> for Problem {
                 "busy",
                 "Demasiados inicios de sesión a la vez; reintente en unos segundos.",
                 "Too many sign-ins at once; try again in a few seconds.",
-            ),
+            )
+            .with_outcome(Outcome::Untouched),
             E::Store(e) => e.into(),
             E::Interno(e) => Self::internal(&e),
         }

@@ -16,9 +16,8 @@ use crate::domain::{Rol, Timestamp};
 use crate::identity::Revocado;
 use crate::identity::cuentas::{self, NuevoTrabajador};
 use crate::store::auditoria::Hecho;
-use crate::store::invitaciones;
-use crate::store::refrescos;
 use crate::store::trabajadores::{self, Cambio, Miembro};
+use crate::store::{identidades, invitaciones, refrescos};
 
 /// A person of the empresa.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -138,7 +137,7 @@ pub(super) async fn create(
     };
     let parts = state.parts();
     let made = parts.cuentas.crear_trabajador(id_empresa, &nuevo, rol, sesion.autor()).await?;
-    let body = find(&state, id_empresa, made.id_trabajador).await?;
+    let body = find(&state, id_empresa, made.id_trabajador).await.map_err(Problem::after_the_change)?;
     Ok((StatusCode::CREATED, NO_STORE, axum::Json(body)))
 }
 
@@ -270,6 +269,7 @@ async fn change(state: State, sesion: Sesion, id_empresa: i64, id: i64, u: Updat
     trabajadores::update(&mut tx, id_empresa, id, &cambio).await.map_err(cuentas::Error::from)?;
     if !cambio.activo {
         refrescos::end_all(&mut tx, &antes.user_id).await?;
+        identidades::renew(&mut tx, &antes.user_id).await?;
     }
     if !es {
         // Or they would let themselves in again by a code that they made before.

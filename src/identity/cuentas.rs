@@ -31,7 +31,7 @@ use self::alta::Paso;
 use self::equipo::{Lugar, Quien};
 use super::correo::{self, Correo};
 use super::password::{self, Debil};
-use super::provider::{Interno, Provider};
+use super::provider::{Comprobado, Interno, Provider};
 use super::tokens::{self, Claims, Firmante};
 use super::{Usuario, dispositivo};
 use crate::domain::{Clock, Rol, Timestamp};
@@ -434,7 +434,8 @@ impl Cuentas {
         if !perfil.activo {
             return Err(Error::Inactivo);
         }
-        Ok(self.emite(p, &identidad.user_id, Some(&perfil), origen).await?.con(perfil))
+        let (fichas, perfil) = self.emite(p, &identidad.user_id, Some(perfil), origen).await?;
+        Ok(fichas.con(perfil.ok_or(Error::SinPerfil)?))
     }
 
     /// Whose e-mail and password these are.
@@ -463,26 +464,24 @@ impl Cuentas {
         &self,
         p: &Interno,
         user_id: &str,
-        perfil: Option<&Perfil>,
+        perfil: Option<Perfil>,
         origen: Origen,
-    ) -> Result<Fichas, Error> {
+    ) -> Result<(Fichas, Option<Perfil>), Error> {
         let refresh = dispositivo::genera().map_err(|e| Error::Interno(e.to_string()))?;
         let ahora = self.0.clock.now();
         let familia = uuid::Uuid::now_v7().to_string();
         let mut tx = self.0.store.write().await?;
+        let (perfil, generacion) = self.vuelve_a_mirar(&mut tx, user_id, perfil, ahora).await?;
         let expira = ahora.plus(self.0.ajustes.refresh);
         store::refrescos::expire(&mut tx, ahora, 100).await?;
         store::sesiones::expire(&mut tx, ahora, 100).await?;
         store::refrescos::create(&mut tx, &refresh.hash, &familia, user_id, ahora, expira).await?;
         store::sesiones::create(&mut tx, &familia, user_id, &origen.de, ahora, expira).await?;
-        if let Some(perfil) = perfil {
-            trabajadores::seen(&mut tx, perfil.id_trabajador, ahora).await?;
-        }
-        let id_empresa = perfil.and_then(|p| p.id_empresa);
+        let id_empresa = perfil.as_ref().and_then(|p| p.id_empresa);
         let autor = Autor { user_id: user_id.to_owned(), id_empresa, origen, momento: ahora };
         autor.anota(&mut tx, &Hecho::nuevo("entrar", "sesion", user_id)).await?;
         tx.commit().await?;
-        self.fichas(p, user_id, refresh.texto, ahora)
+        Ok((self.fichas(p, user_id, refresh.texto, ahora, generacion)?, perfil))
     }
 
     /// Exchanges a refresh token.
@@ -529,16 +528,13 @@ impl Cuentas {
         }
         // All that can fail comes before the token is spent: a client that hears an error tries
         // again later than a repetition may be.
-        let activa = store::identidades::active(&mut tx, &refresco.user_id).await?;
         let perfil = trabajadores::by_user_id(&mut tx, &refresco.user_id).await?;
         if con_perfil && perfil.is_none() {
             return Err(Error::SinPerfil);
         }
-        if !activa || perfil.as_ref().is_some_and(|p| !p.activo) {
-            return Err(Error::Inactivo);
-        }
+        let (perfil, generacion) = self.vuelve_a_mirar(&mut tx, &refresco.user_id, perfil, ahora).await?;
         let emitido = refresco.usado.unwrap_or(ahora);
-        let sesion = self.fichas(p, &refresco.user_id, sucesor(p, token)?, emitido)?;
+        let sesion = self.fichas(p, &refresco.user_id, sucesor(p, token)?, emitido, generacion)?;
         if refresco.usado.is_none() {
             let nuevo = dispositivo::hash(sesion.refresh_token.as_bytes());
             let expira = ahora.plus(self.0.ajustes.refresh);
@@ -546,12 +542,32 @@ impl Cuentas {
             store::refrescos::create(&mut tx, &nuevo, &refresco.familia, &refresco.user_id, ahora, expira)
                 .await?;
             store::sesiones::used(&mut tx, &refresco.familia, ahora, expira).await?;
-            if let Some(perfil) = &perfil {
-                trabajadores::seen(&mut tx, perfil.id_trabajador, ahora).await?;
-            }
         }
         tx.commit().await?;
         Ok((sesion, refresco.user_id, perfil))
+    }
+
+    /// The person as they are in the transaction that opens something for them, and the generation of their
+    /// account: what was read before may have been changed since. Whoever deactivates them waits for this
+    /// transaction and then ends what it opened, or was first and is seen here.
+    async fn vuelve_a_mirar(
+        &self,
+        tx: &mut store::Tx,
+        user_id: &str,
+        perfil: Option<Perfil>,
+        ahora: Timestamp,
+    ) -> Result<(Option<Perfil>, i64), Error> {
+        let perfil = match perfil {
+            Some(perfil) => {
+                // First of all, for the lock on the row.
+                trabajadores::seen(tx, perfil.id_trabajador, ahora).await?;
+                Some(trabajadores::by_user_id(tx, user_id).await?.ok_or(Error::SinPerfil)?)
+            }
+            None => None,
+        };
+        let activo = perfil.as_ref().is_none_or(|p| p.activo);
+        let generacion = store::identidades::active(tx, user_id).await?.filter(|_| activo);
+        Ok((perfil, generacion.ok_or(Error::Inactivo)?))
     }
 
     /// Ends the sign-in of a refresh token, or all of the account's; `access` is the token that it is asked with.
@@ -582,17 +598,18 @@ impl Cuentas {
     /// # Errors
     /// [`Error`].
     pub async fn usuario(&self, access_token: &str) -> Result<(Usuario, Timestamp), Error> {
-        let (user_id, caduca) = self.0.provider.comprueba(access_token, self.0.clock.now()).await?;
+        let Comprobado { user_id, caduca, generacion } =
+            self.0.provider.comprueba(access_token, self.0.clock.now()).await?;
         let mut tx = self.0.store.read().await?;
-        let activa = match &self.0.provider {
+        let vigente = match &self.0.provider {
             Provider::Interno(_) => store::identidades::active(&mut tx, &user_id).await?,
-            Provider::Supabase(_) => true,
+            Provider::Supabase(_) => Some(generacion),
         };
         let perfil = trabajadores::by_user_id(&mut tx, &user_id).await?;
         tx.commit().await?;
         let perfil = perfil.ok_or(Error::SinPerfil)?;
-        if !activa || !perfil.activo {
-            return Err(Error::Inactivo);
+        if vigente.filter(|_| perfil.activo).ok_or(Error::Inactivo)? != generacion {
+            return Err(Error::TokenInvalido);
         }
         let usuario = Usuario {
             user_id: perfil.user_id,
@@ -620,12 +637,13 @@ impl Cuentas {
         user_id: &str,
         refresh_token: String,
         emitido: Timestamp,
+        generacion: i64,
     ) -> Result<Fichas, Error> {
         let expires_in = self.0.ajustes.access.as_secs();
         let segundos = i64::try_from(expires_in).unwrap_or(i64::MAX);
         // Derived, so that the same refresh gives the same access token, and the sign-in of one can be found.
         let jti = URL_SAFE_NO_PAD.encode(&dispositivo::hash(refresh_token.as_bytes())[..12]);
-        let claims = Claims::new(user_id, emitido, segundos, &jti);
+        let claims = Claims::new(user_id, emitido, segundos, &jti).de(generacion);
         let expira = claims.exp;
         Ok(Fichas { access_token: p.firmante.firma(&claims)?, refresh_token, expires_in, expira })
     }

@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 use super::Principal;
 use crate::domain::{DeviceId, SensorRef};
 use crate::store::sensores::Alcance;
-use crate::store::{self, Store};
+use crate::store::{self, Store, Tx};
 
 /// See the module.
 #[derive(Debug)]
@@ -26,8 +26,34 @@ pub struct Directorio {
 #[derive(Debug, Default)]
 struct Datos {
     por_device: HashMap<DeviceId, SensorRef>,
-    /// (trabajador, sensor) in force.
-    asignaciones: HashSet<(i64, i64)>,
+    /// By sensor, the trabajadores to whom it is assigned.
+    asignaciones: HashMap<i64, HashSet<i64>>,
+}
+
+impl Datos {
+    async fn load(tx: &mut Tx) -> store::Result<Self> {
+        let sensores = store::sensores::all_active(tx).await?;
+        let asignaciones = store::asignaciones::all_active(tx).await?;
+        let por_device = sensores.into_iter().map(|s| (s.device_id.clone(), s)).collect();
+        let mut datos = Self { por_device, asignaciones: HashMap::new() };
+        for (id_trabajador, id_sensor) in asignaciones {
+            datos.asigna(id_trabajador, id_sensor);
+        }
+        Ok(datos)
+    }
+
+    fn asigna(&mut self, id_trabajador: i64, id_sensor: i64) {
+        self.asignaciones.entry(id_sensor).or_default().insert(id_trabajador);
+    }
+
+    fn desasigna(&mut self, id_trabajador: i64, id_sensor: i64) {
+        if let Some(suyos) = self.asignaciones.get_mut(&id_sensor) {
+            suyos.remove(&id_trabajador);
+            if suyos.is_empty() {
+                self.asignaciones.remove(&id_sensor);
+            }
+        }
+    }
 }
 
 /// Whose connections must end now.
@@ -43,20 +69,48 @@ pub enum Revocado {
     Llave(i64),
 }
 
+/// Of an installation that has nothing yet.
+impl Default for Directorio {
+    fn default() -> Self {
+        Self::new(Datos::default())
+    }
+}
+
 impl Directorio {
+    fn new(datos: Datos) -> Self {
+        Self { datos: RwLock::new(datos), revocados: broadcast::channel(1024).0, cuantas: AtomicU64::new(0) }
+    }
+
     /// Reads the directory from the store.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn load(store: &Store) -> store::Result<Self> {
         let mut tx = store.read().await?;
-        let sensores = store::sensores::all_active(&mut tx).await?;
-        let asignaciones = store::asignaciones::all_active(&mut tx).await?;
+        let datos = Datos::load(&mut tx).await?;
         tx.commit().await?;
-        let por_device = sensores.into_iter().map(|s| (s.device_id.clone(), s)).collect();
-        let datos = Datos { por_device, asignaciones: asignaciones.into_iter().collect() };
-        let cuantas = AtomicU64::new(0);
-        Ok(Self { datos: RwLock::new(datos), revocados: broadcast::channel(1024).0, cuantas })
+        Ok(Self::new(datos))
+    }
+
+    /// Reads it again: a commit of which nobody knows whether it was one may have changed it. Sensors that it
+    /// retired are cut off.
+    ///
+    /// # Errors
+    /// Those of the store; the directory stays as it was.
+    pub async fn relee(&self, store: &Store) -> store::Result<()> {
+        // As a writer: the commit may have been on its way until the turn was ours.
+        let mut tx = store.write().await?;
+        let datos = Datos::load(&mut tx).await?;
+        drop(tx);
+        let antes = std::mem::replace(&mut *self.write(), datos);
+        let datos = self.read();
+        let ido = |s: &&SensorRef| !datos.por_device.contains_key(&s.device_id);
+        let idos: HashSet<i64> = antes.por_device.values().filter(ido).map(|s| s.id_sensor).collect();
+        drop(datos);
+        if !idos.is_empty() {
+            self.revoca(Revocado::Dispositivos(Arc::new(idos)));
+        }
+        Ok(())
     }
 
     /// The sensor in use that goes by `device_id`.
@@ -93,7 +147,28 @@ impl Directorio {
     #[must_use]
     pub fn alcanza(&self, alcance: Alcance, id_sensor: i64, id_empresa: i64) -> bool {
         alcance.id_empresa == id_empresa
-            && alcance.id_trabajador.is_none_or(|t| self.read().asignaciones.contains(&(t, id_sensor)))
+            && alcance.id_trabajador.is_none_or(|t| {
+                self.read().asignaciones.get(&id_sensor).is_some_and(|suyos| suyos.contains(&t))
+            })
+    }
+
+    /// The sensors in use of a scope.
+    #[must_use]
+    pub fn en_uso(&self, alcance: Alcance) -> Vec<i64> {
+        let datos = self.read();
+        let suyo = |s: &&SensorRef| {
+            s.id_empresa == alcance.id_empresa
+                && alcance
+                    .id_trabajador
+                    .is_none_or(|t| datos.asignaciones.get(&s.id_sensor).is_some_and(|a| a.contains(&t)))
+        };
+        datos.por_device.values().filter(suyo).map(|s| s.id_sensor).collect()
+    }
+
+    /// The trabajadores to whom a sensor is assigned.
+    #[must_use]
+    pub fn asignados(&self, id_sensor: i64) -> Vec<i64> {
+        self.read().asignaciones.get(&id_sensor).into_iter().flatten().copied().collect()
     }
 
     /// A sensor was registered or is in use again.
@@ -120,12 +195,12 @@ impl Directorio {
 
     /// A worker sees a sensor from now on.
     pub fn asigna(&self, id_trabajador: i64, id_sensor: i64) {
-        self.write().asignaciones.insert((id_trabajador, id_sensor));
+        self.write().asigna(id_trabajador, id_sensor);
     }
 
     /// A worker does not see a sensor any more.
     pub fn desasigna(&self, id_trabajador: i64, id_sensor: i64) {
-        self.write().asignaciones.remove(&(id_trabajador, id_sensor));
+        self.write().desasigna(id_trabajador, id_sensor);
     }
 
     /// How often somebody's connections had to end: whoever signs in looks before and after, since what they

@@ -28,6 +28,15 @@ pub struct Interno {
     pub(super) sucesor: [u8; 32],
 }
 
+/// What an access token says that is true.
+pub(super) struct Comprobado {
+    pub(super) user_id: String,
+    /// Until when it is good.
+    pub(super) caduca: Timestamp,
+    /// The generation of the account that it is of; of Supabase's accounts there is one.
+    pub(super) generacion: i64,
+}
+
 impl Provider {
     /// Accounts in this database, with the installation's secret; at most `cola` passwords wait to be compared.
     #[must_use]
@@ -42,15 +51,12 @@ impl Provider {
     ///
     /// # Errors
     /// [`tokens::Error`].
-    pub(super) async fn comprueba(
-        &self,
-        token: &str,
-        ahora: Timestamp,
-    ) -> Result<(String, Timestamp), tokens::Error> {
-        let (sub, exp) = match self {
-            Self::Interno(p) => p.firmante.comprueba(token, ahora).map(|c| (c.sub, c.exp))?,
-            Self::Supabase(s) => s.comprueba(token, ahora).await.map(|c| (c.sub, c.exp))?,
+    pub(super) async fn comprueba(&self, token: &str, ahora: Timestamp) -> Result<Comprobado, tokens::Error> {
+        let (user_id, exp, generacion) = match self {
+            Self::Interno(p) => p.firmante.comprueba(token, ahora).map(|c| (c.sub, c.exp, c.generacion))?,
+            Self::Supabase(s) => s.comprueba(token, ahora).await.map(|c| (c.sub, c.exp, 0))?,
         };
-        Ok((sub, Timestamp::clamped(exp.saturating_mul(1_000_000))))
+        let caduca = Timestamp::clamped(exp.saturating_mul(1_000_000));
+        Ok(Comprobado { user_id, caduca, generacion })
     }
 }

@@ -25,6 +25,9 @@ pub struct Claims {
     pub exp: i64,
     /// The token's own number.
     pub jti: String,
+    /// The generation of the account that it is of.
+    #[serde(default)]
+    pub generacion: i64,
     /// Not good before; ours carry none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     nbf: Option<i64>,
@@ -41,10 +44,18 @@ impl Claims {
             iat: ahora.secs(),
             exp: ahora.secs().saturating_add(segundos),
             jti: jti.to_owned(),
+            generacion: 0,
             nbf: None,
             iss: ISS.to_owned(),
             aud: AUD.to_owned(),
         }
+    }
+
+    /// Of this generation of the account.
+    #[must_use]
+    pub const fn de(mut self, generacion: i64) -> Self {
+        self.generacion = generacion;
+        self
     }
 
     /// When it expires.

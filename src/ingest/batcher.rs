@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::mensaje::{Mensaje, Resolver, Resuelta, Resultado};
 use super::reloj::{Reloj, RelojIncorrecto};
+use super::ultimas::Ultimas;
 use super::vigentes::Cambiados;
 use super::vivo::Vivo;
 use super::writer::Writer;
@@ -121,6 +122,7 @@ pub struct Ingest {
     ordenes: Arc<Semaphore>,
     salud: watch::Receiver<Salud>,
     reloj: Arc<Reloj>,
+    ultimas: Arc<Ultimas>,
 }
 
 impl Ingest {
@@ -282,6 +284,12 @@ impl Ingest {
         tokio::spawn(hecho).await.ok()?
     }
 
+    /// The newest figures of every sensor.
+    #[must_use]
+    pub fn ultimas(&self) -> &Ultimas {
+        &self.ultimas
+    }
+
     /// Whether readings are being acknowledged, now.
     #[must_use]
     pub fn salud(&self) -> Salud {
@@ -330,9 +338,10 @@ impl Ingest {
         let cabida = u32::try_from(ajustes.cola).unwrap_or(u32::MAX).max(1);
         let sitio = Arc::new(Semaphore::new(cabida as usize));
         let reloj = Arc::new(Reloj::new(clock, vivo.mas_nueva));
+        let ultimas = vivo.ultimas.clone();
         let writer = Writer::new(store, hub, reloj.clone(), ajustes, vivo, dice);
         let ordenes = Arc::new(Semaphore::new(ORDENES));
-        Ok((Self { cola, sitio, cabida, ordenes, salud, reloj }, writer.run(llegadas, drena)))
+        Ok((Self { cola, sitio, cabida, ordenes, salud, reloj, ultimas }, writer.run(llegadas, drena)))
     }
 }
 

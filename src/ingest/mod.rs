@@ -11,6 +11,7 @@ mod mensaje;
 mod reloj;
 #[cfg(test)]
 mod tests;
+mod ultimas;
 mod vigentes;
 mod vivo;
 mod writer;
@@ -18,4 +19,5 @@ mod writer;
 pub use batcher::{Ajustes, Cerrado, Ingest, NoTomado, Salud};
 pub use mensaje::{Mensaje, Resolver, Resuelta, Resultado};
 pub use reloj::RelojIncorrecto;
+pub use ultimas::{Promedios, Ultimas};
 pub use vigentes::Cambiados;

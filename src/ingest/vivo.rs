@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ultimas::Ultimas;
 use super::vigentes::Vigentes;
 use crate::alertas::{Abierta, Umbrales};
 use crate::domain::{SensorRef, Timestamp, Valores, Variable};
@@ -58,6 +59,8 @@ impl Sensor {
 #[derive(Debug, Default)]
 pub(super) struct Vivo {
     sensores: HashMap<i64, Sensor>,
+    /// Of the newest values, what others count.
+    pub(super) ultimas: Arc<Ultimas>,
     pub(super) umbrales: Vigentes,
     /// How long the readings of an empresa are kept, where that is its own matter.
     retenciones: HashMap<i64, Duration>,
@@ -79,14 +82,17 @@ impl Vivo {
         vivo.umbrales = Vigentes::load(&mut tx).await?;
         vivo.retenciones = retenciones(&mut tx).await?;
         tx.commit().await?;
+        vivo.ultimas.pon(dichas(&vivo.sensores));
         Ok(vivo)
     }
 
     /// Reads again what may have changed behind a commit of unknown outcome; who was retired since
     /// the start stays retired.
     pub(super) async fn reload(&mut self, store: &Store) -> store::Result<()> {
-        let retirados = std::mem::take(&mut self.retirados);
-        *self = Self { retirados, ..Self::load(store).await? };
+        let nuevo = Self::load(store).await?;
+        self.ultimas.pon(dichas(&nuevo.sensores));
+        let (ultimas, retirados) = (self.ultimas.clone(), std::mem::take(&mut self.retirados));
+        *self = Self { ultimas, retirados, ..nuevo };
         Ok(())
     }
 
@@ -112,6 +118,7 @@ impl Vivo {
     pub(super) fn retira(&mut self, id_sensor: i64) {
         self.retirados.insert(id_sensor);
         self.sensores.remove(&id_sensor);
+        self.ultimas.quita(id_sensor);
     }
 
     /// A sensor that was retired is in use again: what the store says of it holds.
@@ -129,6 +136,7 @@ impl Vivo {
 
     /// Takes over what a committed batch made of its sensors.
     pub(super) fn confirma(&mut self, sensores: HashMap<i64, Sensor>) {
+        self.ultimas.pon(dichas(&sensores));
         for (id, sensor) in sensores {
             if let Some((ts, _)) = &sensor.ultima {
                 self.mas_nueva = self.mas_nueva.max(Some(*ts));
@@ -146,6 +154,11 @@ impl Vivo {
     pub(super) fn ultimo_valor(&self, id_sensor: i64, variable: &Variable) -> Option<f64> {
         self.sensores.get(&id_sensor)?.ultima.as_ref()?.1.get(variable)
     }
+}
+
+/// What each said last.
+fn dichas(sensores: &HashMap<i64, Sensor>) -> impl Iterator<Item = (i64, &(Timestamp, Valores))> {
+    sensores.iter().filter_map(|(id, sensor)| Some((*id, sensor.ultima.as_ref()?)))
 }
 
 async fn retenciones(tx: &mut store::Tx) -> store::Result<HashMap<i64, Duration>> {

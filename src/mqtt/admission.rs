@@ -132,10 +132,13 @@ async fn admite(
     if b.parts.directorio.revocaciones() != revocaciones {
         let negada = match firma(b, &connect, origen).await {
             Ok((quien, _)) if quien == principal => None,
-            Ok(_) => Some((String::from("what it may do was changed just now"), Rechazo::NoDisponible)),
-            Err(negada) => Some(negada),
+            Ok(_) => Some((String::from("what it may do was changed just now"), Rechazo::NoDisponible, true)),
+            Err((motivo, rechazo)) => Some((motivo, rechazo, rechazo != Rechazo::NoDisponible)),
         };
-        if let Some((motivo, rechazo)) = negada {
+        if let Some((motivo, rechazo, known)) = negada {
+            // Who is not who they were has no session either; whether they are, the store may not say now.
+            let quien_sea = matches!(principal, Principal::Usuario(_) | Principal::Llave(_));
+            sesion.vida().revocada |= quien_sea && known;
             vuelve_a_cerrar(b, &sesion, expiry);
             return Err(Negada::dicha(motivo, rechazo, &mut protocol));
         }
@@ -298,10 +301,8 @@ fn quien(principal: &Principal) -> Quien {
 
 /// A session that was opened and is not served after all: it waits, or ends with the next sweep.
 fn vuelve_a_cerrar(b: &Compartido, sesion: &Sesion, expiry: u32) {
-    let mut vida = sesion.vida();
-    vida.conectada = false;
-    vida.expira = Some(b.parts.clock.now().plus(Duration::from_secs(u64::from(expiry))));
-    drop(vida);
+    let hasta = b.parts.clock.now().plus(Duration::from_secs(u64::from(expiry)));
+    sesion.espera(&mut sesion.vida(), hasta);
     sesion.duerme();
 }
 

@@ -189,10 +189,8 @@ fn deja(
         let estado = std::mem::take(&mut *conexion.estado);
         return (will, Cuenta::Termina(conexion.sesion, Box::new(estado)));
     }
-    let expira = ahora.plus(segundos(conexion.expiry));
     let mut vida = conexion.sesion.vida();
-    vida.conectada = false;
-    vida.expira = Some(expira);
+    let expira = conexion.sesion.espera(&mut vida, ahora.plus(segundos(conexion.expiry)));
     let inmediato = match testamento {
         Some((will, 0)) => Some(will),
         Some((will, espera)) => {

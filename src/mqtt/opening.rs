@@ -30,10 +30,7 @@ struct Provisional {
 impl Drop for Provisional {
     fn drop(&mut self) {
         if !self.hecha {
-            let mut vida = self.sesion.vida();
-            vida.conectada = false;
-            vida.expira = Some(self.iba_a_expirar.unwrap_or(Timestamp::MIN));
-            drop(vida);
+            self.sesion.espera(&mut self.sesion.vida(), self.iba_a_expirar.unwrap_or(Timestamp::MIN));
             self.sesion.duerme();
         }
     }

@@ -128,6 +128,15 @@ pub(super) struct Vida {
     pub(super) testamento: Option<(Timestamp, Publicacion)>,
     /// It is no longer in the registry.
     pub(super) terminada: bool,
+    /// Its owner was shut out: nothing of it is for whoever comes back.
+    pub(super) revocada: bool,
+}
+
+impl Vida {
+    /// Whether it is over for whoever comes now, the sweep having come by or not [MQTT-4.1.0-2].
+    pub(super) fn acabada(&self, ahora: Timestamp) -> bool {
+        self.revocada || self.expira.is_some_and(|e| e <= ahora)
+    }
 }
 
 /// What a connection leaves to the next one.
@@ -165,7 +174,8 @@ impl Sesion {
         principal: Principal,
         max_buzon: usize,
     ) -> Self {
-        let vida = Vida { conectada: true, expira: None, testamento: None, terminada: false };
+        let vida =
+            Vida { conectada: true, expira: None, testamento: None, terminada: false, revocada: false };
         Self {
             id,
             clave,
@@ -193,6 +203,18 @@ impl Sesion {
 
     pub(super) fn vida(&self) -> MutexGuard<'_, Vida> {
         self.vida.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody is connected any more. It waits until `expira`: no longer than its owner's key is good, and not at
+    /// all when its owner was shut out meanwhile. Answers until when.
+    pub(super) fn espera(&self, vida: &mut Vida, expira: Timestamp) -> Timestamp {
+        let expira = match self.principal() {
+            Principal::Llave(llave) => llave.expira.map_or(expira, |suya| suya.min(expira)),
+            Principal::Dispositivo(_) | Principal::Usuario(_) | Principal::Anonimo => expira,
+        };
+        let expira = if vida.revocada { Timestamp::MIN } else { expira };
+        (vida.conectada, vida.expira) = (false, Some(expira));
+        expira
     }
 
     /// Whether it may hear of a message by the router as well.

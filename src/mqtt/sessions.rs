@@ -144,10 +144,7 @@ impl Sessions {
             let sesion = Sesion::new(id, clave, Some(s.id_sesion), principal, self.max_buzon);
             let suyas = suscripciones.remove(&s.id_sesion).unwrap_or_default();
             sesion.restaura(&pendientes.remove(&s.id_sesion).unwrap_or_default(), suyas);
-            {
-                let mut vida = sesion.vida();
-                (vida.conectada, vida.expira) = (false, Some(expira));
-            }
+            sesion.espera(&mut sesion.vida(), expira);
             if let Ok(mut estado) = sesion.estado.try_lock() {
                 estado.recibidos = recibidos.remove(&s.id_sesion).unwrap_or_default();
                 estado.dudosa = s.expira.is_none();
@@ -194,8 +191,7 @@ impl Sessions {
             if sesion.vida().terminada {
                 continue;
             }
-            // One that has expired is over, whether the sweep has come by or not [MQTT-4.1.0-2].
-            if clean || sesion.vida().expira.is_some_and(|e| e <= ahora) {
+            if clean || sesion.vida().acabada(ahora) {
                 let will = sesion.vida().testamento.take().map(|(_, will)| will);
                 self.quita(&sesion);
                 let estado = std::mem::take(&mut *estado);
@@ -274,17 +270,20 @@ impl Sessions {
         let termina = matches!(quien, Revocado::Usuario(_) | Revocado::Llave(_));
         for sesion in self.mapa().por_clave.values().filter(|s| principales.contains(&s.clave.principal)) {
             let mut vida = sesion.vida();
+            // Whatever its connection is about to do with it: whoever lets go of it looks.
+            vida.revocada |= termina;
             if vida.conectada {
                 sesion.corta(Cierre::NoAutorizado);
-            } else if termina {
-                vida.expira = Some(Timestamp::MIN);
             }
         }
     }
 
-    /// Cuts every connection, when it is not known whose had to be: whoever may be here comes back.
+    /// Cuts every connection, when it is not known whose had to be: whoever may be here comes back. What waited
+    /// for people and programs is forgotten, for the same reason.
     pub(super) fn revoca_todas(&self) {
         for sesion in self.mapa().por_clave.values() {
+            let mut vida = sesion.vida();
+            vida.revocada |= matches!(sesion.principal(), Principal::Usuario(_) | Principal::Llave(_));
             sesion.corta(Cierre::NoAutorizado);
         }
     }
@@ -300,7 +299,7 @@ impl Sessions {
             if vida.conectada {
                 continue;
             }
-            let expira = vida.expira.is_some_and(|e| e <= ahora);
+            let expira = vida.acabada(ahora);
             // A session that ends sends its will then, delay or not [MQTT-3.1.2-10].
             if expira || vida.testamento.as_ref().is_some_and(|(cuando, _)| *cuando <= ahora) {
                 testamentos.extend(vida.testamento.take().map(|(_, will)| (sesion.principal(), will)));
@@ -383,4 +382,46 @@ async fn quien(
         Some(("a", _)) if abierto => Some(Principal::Anonimo),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Rol;
+    use crate::identity::Usuario;
+
+    #[tokio::test]
+    async fn a_session_whose_owner_is_shut_out_while_it_opens_or_closes_is_nobodys_afterwards() {
+        let sessions = Sessions::new(10, 10, 10);
+        let user_id = String::from("u1");
+        let persona =
+            Usuario { user_id: user_id.clone(), id_trabajador: 1, id_empresa: Some(1), rol: Rol::Supervisor };
+        let persona = Principal::Usuario(persona);
+        let ahora = Timestamp::MIN.plus(Duration::from_hours(1));
+        let luego = ahora.plus(Duration::from_secs(600));
+        let abre = || sessions.abre(Clave::new(&persona, "p"), &persona, false, true, ahora);
+        for revoca in [false, true] {
+            let Ok(abierta) = abre().await else { panic!("there is room") };
+            // Its connection is not served yet, or not any more: nobody hears the cut.
+            if revoca {
+                sessions.revoca(&Revocado::Usuario(user_id.clone()));
+            }
+            let hasta = abierta.sesion.espera(&mut abierta.sesion.vida(), luego);
+            assert_eq!(hasta, if revoca { Timestamp::MIN } else { luego });
+            drop(abierta);
+            let Ok(otra) = abre().await else { panic!("there is room") };
+            assert_eq!(otra.presente, !revoca);
+            otra.sesion.espera(&mut otra.sesion.vida(), luego);
+        }
+    }
+
+    #[test]
+    fn a_session_waits_no_longer_than_its_key_is_good() {
+        let expira = Timestamp::MIN.plus(Duration::from_secs(60));
+        let llave = Llave { id_api_key: 1, id_empresa: 1, permisos: Vec::new(), expira: Some(expira) };
+        let llave = Principal::Llave(llave);
+        let sesion = Sesion::new(1, Clave::new(&llave, "p"), None, llave, 10);
+        let hasta = sesion.espera(&mut sesion.vida(), Timestamp::MIN.plus(Duration::from_secs(600)));
+        assert_eq!(hasta, expira);
+    }
 }

@@ -19,10 +19,12 @@ pub enum Error {
     /// The database refuses this row for its content; the same row will be refused again.
     #[error("the database refuses the row: {0}")]
     Refused(String),
-    /// The database cannot be reached, is full or busy: worth retrying. After a commit the outcome
-    /// is not known.
+    /// The database cannot be reached, is full or busy: worth retrying. Of this transaction nothing was done.
     #[error("the database is not available: {0}")]
     Unavailable(#[source] sqlx::Error),
+    /// As `Unavailable`, where a commit was on its way: whether it was one is not known.
+    #[error("the database did not say whether it committed: {0}")]
+    Undecided(#[source] sqlx::Error),
     /// What is stored does not make sense to this version.
     #[error("the database holds what this version does not understand: {0}")]
     Inconsistent(String),
@@ -112,22 +114,30 @@ impl Error {
     pub fn is_away(&self) -> bool {
         use std::io::ErrorKind as Io;
         match self {
-            Self::Unavailable(sqlx::Error::Io(e)) => {
+            Self::Unavailable(sqlx::Error::Io(e)) | Self::Undecided(sqlx::Error::Io(e)) => {
                 !matches!(e.kind(), Io::PermissionDenied | Io::InvalidInput | Io::InvalidData)
             }
-            Self::Unavailable(sqlx::Error::PoolTimedOut) => true,
+            Self::Unavailable(sqlx::Error::PoolTimedOut) | Self::Undecided(sqlx::Error::PoolTimedOut) => true,
             // A connection that is cut, a server that starts or stops, one that has no connection left.
-            Self::Unavailable(sqlx::Error::Database(e)) => e
+            Self::Unavailable(sqlx::Error::Database(e)) | Self::Undecided(sqlx::Error::Database(e)) => e
                 .code()
                 .is_some_and(|c| c.starts_with("08") || matches!(&*c, "57P01" | "57P02" | "57P03" | "53300")),
             _ => false,
         }
     }
 
-    /// The server is stopping: nothing more is written.
+    /// The server is stopping: whoever was to write may have, and does not say.
     #[must_use]
     pub const fn stopping() -> Self {
-        Self::Unavailable(sqlx::Error::PoolClosed)
+        Self::Undecided(sqlx::Error::PoolClosed)
+    }
+
+    /// Of a commit: what is known of any other statement is not known then.
+    pub(super) fn of_commit(self) -> Self {
+        match self {
+            Self::Unavailable(e) => Self::Undecided(e),
+            e => e,
+        }
     }
 
     pub(super) fn file(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {

@@ -167,21 +167,37 @@ pub async fn by_email(tx: &mut Tx, email: &str) -> Result<Option<Identidad>> {
     Ok(on!(tx, |db| sqlx::query_as(identidad!("WHERE email = $1")).bind(email).fetch_optional(db).await)?)
 }
 
-/// Whether an account exists and may sign in.
+/// The generation of an account that exists and may sign in: tokens of another are good no more.
 ///
 /// # Errors
 /// `Unavailable`.
-pub async fn active(tx: &mut Tx, user_id: &str) -> Result<bool> {
+pub async fn active(tx: &mut Tx, user_id: &str) -> Result<Option<i64>> {
     row!(
         struct Activa {
             activa: bool,
+            generacion: i64,
         }
     );
     let fila: Option<Activa> = on!(tx, |db| {
-        sqlx::query_as("SELECT activa FROM identidades WHERE user_id = $1")
+        sqlx::query_as("SELECT activa, generacion FROM identidades WHERE user_id = $1")
             .bind(user_id)
             .fetch_optional(db)
             .await
     })?;
-    Ok(fila.is_some_and(|f| f.activa))
+    Ok(fila.filter(|f| f.activa).map(|f| f.generacion))
+}
+
+/// Begins another generation of an account: no access token from before is good any more.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn renew(tx: &mut Tx, user_id: &str) -> Result<()> {
+    on!(tx, |db| {
+        sqlx::query("UPDATE identidades SET generacion = generacion + 1 WHERE user_id = $1")
+            .bind(user_id)
+            .execute(db)
+            .await
+            .map(drop)
+    })?;
+    Ok(())
 }

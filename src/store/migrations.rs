@@ -21,12 +21,21 @@ pub(super) const SQLITE: Lista = &[
     (4, "historia", include_str!("../../migrations/sqlite/0004_historia.sql")),
     (5, "recursos", include_str!("../../migrations/sqlite/0005_recursos.sql")),
     (6, "auditoria", include_str!("../../migrations/sqlite/0006_auditoria.sql")),
+    (7, "generacion", include_str!("../../migrations/sqlite/0007_generacion.sql")),
     (8, "identidad", include_str!("../../migrations/sqlite/0008_identidad.sql")),
 ];
 
 /// The first Alertrace that knows a version of the schema, on either database.
-const SINCE: &[(i64, &str)] =
-    &[(1, "0.1.0"), (2, "0.1.0"), (3, "0.1.0"), (4, "0.1.0"), (5, "0.1.0"), (6, "0.1.0"), (8, "0.1.0")];
+const SINCE: &[(i64, &str)] = &[
+    (1, "0.1.0"),
+    (2, "0.1.0"),
+    (3, "0.1.0"),
+    (4, "0.1.0"),
+    (5, "0.1.0"),
+    (6, "0.1.0"),
+    (7, "0.1.0"),
+    (8, "0.1.0"),
+];
 
 /// A version of the schema, as one database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

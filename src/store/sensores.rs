@@ -556,45 +556,6 @@ pub async fn intervals(tx: &mut Tx) -> Result<std::collections::HashMap<i64, i64
     Ok(filas.into_iter().map(|f| (f.id_sensor, f.intervalo_lectura)).collect())
 }
 
-/// A sensor, and its newest values if it ever said anything.
-pub type Ultima = (i64, Option<(Timestamp, Valores)>);
-
-/// The newest values of each sensor of the scope that is in use.
-///
-/// # Errors
-/// `Unavailable`, `Inconsistent`.
-pub async fn latest_active(tx: &mut Tx, alcance: Alcance) -> Result<Vec<Ultima>> {
-    row!(
-        struct Fila {
-            id_sensor: i64,
-            ts: Option<i64>,
-            valores: Option<String>,
-        }
-    );
-    let filtro = Filtro { activo: Some(true), ..Filtro::default() };
-    let sql = format!(
-        "SELECT s.id_sensor, u.ts, u.valores FROM sensores s \
-         LEFT JOIN ultimas_lecturas u ON u.id_sensor = s.id_sensor {}",
-        donde(alcance, &filtro)
-    );
-    let filas: Vec<Fila> = on!(tx, |db| {
-        sqlx::query_as(AssertSqlSafe(sql))
-            .bind(alcance.id_empresa)
-            .bind(alcance.id_trabajador)
-            .fetch_all(db)
-            .await
-    })?;
-    let ultima = |f: Fila| match (f.ts, f.valores) {
-        (Some(ts), Some(texto)) => {
-            let malo = || Error::inconsistent("ultimas_lecturas.valores");
-            let valores = Valores::from_json(&texto).ok_or_else(malo)?;
-            Ok((f.id_sensor, Some((Timestamp::clamped(ts), valores))))
-        }
-        _ => Ok((f.id_sensor, None)),
-    };
-    filas.into_iter().map(ultima).collect()
-}
-
 /// How many sensors of the scope are in each state that any is in.
 ///
 /// # Errors

@@ -18,13 +18,13 @@ impl Tx {
     /// When this returns without an error, what was written is durable.
     ///
     /// # Errors
-    /// [`super::Error::Unavailable`]: the outcome is not known.
+    /// [`super::Error::Undecided`]: the outcome is not known.
     pub async fn commit(self) -> Result<()> {
-        match self {
-            Self::Sqlite(tx) => tx.commit().await?,
-            Self::Postgres(tx) => Box::pin(tx.commit()).await?,
-        }
-        Ok(())
+        let done = match self {
+            Self::Sqlite(tx) => tx.commit().await.map_err(super::Error::from),
+            Self::Postgres(tx) => Box::pin(tx.commit()).await,
+        };
+        done.map_err(super::Error::of_commit)
     }
 }
 

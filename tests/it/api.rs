@@ -21,7 +21,12 @@ type Socket = tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStre
 
 /// A WebSocket of whoever has this token.
 async fn live_as(server: &Server, token: &str) -> Socket {
-    let url = format!("ws://{}/api/v1/sensores/live", server.http);
+    live_of(server, token, "").await
+}
+
+/// As [`live_as`], narrowed by a query.
+async fn live_of(server: &Server, token: &str, query: &str) -> Socket {
+    let url = format!("ws://{}/api/v1/sensores/live{query}", server.http);
     let mut request = url.into_client_request().expect("a request");
     request.headers_mut().insert("authorization", format!("Bearer {token}").parse().expect("a value"));
     tokio_tungstenite::connect_async(request).await.expect("a WebSocket").0

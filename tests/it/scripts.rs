@@ -52,6 +52,23 @@ fn bench_history_asks_and_deletes() {
 }
 
 #[test]
+fn bench_sockets_are_heard() {
+    let short = ["--rate", "100", "--seconds", "1", "--connections", "3", "--sockets", "6"];
+    for (how, heard) in [(&[][..], "6 of 6 sockets heard"), (&["--sockets-hear-all"], "p50")] {
+        let said = run("bench", &[&short[..], how].concat(), &[]);
+        contains(&said, &[heard, "0 resyncs"]);
+    }
+}
+
+#[test]
+fn bench_lists_asks_for_every_list() {
+    let args =
+        ["--sensors", "1000", "--readings", "1000", "--alerts", "500", "--rounds", "1", "--binary", BIN];
+    let said = run("bench-lists", &args, &[]);
+    contains(&said, &["| admin | `/sensores` | 100 |", "| worker | `/sensores` | 10 |", "`/dashboard/kpis`"]);
+}
+
+#[test]
 fn compare_puts_one_beside_the_other() {
     let said = run("compare", &["1"], &[("CONNECTIONS", "5"), ("CROWD", "20"), ("SENSORS", "200")]);
     let rows =

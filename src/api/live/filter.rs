@@ -35,7 +35,7 @@ impl Kind {
 }
 
 /// Absent = everything. It only ever narrows: who may see a sensor is the directory's to say.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub(super) struct Filter {
     sensores: Option<HashSet<i64>>,
     eventos: Option<HashSet<Kind>>,
@@ -68,6 +68,11 @@ impl Filter {
     pub(super) fn from_message(text: &str) -> Option<Self> {
         let filter: Self = serde_json::from_str(text).ok()?;
         filter.sensores.as_ref().is_none_or(|s| s.len() <= MAX_SENSORES).then_some(filter)
+    }
+
+    /// The sensors that it names; `None` = all.
+    pub(super) const fn sensores(&self) -> Option<&HashSet<i64>> {
+        self.sensores.as_ref()
     }
 
     /// Whether the client wants to hear of this sensor.

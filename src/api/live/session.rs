@@ -1,27 +1,26 @@
 //! The life of one WebSocket: let in, snapshot, events, and a close that says why.
 //!
-//! Two futures of one task share it. The pump decides and never waits for the client; the writer
-//! sends what the pump has put into a bounded queue. A client that lets the queue fill, or that the
-//! hub overtakes, misses events; once it has read what waits it gets `resync` and a new snapshot.
+//! Two futures of one task share it. The pump decides and never waits for the client; the writer sends what the
+//! pump says, and the events that [`Fanout`](super::Fanout) puts into a bounded queue. The queue of a client
+//! that lets it fill ends there: it misses events, and once it has read what waits it gets `resync`, a new
+//! snapshot and a new queue.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
-use metrics::{counter, gauge};
+use metrics::gauge;
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::sync::mpsc;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
+use super::fanout::Membership;
 use super::filter::Filter;
 use super::{Oyente, State};
 use crate::api::shapes::SensorBody;
-use crate::identity::{Principal, Revocado, cuentas};
-use crate::realtime::Evento;
+use crate::identity::{Revocado, cuentas};
 use crate::store::{self, sensores};
 
 /// For the first message, when no token came with the request.
@@ -32,6 +31,10 @@ const PING: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(75);
 /// For the close handshake.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// Of the pump's own words, those that may wait for the writer: a ping, and a new beginning.
+const SAID: usize = 4;
+/// Events that are written together.
+const TOGETHER: usize = 64;
 
 type Sink = SplitSink<WebSocket, Message>;
 type Stream = SplitStream<WebSocket>;
@@ -76,7 +79,7 @@ struct Said {
     token: Option<String>,
 }
 
-/// What the server says by itself; events come ready from [`Evento::json`].
+/// What the server says by itself; events come ready.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Frame<'a> {
@@ -112,13 +115,11 @@ pub(super) async fn run(state: &State, socket: WebSocket, oyente: Option<Oyente>
     let (mut sink, mut stream) = socket.split();
     let fin = match admit(state, &mut stream, oyente).await {
         Ok(oyente) => {
-            let capacity = state.parts().settings.socket_queue.max(2);
-            let (cola, salida) = mpsc::channel(capacity);
-            let pump =
-                Pump { state, quien: Principal::Usuario(oyente.usuario.clone()), oyente, filter, cola };
+            let ((say, said), ended) = (mpsc::channel(SAID), Notify::new());
+            let pump = Pump { state, oyente, filter, say, ended: &ended };
             tokio::select! {
                 fin = pump.run(&mut stream) => fin,
-                () = write(&mut sink, salida) => Fin::Ido,
+                _ = write(&mut sink, said, &ended) => Fin::Ido,
             }
         }
         Err(fin) => fin,
@@ -126,11 +127,41 @@ pub(super) async fn run(state: &State, socket: WebSocket, oyente: Option<Oyente>
     goodbye(sink, stream, fin).await;
 }
 
-/// Sends what waits, until the client is gone.
-async fn write(sink: &mut Sink, mut salida: mpsc::Receiver<Message>) {
-    while let Some(message) = salida.recv().await {
-        if sink.send(message).await.is_err() {
-            return;
+/// What the pump has for the writer.
+enum Say {
+    Message(Message),
+    /// What follows are these events.
+    Events(mpsc::Receiver<Utf8Bytes>),
+}
+
+/// Sends what there is, until the client is gone; `ended` is told when the events have come to their end.
+async fn write(sink: &mut Sink, mut said: mpsc::Receiver<Say>, ended: &Notify) -> Result<(), axum::Error> {
+    let (mut events, mut batch) = (None::<mpsc::Receiver<Utf8Bytes>>, Vec::with_capacity(TOGETHER));
+    loop {
+        let some = async {
+            match &mut events {
+                Some(events) => events.recv_many(&mut batch, TOGETHER).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            say = said.recv() => match say {
+                Some(Say::Message(message)) => sink.send(message).await?,
+                Some(Say::Events(queue)) => events = Some(queue),
+                None => return Ok(()),
+            },
+            count = some => {
+                if count == 0 {
+                    events = None;
+                    ended.notify_one();
+                }
+                // One write for all of them.
+                for text in batch.drain(..) {
+                    sink.feed(Message::Text(text)).await?;
+                }
+                sink.flush().await?;
+            }
         }
     }
 }
@@ -177,27 +208,26 @@ async fn first_text(stream: &mut Stream) -> Option<Utf8Bytes> {
 /// What decides.
 struct Pump<'a> {
     state: &'a State,
-    quien: Principal,
     oyente: Oyente,
     filter: Filter,
-    cola: mpsc::Sender<Message>,
+    say: mpsc::Sender<Say>,
+    /// Told by the writer when the queue of events has ended and all of it was sent.
+    ended: &'a Notify,
 }
 
 impl Pump<'_> {
     async fn run(mut self, stream: &mut Stream) -> Fin {
         let parts = self.state.parts();
-        // Heard from before the snapshot is read: an event may come twice, none is missed.
-        let mut hub = parts.hub.listen();
-        if let Err(fin) = self.snapshot(false).await {
-            return fin;
-        }
+        let mut membership = match self.begin(false).await {
+            Ok(membership) => membership,
+            Err(fin) => return fin,
+        };
         let mut ping = interval_at(Instant::now() + PING, PING);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let until = self.oyente.caduca.since(parts.clock.now());
         let expiry = tokio::time::sleep(until);
         tokio::pin!(expiry);
-        let (mut heard, mut behind) = (Instant::now(), false);
-        let cola = self.cola.clone();
+        let mut heard = Instant::now();
         loop {
             let next = tokio::select! {
                 () = self.state.0.stop.cancelled() => Err(Fin::Parada),
@@ -205,27 +235,10 @@ impl Pump<'_> {
                 revoked = self.oyente.revocados.recv() => self.still_in(revoked).await,
                 said = stream.next() => {
                     heard = Instant::now();
-                    self.hear(said)
+                    self.hear(said, &membership)
                 }
                 now = ping.tick() => self.ping(now.duration_since(heard)),
-                // The queue is empty again: the client has read what waited.
-                permits = cola.reserve_many(cola.max_capacity()), if behind => {
-                    drop(permits);
-                    behind = false;
-                    hub = parts.hub.listen();
-                    self.snapshot(true).await
-                }
-                evento = hub.recv(), if !behind => {
-                    behind = match evento {
-                        Ok(evento) => !self.send(&evento) || !self.send_waiting(&mut hub),
-                        Err(RecvError::Lagged(_)) => true,
-                        Err(RecvError::Closed) => return Fin::Parada,
-                    };
-                    if behind {
-                        counter!("alertrace_websocket_resyncs_total").increment(1);
-                    }
-                    Ok(())
-                }
+                () = self.ended.notified() => self.begin(true).await.map(|anew| membership = anew),
             };
             if let Err(fin) = next {
                 return fin;
@@ -233,49 +246,26 @@ impl Pump<'_> {
         }
     }
 
-    /// As [`Self::send`], all that has come meanwhile: with many sockets, waking each for every event
-    /// costs more than the event.
-    fn send_waiting(&self, hub: &mut Receiver<Arc<Evento>>) -> bool {
-        /// What the client says is heard in between.
-        const AT_MOST: usize = 64;
-        for _ in 0..AT_MOST {
-            match hub.try_recv() {
-                Ok(evento) if self.send(&evento) => {}
-                Ok(_) | Err(TryRecvError::Lagged(_)) => return false,
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return true,
-            }
-        }
-        true
-    }
-
-    /// Puts an event into the queue when the client may see it and wants it; `false` = no room.
-    fn send(&self, evento: &Evento) -> bool {
-        let visible = self.state.parts().directorio.puede_ver(&self.quien, &evento.sensor);
-        if !visible || !self.filter.wants(evento) {
-            return true;
-        }
-        match Utf8Bytes::try_from(evento.json()) {
-            Ok(text) => self.cola.try_send(Message::Text(text)).is_ok(),
-            // serde_json writes UTF-8.
-            Err(_) => true,
-        }
-    }
-
-    /// Everything that the client may see and wants, as it is now. The queue is empty when this is
-    /// called, so there is room.
-    async fn snapshot(&self, again: bool) -> Result<(), Fin> {
+    /// Everything that the client may see and wants, as it is now, and then what happens. It listens before
+    /// the snapshot is read: an event may come twice, none is missed.
+    async fn begin(&self, again: bool) -> Result<Membership, Fin> {
         let parts = self.state.parts();
+        let capacity = parts.settings.socket_queue.max(2);
+        let (membership, events) =
+            self.state.0.fanout.join(self.oyente.alcance, self.filter.clone(), capacity);
         let mut sensores = self.sensores().await.map_err(|e| {
             tracing::warn!(error = %e, "a WebSocket got no snapshot");
             Fin::Despues
         })?;
         sensores.retain(|s| self.filter.wants_sensor(s.quien.id_sensor));
         let sensores: Vec<_> = sensores.into_iter().map(|s| SensorBody::new(s, &parts.presencia)).collect();
-        if again {
-            let _ = self.cola.try_send(Frame::Resync.message());
+        let snapshot = Frame::Snapshot { sensores: &sensores }.message();
+        let resync = again.then(|| Say::Message(Frame::Resync.message()));
+        for say in resync.into_iter().chain([Say::Message(snapshot), Say::Events(events)]) {
+            // There is room: at most a ping waits of what was said before.
+            self.say.try_send(say).map_err(|_| Fin::Ido)?;
         }
-        let _ = self.cola.try_send(Frame::Snapshot { sensores: &sensores }.message());
-        Ok(())
+        Ok(membership)
     }
 
     async fn sensores(&self) -> store::Result<Vec<sensores::Sensor>> {
@@ -288,7 +278,11 @@ impl Pump<'_> {
 
     /// A message of the client. What is neither `subscribe` nor a close says nothing to us (front
     /// ends send pings of their own).
-    fn hear(&mut self, said: Option<Result<Message, axum::Error>>) -> Result<(), Fin> {
+    fn hear(
+        &mut self,
+        said: Option<Result<Message, axum::Error>>,
+        membership: &Membership,
+    ) -> Result<(), Fin> {
         let text = match said {
             None | Some(Err(_) | Ok(Message::Close(_))) => return Err(Fin::Ido),
             Some(Ok(Message::Text(text))) => text,
@@ -296,6 +290,7 @@ impl Pump<'_> {
         };
         if serde_json::from_str::<Said>(&text).is_ok_and(|s| s.tipo == "subscribe") {
             self.filter = Filter::from_message(&text).ok_or(Fin::Mensaje)?;
+            membership.narrow(self.filter.clone());
         }
         Ok(())
     }
@@ -308,8 +303,10 @@ impl Pump<'_> {
         if silence > SILENCE {
             return Err(Fin::Ido);
         }
-        // No room: what waits will show whether the client is there.
-        let _ = self.cola.try_send(Message::Ping(bytes::Bytes::new()));
+        // What waits already will show whether the client is there.
+        if self.say.capacity() == SAID {
+            let _ = self.say.try_send(Say::Message(Message::Ping(bytes::Bytes::new())));
+        }
         Ok(())
     }
 

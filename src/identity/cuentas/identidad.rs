@@ -59,9 +59,15 @@ impl Cuentas {
     /// # Errors
     /// [`Error`].
     pub async fn identidad_de(&self, token: &str) -> Result<Identidad, Error> {
-        let (user_id, _) = self.0.provider.comprueba(token, self.0.clock.now()).await?;
-        let identidad = self.identidad(&user_id).await?.ok_or(Error::TokenInvalido)?;
+        let de = self.0.provider.comprueba(token, self.0.clock.now()).await?;
+        let identidad = self.identidad(&de.user_id).await?.ok_or(Error::TokenInvalido)?;
         self.en_vigor(&identidad).await?;
+        let mut tx = self.0.store.read().await?;
+        let vigente = identidades::active(&mut tx, &de.user_id).await?;
+        tx.commit().await?;
+        if vigente != Some(de.generacion) {
+            return Err(Error::TokenInvalido);
+        }
         Ok(identidad)
     }
 
@@ -170,7 +176,7 @@ impl Cuentas {
         let mut tx = self.0.store.read().await?;
         let perfil = trabajadores::by_user_id(&mut tx, &identidad.user_id).await?;
         tx.commit().await?;
-        let fichas = self.emite(p, &identidad.user_id, perfil.as_ref(), de).await?;
+        let (fichas, _) = self.emite(p, &identidad.user_id, perfil, de).await?;
         Ok((fichas, identidad))
     }
 

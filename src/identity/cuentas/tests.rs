@@ -361,3 +361,19 @@ async fn an_identity_without_a_person_has_no_profile() {
     ));
     assert!(matches!(b.cuentas.perfil("u1").await, Err(Error::SinPerfil)));
 }
+
+#[tokio::test]
+async fn a_sign_in_sees_what_changed_while_the_password_was_checked() {
+    let b = banco(Registro::Open).await;
+    let nueva = empresa("a@x.pe", "20000000001", "10000001");
+    b.cuentas.registrar_empresa(nueva, Origen::consola()).await.unwrap();
+    // It has looked at the person, and waits for the writer.
+    let mut tx = b.store.write().await.unwrap();
+    let cuentas = b.cuentas.clone();
+    let entra =
+        tokio::spawn(async move { cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await });
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    trabajadores::set_all_active(&mut tx, false).await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(matches!(entra.await.unwrap(), Err(Error::Inactivo)));
+}

@@ -17,6 +17,7 @@ pub(in crate::store) const LISTA: Lista = &[
     (4, "historia", include_str!("../../../migrations/postgres/0004_historia.sql")),
     (5, "recursos", include_str!("../../../migrations/postgres/0005_recursos.sql")),
     (6, "auditoria", include_str!("../../../migrations/postgres/0006_auditoria.sql")),
+    (7, "generacion", include_str!("../../../migrations/postgres/0007_generacion.sql")),
     (8, "identidad", include_str!("../../../migrations/postgres/0008_identidad.sql")),
 ];
 

@@ -1,9 +1,11 @@
 //! API keys: what they let a program do, by HTTP and by MQTT, and that they end at once.
 
+use alertrace::domain::Clock as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::people::{another_empresa, delete, get, list, person, post};
+use super::trabajadores::kept_as;
 use crate::support::{Client, Server};
 
 /// Makes a key; answers its row and itself.
@@ -140,6 +142,47 @@ async fn a_key_hears_its_empresa_by_mqtt_until_it_is_revoked() {
     server.kill_and_restart();
     assert_eq!(by_header(&server, "/api/v1/sensores", &text).await, 401);
     assert_eq!(by_header(&server, "/api/v1/sensores", &reads).await, 200);
+}
+
+/// Waits until the broker has this many sessions.
+async fn sessions(server: &Server, count: usize) {
+    let line = format!("alertrace_mqtt_sessions {count}\n");
+    for _ in 0..100 {
+        let metrics = server.request(Method::GET, "/metrics", "", None).await.text().await.expect("text");
+        if metrics.contains(&line) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("there are never {count} sessions");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_key_ends_with_it_revoked_or_expired_connected_or_not() {
+    let server = Server::start().await;
+    for (expires, connected) in [(true, true), (true, false), (false, true), (false, false)] {
+        // Rounded down to the second where it is written.
+        let expira = alertrace::domain::SystemClock.now().plus(std::time::Duration::from_secs(3));
+        let mut body = json!({ "nombre": "x", "scopes": ["mqtt:subscribe"] });
+        if expires {
+            body["expira"] = json!(expira.to_string());
+        }
+        let made: Value =
+            post(&server, "/api/v1/api-keys", &server.token, body).await.json().await.expect("JSON");
+        let (mut program, _) = kept_as(&server, "key", made["api_key"].as_str().expect("a key")).await;
+        assert_eq!(program.subscribe("sensores/+/data").await, 1);
+        sessions(&server, 1).await;
+        let program = connected.then_some(program);
+        if !expires {
+            let path = format!("/api/v1/api-keys/{}", made["id_api_key"]);
+            assert_eq!(delete(&server, &path, &server.token).await, 204);
+        }
+        if let Some(mut program) = program {
+            assert_eq!(program.read().await.map(|(first, _)| first), Some(0xe0), "it is told to go");
+        }
+        // Though the session was to be kept for ten minutes.
+        sessions(&server, 0).await;
+    }
 }
 
 #[tokio::test]

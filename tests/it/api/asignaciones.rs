@@ -27,8 +27,13 @@ async fn a_worker_sees_what_is_assigned_as_soon_and_as_long_as_it_is() {
     let (mut panel, _) = Client::connect(&server.mqtt, 4, "p", "jwt", &worker.token).await;
     assert_eq!(panel.subscribe("sensores/+/data").await, 1);
     assert_eq!(panel.subscribe("sensores/mio/data").await, 0x80, "not yet theirs");
-    let Some(Ok(Message::Text(snapshot))) = socket.next().await else { panic!("a snapshot") };
-    assert_eq!(snapshot.as_str(), r#"{"type":"snapshot","sensores":[]}"#);
+    // To ask for a sensor by name does not show it.
+    let both = format!("?sensores={},{}", mine.id_sensor, not.id_sensor);
+    let mut by_name = super::live_of(&server, &worker.token, &both).await;
+    for socket in [&mut socket, &mut by_name] {
+        let Some(Ok(Message::Text(snapshot))) = socket.next().await else { panic!("a snapshot") };
+        assert_eq!(snapshot.as_str(), r#"{"type":"snapshot","sensores":[]}"#);
+    }
 
     let mut devices =
         [Client::device(&server.mqtt, 5, &mine).await, Client::device(&server.mqtt, 5, &not).await];
@@ -53,8 +58,10 @@ async fn a_worker_sees_what_is_assigned_as_soon_and_as_long_as_it_is() {
     assert!(text.contains("sensores/mio/data") && text.contains("21"), "{text}");
     let topic = usize::from(u16::from_be_bytes([body[0], body[1]]));
     panel.send(&[0x40, 2, body[2 + topic], body[3 + topic]]).await;
-    let heard = next_update(&mut socket).await.expect("a reading");
-    assert_eq!((&heard["device_id"], &heard["data"]["temperatura"]), (&json!("mio"), &json!(21.0)));
+    for socket in [&mut socket, &mut by_name] {
+        let heard = next_update(socket).await.expect("a reading");
+        assert_eq!((&heard["device_id"], &heard["data"]["temperatura"]), (&json!("mio"), &json!(21.0)));
+    }
     assert_eq!(panel.subscribe("sensores/mio/data").await, 1);
 
     assert_eq!(delete(&server, &format!("/api/v1/asignaciones/{id}"), &server.token).await, 204);
@@ -63,6 +70,7 @@ async fn a_worker_sees_what_is_assigned_as_soon_and_as_long_as_it_is() {
     assert_eq!(get(&server, &path, &worker.token).await.status(), 404);
     say(22).await;
     assert_eq!(next_update(&mut socket).await, None);
+    assert_eq!(next_update(&mut by_name).await, None);
     panel.send(&[0xc0, 0]).await;
     assert_eq!(panel.read().await.map(|p| p.0), Some(0xd0), "nothing was delivered before");
 }

@@ -74,6 +74,15 @@ async fn an_account_without_an_empresa_joins_one_and_a_revoked_code_lets_nobody_
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.json::<Value>().await.expect("JSON")["rol"], "worker");
     assert_eq!(get(&server, "/api/v1/sensores", &token).await.status(), 200, "with the same token");
+    // The empresa reads who came in, by which code, and not the code.
+    let me: Value = get(&server, "/api/v1/auth/me", &token).await.json().await.expect("JSON");
+    let told = list(&server, "/api/v1/auditoria?accion=unirse", &server.token).await;
+    let [told] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((&told["user_id"], &told["objeto"]), (&me["user_id"], &json!("trabajador")));
+    assert_eq!(told["id_objeto"], me["id_trabajador"].to_string());
+    let como = json!({ "email": "a@x.pe", "rol": "worker", "id_invitacion": invited["id_invitacion"] });
+    assert_eq!((&told["antes"], &told["despues"]), (&Value::Null, &como));
+    assert_eq!(list(&server, "/api/v1/auditoria?accion=unirse", &other).await.len(), 0);
     let again = post(&server, "/api/v1/auth/unirse", &token, join(&invite().await)).await;
     assert_eq!(refusal(again).await, (409, "already_member".to_owned()));
 }
@@ -233,7 +242,38 @@ async fn a_deactivated_person_is_out_at_once_everywhere() {
     // Let in again, they sign in anew: what was theirs before stays dead.
     assert_eq!(put(&server, &path, &server.token, json!({ "activo": true })).await.status(), 200);
     assert_eq!(post(&server, "/api/v1/auth/refresh", "", refresh()).await.status(), 401);
-    server.sign_in(&boss.email).await;
+    let answer = get(&server, "/api/v1/sensores", &boss.token).await;
+    assert_eq!(refusal(answer).await, (401, "invalid_token".to_owned()));
+    assert_eq!(Client::connect(&server.mqtt, 5, "p", "jwt", &boss.token).await.1, 0x86);
+    let anew = server.sign_in(&boss.email).await;
+    assert_eq!(get(&server, "/api/v1/sensores", &anew).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_sign_in_that_crosses_a_deactivation_leaves_nothing_that_works() {
+    let server = Server::start().await;
+    let boss = person(&server, "s", "supervisor").await;
+    let path = format!("/api/v1/trabajadores/{}", boss.id);
+    for n in 0..8 {
+        let login = json!({ "email": boss.email, "password": PASSWORD });
+        let signing_in = post(&server, "/api/v1/auth/login", "", login);
+        let deactivating = async {
+            tokio::time::sleep(std::time::Duration::from_millis(n * 15)).await;
+            delete(&server, &path, &server.token).await
+        };
+        let (signed_in, deactivated) = tokio::join!(signing_in, deactivating);
+        assert_eq!(deactivated, 204);
+        assert_eq!(put(&server, &path, &server.token, json!({ "activo": true })).await.status(), 200);
+        if signed_in.status() != 200 {
+            assert_eq!(refusal(signed_in).await, (401, "account_inactive".to_owned()));
+            continue;
+        }
+        let signed_in: Value = signed_in.json().await.expect("JSON");
+        let token = signed_in["access_token"].as_str().expect("a token");
+        assert_eq!(get(&server, "/api/v1/sensores", token).await.status(), 401, "attempt {n}");
+        let refresh = json!({ "refresh_token": signed_in["refresh_token"] });
+        assert_eq!(post(&server, "/api/v1/auth/refresh", "", refresh).await.status(), 401, "attempt {n}");
+    }
 }
 
 #[tokio::test]
@@ -253,9 +293,14 @@ async fn another_role_holds_at_once_on_what_is_open() {
 
 /// Connects as a person, with a session that is kept for ten minutes; answers whether it was there.
 async fn kept(server: &Server, token: &str) -> (Client, bool) {
+    kept_as(server, "jwt", token).await
+}
+
+/// As [`kept`], by any sign-in.
+pub async fn kept_as(server: &Server, user: &str, token: &str) -> (Client, bool) {
     let mut body = text("MQTT");
     body.extend([5, 0b1100_0000, 0, 60, 5, 0x11, 0, 0, 2, 88]);
-    for part in ["p", "jwt", token] {
+    for part in ["p", user, token] {
         body.extend(text(part));
     }
     let mut client = Client::open(&server.mqtt, 5).await;

@@ -8,6 +8,7 @@ mod partitions;
 mod pooler;
 mod schema;
 mod tls;
+mod undecided;
 
 use std::process::Command;
 
