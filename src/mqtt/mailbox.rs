@@ -171,6 +171,12 @@ impl Buzon {
         self.bytes = self.cola.iter().map(Cosa::peso).sum();
     }
 
+    /// Gives back the room of what no longer waits.
+    pub(super) fn encoge(&mut self) {
+        self.cola.shrink_to_fit();
+        self.adelantadas.shrink_to_fit();
+    }
+
     /// How many wait, and their bytes.
     #[cfg(test)]
     pub(super) fn ocupa(&self) -> (usize, usize) {
@@ -203,6 +209,20 @@ mod tests {
 
     fn topics(buzon: &mut Buzon) -> Vec<String> {
         std::iter::from_fn(|| buzon.siguiente(true)).map(|e| e.publicacion.topic.clone()).collect()
+    }
+
+    #[test]
+    fn the_room_of_a_long_queue_is_given_back_when_it_is_short_again() {
+        let mut buzon = Buzon::new(1_000);
+        for n in 0..1_000 {
+            buzon.pon(entrega(n, Qos::Uno), true);
+        }
+        for _ in 0..998 {
+            assert!(buzon.siguiente(true).is_some());
+        }
+        buzon.encoge();
+        assert!(buzon.cola.capacity() < 10, "{}", buzon.cola.capacity());
+        assert_eq!(buzon.ocupa().0, 2);
     }
 
     #[test]

@@ -226,6 +226,11 @@ impl Sesion {
         self.buzon.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Gives back the room of what no longer waits.
+    pub(super) fn encoge(&self) {
+        self.buzon().encoge();
+    }
+
     fn anotados(&self) -> MutexGuard<'_, Vec<Cambio>> {
         self.anotados.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,6 +2,7 @@
 
 use sqlx::AssertSqlSafe;
 
+use super::asignaciones::asignado;
 use super::sensores::Alcance;
 use super::{Error, Hoja, Result, Tx, on, row};
 use crate::domain::{Alerta, DeviceId, EstadoAlerta, Severidad, Timestamp};
@@ -251,17 +252,14 @@ pub struct Filtro<'a> {
 
 /// The condition of [`list`] and [`count`]; `$1` … `$8`. Only what is asked for stands in it, so that each
 /// has its index.
-pub(super) fn donde(alcance: Alcance, filtro: &Filtro<'_>) -> String {
+pub(super) fn donde(tx: &Tx, alcance: Alcance, filtro: &Filtro<'_>) -> String {
     // One sensor, or what is assigned, is few of many: no index of the empresa or of the states is to be taken
     // before that of the sensors.
     let pocas = filtro.id_sensor.is_some() || alcance.id_trabajador.is_some();
     let empresa = if pocas { "COALESCE(a.id_empresa, 0)" } else { "a.id_empresa" };
     let mut sql = format!("WHERE {empresa} = $1");
     if alcance.id_trabajador.is_some() {
-        sql.push_str(
-            " AND a.id_sensor IN (SELECT g.id_sensor FROM asignaciones g \
-             WHERE g.id_trabajador = $2 AND g.hasta IS NULL)",
-        );
+        sql = format!("{sql} AND {}", asignado(tx, "a.id_sensor"));
     }
     sql.push_str(match (filtro.estado, pocas) {
         (None, true) => " AND COALESCE(a.estado, '') IN ('pendiente', 'en_proceso')",
@@ -288,7 +286,7 @@ pub(super) fn donde(alcance: Alcance, filtro: &Filtro<'_>) -> String {
 /// # Errors
 /// `Unavailable`, `Inconsistent`.
 pub async fn list(tx: &mut Tx, alcance: Alcance, filtro: &Filtro<'_>, hoja: &Hoja) -> Result<Vec<Alerta>> {
-    let donde = donde(alcance, filtro);
+    let donde = donde(tx, alcance, filtro);
     let sql =
         format!("{}{donde} AND a.id_alerta < $9 ORDER BY a.id_alerta DESC LIMIT $10 OFFSET $11", select!(""));
     let filas: Vec<Fila> = on!(tx, |db| {
@@ -315,7 +313,7 @@ pub async fn list(tx: &mut Tx, alcance: Alcance, filtro: &Filtro<'_>, hoja: &Hoj
 /// # Errors
 /// `Unavailable`.
 pub async fn count(tx: &mut Tx, alcance: Alcance, filtro: &Filtro<'_>) -> Result<i64> {
-    let sql = format!("SELECT COUNT(*) AS total FROM alertas a {}", donde(alcance, filtro));
+    let sql = format!("SELECT COUNT(*) AS total FROM alertas a {}", donde(tx, alcance, filtro));
     let total: i64 = on!(tx, |db| {
         sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(alcance.id_empresa)
@@ -345,7 +343,7 @@ pub async fn count_by_severity(tx: &mut Tx, alcance: Alcance) -> Result<Vec<(Sev
     );
     let sql = format!(
         "SELECT a.severidad, COUNT(*) AS total FROM alertas a {} GROUP BY a.severidad",
-        donde(alcance, &Filtro::default())
+        donde(tx, alcance, &Filtro::default())
     );
     let filas: Vec<Cuenta> = on!(tx, |db| {
         sqlx::query_as(AssertSqlSafe(sql))

@@ -41,6 +41,17 @@ macro_rules! select {
     };
 }
 
+/// The condition that `sensor` (a column) is assigned to the worker of `$2`. PostgreSQL is given an array: of a
+/// subquery it makes a join that begins with the larger table, forty times slower where a worker sees 1,000 of
+/// 100,000 sensors.
+pub(super) fn asignado(tx: &Tx, sensor: &str) -> String {
+    let suyos = "SELECT g.id_sensor FROM asignaciones g WHERE g.id_trabajador = $2 AND g.hasta IS NULL";
+    match tx {
+        Tx::Sqlite(_) => format!("{sensor} IN ({suyos})"),
+        Tx::Postgres(_) => format!("{sensor} = ANY (ARRAY({suyos}))"),
+    }
+}
+
 /// Every assignment in force: (trabajador, sensor).
 ///
 /// # Errors

@@ -47,7 +47,7 @@ mod tests {
     use crate::domain::{EstadoAlerta, EstadoSensor, Severidad, Timestamp};
 
     /// Every filter of the two lists that grow with a site, alone and together.
-    fn lists() -> Vec<String> {
+    fn lists(tx: &Tx) -> Vec<String> {
         let mut all = Vec::new();
         for id_trabajador in [None, Some(1)] {
             let alcance = Alcance { id_empresa: 1, id_trabajador };
@@ -57,7 +57,7 @@ mod tests {
                     ubicacion: [None, Some("x")][n >> 1 & 1],
                     estado: [None, Some(EstadoSensor::Activo)][n >> 2 & 1],
                 };
-                all.push(format!("FROM sensores s {}", sensores::donde(alcance, &filtro)));
+                all.push(format!("FROM sensores s {}", sensores::donde(tx, alcance, &filtro)));
             }
             for n in 0..32 {
                 let ts = [None, Some(Timestamp::MIN)][n >> 4 & 1];
@@ -69,7 +69,7 @@ mod tests {
                     desde: ts,
                     hasta: ts,
                 };
-                all.push(format!("FROM alertas a {}", alertas::donde(alcance, &filtro)));
+                all.push(format!("FROM alertas a {}", alertas::donde(tx, alcance, &filtro)));
             }
         }
         all
@@ -80,8 +80,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let options = Options { readers: 1, busy_timeout: Duration::from_secs(5) };
         let store = Store::open_sqlite(&dir.path().join("a.db"), options).await.unwrap();
-        let Tx::Sqlite(mut tx) = store.read().await.unwrap() else { panic!("SQLite") };
-        for list in lists() {
+        let tx = store.read().await.unwrap();
+        let lists = lists(&tx);
+        let Tx::Sqlite(mut tx) = tx else { panic!("SQLite") };
+        for list in lists {
             let (key, order) =
                 if list.contains("sensores s") { ("s.id_sensor", "ASC") } else { ("a.id_alerta", "DESC") };
             for sql in [

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use sqlx::AssertSqlSafe;
 
+use super::asignaciones::asignado;
 use super::{Error, Hoja, Result, Tx, on, row};
 use crate::domain::{DeviceId, EstadoSensor, SensorRef, Timestamp, Valores};
 
@@ -212,7 +213,7 @@ pub async fn list(
     hoja: &Hoja,
 ) -> Result<(Vec<Sensor>, i64)> {
     let estado = filtro.estado.map(EstadoSensor::as_str);
-    let donde = donde(alcance, filtro);
+    let donde = donde(tx, alcance, filtro);
     let pagina =
         format!("{}{donde} AND s.id_sensor > $5 ORDER BY s.id_sensor LIMIT $6 OFFSET $7", select!(""));
     let cuenta = format!("SELECT COUNT(*) AS total FROM sensores s {donde}");
@@ -242,13 +243,10 @@ pub async fn list(
 }
 
 /// The condition of [`list`]; `$1` … `$4`. Only what is asked for stands in it, so that each has its index.
-pub(super) fn donde(alcance: Alcance, filtro: &Filtro<'_>) -> String {
+pub(super) fn donde(tx: &Tx, alcance: Alcance, filtro: &Filtro<'_>) -> String {
     let mut sql = String::from("WHERE s.id_empresa = $1");
     if alcance.id_trabajador.is_some() {
-        sql.push_str(
-            " AND s.id_sensor IN (SELECT a.id_sensor FROM asignaciones a \
-             WHERE a.id_trabajador = $2 AND a.hasta IS NULL)",
-        );
+        sql = format!("{sql} AND {}", asignado(tx, "s.id_sensor"));
     }
     // A place, or what is assigned, is few of many: no index of the states is to be taken before its own.
     let estado = if filtro.ubicacion.is_some() || alcance.id_trabajador.is_some() {
@@ -569,7 +567,7 @@ pub async fn count_by_state(tx: &mut Tx, alcance: Alcance) -> Result<Vec<(Estado
     );
     let sql = format!(
         "SELECT s.estado, COUNT(*) AS total FROM sensores s {} GROUP BY s.estado",
-        donde(alcance, &Filtro::default())
+        donde(tx, alcance, &Filtro::default())
     );
     let filas: Vec<Fila> = on!(tx, |db| {
         sqlx::query_as(AssertSqlSafe(sql))

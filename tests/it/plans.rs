@@ -111,11 +111,18 @@ fn scanned_by_sqlite(server: &Server, sql: &str) -> Vec<String> {
 fn scanned_by_postgres(server: &Server, sql: &str) -> Vec<String> {
     let schema = server.place.iter().find(|(key, _)| *key == "ALERTRACE__DATABASE__SCHEMA");
     let schema = &schema.expect("a schema").1;
-    let parameters = (1..100).take_while(|n| sql.contains(&format!("${n}"))).count();
+    // Those that a filter leaves out have no type: the others close up.
+    let (mut compact, mut parameters) = (sql.to_owned(), 0);
+    for n in 1..100 {
+        if compact.contains(&format!("${n}")) {
+            parameters += 1;
+            compact = compact.replace(&format!("${n}"), &format!("${parameters}"));
+        }
+    }
     let nulls = vec!["NULL"; parameters].join(", ");
     // The driver names the types of parameters, which `$2 IS NULL` says nothing of: something else in its place that
     // is not known before the statement runs.
-    let mut sql = sql.to_owned();
+    let mut sql = compact;
     for n in 1..=parameters {
         for is in ["IS NULL", "IS NOT NULL"] {
             sql = sql.replace(&format!("${n} {is}"), "random() < 0.5");

@@ -40,6 +40,8 @@ const SALIDA: (usize, usize) = (64 << 10, 1 << 20);
 const RETENIDO: usize = 4 << 20;
 /// A client that takes nothing for this long is gone.
 const SIN_ESCRIBIR: Duration = Duration::from_secs(60);
+/// Between two looks at what a connection holds.
+const REPASO: Duration = Duration::from_secs(30);
 
 /// Writes what there is, or else has it sent off; answers how many bytes it wrote, `None` when the
 /// connection is gone. Safe to drop half-way.
@@ -115,6 +117,8 @@ pub(super) struct Conexion {
     /// Written, and perhaps still in the hands of TLS or of a WebSocket.
     por_vaciar: bool,
     caduca: Option<Timestamp>,
+    /// When what it holds is next cut down to what it needs.
+    repaso: Instant,
     /// What DISCONNECT may have set [MQTT-3.14.2-2].
     pub(super) expiry: u32,
     apagando: bool,
@@ -178,6 +182,7 @@ impl Conexion {
             escrita: ahora,
             por_vaciar: false,
             caduca: i.caduca,
+            repaso: ahora + REPASO,
             expiry: i.expiry,
             apagando: false,
         }
@@ -279,7 +284,7 @@ impl Conexion {
 
     /// The next moment at which something must be looked at.
     fn plazo(&self, puede_leer: bool) -> Instant {
-        let mut plazo = Instant::now() + Duration::from_secs(30);
+        let mut plazo = self.repaso;
         if let Some(keep_alive) = self.keep_alive.filter(|_| puede_leer) {
             plazo = plazo.min(self.oida + keep_alive);
         }
@@ -295,13 +300,26 @@ impl Conexion {
         plazo
     }
 
-    /// What time has come for. Nothing else has happened for a while: the buffers go.
-    fn vence(&mut self, puede_leer: bool) -> Option<Fin> {
+    /// Gives back what its buffers and queues once needed. Each keeps the room of its worst moment, and every
+    /// connection has one sooner or later: over hours all of them would be as large as they can be.
+    fn repasa(&mut self) {
         self.entrada.suelta();
         if self.salida.is_empty() {
             self.salida = BytesMut::new();
         }
+        self.acuses.shrink_to_fit();
+        self.retenidos.shrink_to_fit();
+        self.estado.en_vuelo.shrink_to_fit();
+        self.sesion.encoge();
+    }
+
+    /// What time has come for.
+    fn vence(&mut self, puede_leer: bool) -> Option<Fin> {
         let ahora = Instant::now();
+        if ahora >= self.repaso {
+            self.repaso = ahora + REPASO;
+            self.repasa();
+        }
         if puede_leer && self.keep_alive.is_some_and(|k| ahora >= self.oida + k) {
             return Some(Fin::Cortada(Cierre::KeepAlive));
         }
