@@ -67,8 +67,13 @@ use row::row;
 use tx::on;
 
 /// Pages that a connection keeps, in SQLite's notation (negative = KiB): the writer's, a reader's. What is
-/// not there comes from the system's cache, two microseconds a page.
-const CACHE: (&str, &str) = ("-16384", "-4096");
+/// not there comes from the system's cache, two microseconds a page. As small as costs nothing that can be measured:
+/// they fill for hours, and look like a leak meanwhile (`docs/benchmarks.md`).
+const CACHE: (&str, &str) = ("-4096", "-1024");
+
+/// Pages that a transaction may change before the first of them are written to the log, to be written again when
+/// they change again: 16 MiB, given back at its end.
+const SPILL: &str = "4096";
 
 /// How many connections to SQLite and how long to wait for them.
 #[derive(Debug, Clone, Copy)]
@@ -142,6 +147,7 @@ impl Store {
                     // default beyond 64 KiB, it was a fifth of all the server did under load.
                     .pragma("temp_store", "MEMORY")
                     .pragma("cache_size", CACHE.0)
+                    .pragma("cache_spill", SPILL)
                     .pragma("wal_autocheckpoint", checkpoint::AT_LEAST)
                     .pragma("journal_size_limit", "67108864"),
             )
