@@ -46,6 +46,7 @@ pub(super) struct Range {
     #[param(inline)]
     orden: Option<Order>,
     /// Where the page before ended, from its `Link: rel="next"`.
+    #[param(pattern = "^[A-Za-z0-9_-]{10}[AEIMQUYcgkosw048]$")]
     cursor: Option<String>,
     /// What each variable came to in buckets of this width (`1m 5m 10m 15m 30m 1h 2h 3h 6h 8h 12h 1d 7d`),
     /// at most 5,000 of them. Buckets are whole and in UTC; a week begins on Monday. Without `desde`, the
