@@ -19,6 +19,7 @@ mod http;
 mod identity;
 mod limits;
 mod live;
+mod locked;
 mod mqtt;
 mod mqtt_clientes;
 mod openapi;
