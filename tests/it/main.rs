@@ -20,6 +20,7 @@ mod identity;
 mod limits;
 mod live;
 mod locked;
+mod metrics;
 mod mqtt;
 mod mqtt_clientes;
 mod openapi;
