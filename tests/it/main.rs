@@ -13,6 +13,7 @@ mod comandos;
 mod crash;
 mod cut_off;
 mod demo;
+mod doctor;
 mod estado;
 mod history;
 mod http;
