@@ -3,9 +3,11 @@
 mod accounts;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -159,7 +161,7 @@ pub async fn start(
         tasks.spawn("the certificates", watch_certs(certs, &directorio, &tokens));
     }
 
-    let door = broker.clone();
+    let (door, sampled_ingest) = (broker.clone(), ingest.clone());
     let gate: api::Gate = Arc::new(move |stream, ip| Box::pin(door.clone().serve_stream(stream, ip)));
     let state = api::State::new(api::Parts {
         mqtt: gate,
@@ -183,7 +185,13 @@ pub async fn start(
     let https = certs.as_ref().filter(|_| config.http.tls).map(Certs::http);
     tasks.spawn("the events for WebSockets", state.fan_out(tokens.parar.clone()));
     tasks.spawn("the HTTP server", api::serve(http_listener, https, state, tokens.parar.clone()));
-    tasks.spawn("the metrics", upkeep(metrics, tokens.parar.clone()));
+    let sampled = Sampled {
+        ingest: sampled_ingest,
+        broker_ready: until_dead(&tokens),
+        data_dir: config.data_dir.clone(),
+        queue: config.ingest.queue,
+    };
+    tasks.spawn("the metrics", upkeep(metrics, sampled, tokens.parar.clone()));
 
     tracing::info!(
         http = %http_address,
@@ -317,13 +325,44 @@ async fn bind_if(what: &'static str, address: Option<SocketAddr>) -> Result<Opti
     }
 }
 
+/// What nobody counts as it happens: looked at now and then.
+struct Sampled {
+    ingest: Ingest,
+    broker_ready: watch::Receiver<bool>,
+    data_dir: PathBuf,
+    queue: usize,
+}
+
+impl Sampled {
+    fn take(&self) {
+        let gauges = [
+            ("alertrace_ingest_queue_readings", self.ingest.waiting()),
+            ("alertrace_ingest_queue_limit_readings", self.queue),
+            (
+                "alertrace_ready",
+                usize::from(self.ingest.salud() == ingest::Salud::Listo && *self.broker_ready.borrow()),
+            ),
+        ];
+        for (name, n) in gauges {
+            gauge!(name).set(u32::try_from(n).unwrap_or(u32::MAX));
+        }
+        if let Ok(disk) = rustix::fs::statvfs(&self.data_dir) {
+            #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+            gauge!("alertrace_disk_free_bytes").set(disk.f_bavail.saturating_mul(disk.f_frsize) as f64);
+        }
+    }
+}
+
 /// Folds samples together now and then, so that they do not pile up between two scrapes.
-async fn upkeep(metrics: PrometheusHandle, stop: tokio_util::sync::CancellationToken) {
+async fn upkeep(metrics: PrometheusHandle, sampled: Sampled, stop: tokio_util::sync::CancellationToken) {
     let mut every = tokio::time::interval(Duration::from_secs(5));
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = every.tick() => metrics.run_upkeep(),
+            _ = every.tick() => {
+                sampled.take();
+                metrics.run_upkeep();
+            }
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Logs go to stderr, so that a command's answer on stdout can be piped. Metrics are recorded in memory and rendered by
 //! whoever has the handle (`/metrics`); nothing listens here. Levels and the names of metrics belong to who emits them.
 
+mod catalogue;
+
 use std::io::{IsTerminal as _, stderr};
 use std::sync::{Mutex, PoisonError};
 
@@ -17,6 +19,8 @@ use crate::config::{Log, LogFormat};
 /// client's patience.
 const SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Upper bounds of those that end in `_messages`.
+const MESSAGES: [f64; 11] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0];
 
 /// What the first call made; later ones get the same.
 static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
@@ -80,9 +84,11 @@ fn filter(level: &str) -> Result<EnvFilter, Error> {
 fn install_metrics() -> Result<PrometheusHandle, Error> {
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix(String::from("_seconds")), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix(String::from("_messages")), &MESSAGES)?
         .build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(|_| Error::Taken)?;
+    catalogue::register();
     Ok(handle)
 }
 

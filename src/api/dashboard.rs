@@ -40,8 +40,13 @@ pub(super) struct Kpis {
     ultima_actualizacion: Option<Timestamp>,
 }
 
-async fn count(state: &State, tx: &mut Tx, alcance: Alcance, activos: &[i64]) -> Result<Kpis, Problem> {
-    let alertas_pendientes = alertas::count(tx, alcance, &Filtro::default()).await?;
+async fn count(
+    state: &State,
+    tx: &mut Tx,
+    alcance: Alcance,
+    activos: &[i64],
+    alertas_pendientes: i64,
+) -> Result<Kpis, Problem> {
     let suma = cultivos::sum(tx, alcance).await?;
     let promedios = state.parts().ingest.ultimas().promedios(activos);
     Ok(Kpis {
@@ -63,7 +68,8 @@ pub(super) async fn kpis(Shared(state): Shared<State>, sesion: Sesion) -> Result
     let alcance = sesion.alcance()?;
     let activos = state.parts().directorio.en_uso(alcance);
     let mut tx = state.parts().store.read().await?;
-    let kpis = count(&state, &mut tx, alcance, &activos).await?;
+    let pendientes = alertas::count(&mut tx, alcance, &Filtro::default()).await?;
+    let kpis = count(&state, &mut tx, alcance, &activos, pendientes).await?;
     tx.commit().await?;
     Ok(axum::Json(kpis))
 }
@@ -91,9 +97,10 @@ pub(super) async fn get(Shared(state): Shared<State>, sesion: Sesion) -> Result<
     let parts = state.parts();
     let activos = parts.directorio.en_uso(alcance);
     let mut tx = parts.store.read().await?;
-    let kpis = count(&state, &mut tx, alcance, &activos).await?;
     let estados = sensores::count_by_state(&mut tx, alcance).await?;
     let severidades = alertas::count_by_severity(&mut tx, alcance).await?;
+    let pendientes = severidades.iter().map(|(_, n)| n).sum();
+    let kpis = count(&state, &mut tx, alcance, &activos, pendientes).await?;
     let recientes = Hoja::primeras(RECIENTES);
     let mut alertas_recientes = alertas::list(&mut tx, alcance, &Filtro::default(), &recientes).await?;
     tx.commit().await?;

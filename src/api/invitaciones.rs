@@ -16,11 +16,22 @@ use crate::identity::Revocado;
 use crate::store::auditoria::Hecho;
 use crate::store::invitaciones::{self, Invitacion};
 
+/// A role that a person of an empresa may have; see [`miembro`].
+#[derive(utoipa::ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "the documentation of what `miembro` lets pass")]
+pub(super) enum RolDeEmpresa {
+    AdminEmpresa,
+    Supervisor,
+    Worker,
+}
+
 /// As what somebody is invited.
 #[derive(Deserialize, Default, utoipa::ToSchema)]
 #[schema(as = InvitacionNueva, example = json!({ "rol": "supervisor" }))]
 pub(super) struct Invite {
     /// `worker` (default), `supervisor` or `admin_empresa`.
+    #[schema(value_type = Option<RolDeEmpresa>)]
     rol: Option<Rol>,
 }
 

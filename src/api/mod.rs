@@ -215,7 +215,7 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(clientes::disconnect))
         .routes(routes!(lecturas::ingest))
         .routes(routes!(historial::list))
-        .routes(routes!(historial::statistics))
+        .routes(routes!(historial::estadisticas::statistics))
         .routes(routes!(lecturas::rejections))
         .routes(routes!(alertas::list))
         .routes(routes!(alertas::count))

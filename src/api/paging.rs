@@ -22,6 +22,7 @@ pub(super) struct Pagina {
     #[param(minimum = 0, maximum = 10000, default = 0)]
     skip: Option<i64>,
     /// Where the page before ended, from its `Link: rel="next"`: however far, at the cost of the first page.
+    #[param(pattern = "^[A-Za-z0-9_-]{10}[AEIMQUYcgkosw048]$")]
     cursor: Option<String>,
 }
 
@@ -87,10 +88,11 @@ pub(super) fn cursor(ultima: Timestamp) -> String {
     key_cursor(ultima.micros())
 }
 
-/// What [`cursor`] wrote, absent or readable.
+/// What [`cursor`] wrote, absent or readable. One of a moment that no reading can have stands for the first or the
+/// last that one can: past it is nothing, or everything.
 pub(super) fn parse(texto: Option<&str>) -> Result<Option<Timestamp>, Problem> {
     let Some(texto) = texto else { return Ok(None) };
-    key(texto).and_then(Timestamp::from_micros).map(Some).ok_or_else(malo)
+    key(texto).map(Timestamp::clamped).map(Some).ok_or_else(malo)
 }
 
 fn malo() -> Problem {
@@ -121,7 +123,7 @@ mod tests {
         let ts = Timestamp::clamped(1_795_478_400_123_456);
         assert_eq!(parse(Some(&cursor(ts))).unwrap(), Some(ts));
         assert_eq!(parse(None).unwrap(), None);
-        for malo in ["", "x", "AAAA", "//////////8", "_________-8", "7"] {
+        for malo in ["", "x", "AAAA", "//////////8", "_________-9", "7"] {
             assert!(parse(Some(malo)).is_err(), "{malo}");
         }
     }

@@ -352,6 +352,7 @@ impl From<store::Error> for Problem {
         match e {
             store::Error::Unavailable(_) | store::Error::Undecided(_) | store::Error::Lost(_) => {
                 tracing::error!(error = %e, "the store is away");
+                metrics::counter!("alertrace_store_errors_total", "of" => "request").increment(1);
                 let undecided = matches!(e, store::Error::Undecided(_));
                 Self::unavailable(
                     "store_unavailable",

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::auth::{NO_STORE, check_password, escrito};
 use super::extract::{Json, Pagina, Path, Query, Sesion, dado, presente};
 use super::finish::to_its_end;
-use super::invitaciones::miembro;
+use super::invitaciones::{RolDeEmpresa, miembro};
 use super::problem::Problem;
 use super::validate::Check;
 use super::{State, paging};
@@ -106,6 +106,7 @@ pub(super) struct Create {
     #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     telefono: Option<String>,
     /// `worker` (default), `supervisor` or `admin_empresa`.
+    #[schema(value_type = Option<RolDeEmpresa>)]
     rol: Option<Rol>,
 }
 
@@ -192,7 +193,7 @@ pub(super) struct Update {
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     telefono: Option<Option<String>>,
     #[serde(default, deserialize_with = "dado")]
-    #[schema(value_type = Rol, required = false)]
+    #[schema(value_type = RolDeEmpresa, required = false)]
     rol: Option<Rol>,
     /// `false` ends every sign-in and connection of the person at once.
     #[serde(default, deserialize_with = "dado")]

@@ -22,7 +22,7 @@ pub(super) struct Args {
     seconds: Option<u64>,
 }
 
-const EMAIL: &str = "demo@alertrace.example";
+pub(super) const EMAIL: &str = "demo@alertrace.example";
 
 /// The sensors of the demo: device id, name, place, character.
 const SENSORES: [(&str, &str, &str, Caracter); 6] = [
@@ -108,7 +108,8 @@ async fn free_ports(config: &mut Config) {
     }
 }
 
-async fn make_empresa(running: &Running, password: &str) -> anyhow::Result<i64> {
+/// An empresa and its administrator.
+pub(super) async fn make_empresa(running: &Running, password: &str) -> anyhow::Result<i64> {
     let nueva = NuevaEmpresa {
         email: EMAIL.into(),
         password: password.into(),
@@ -125,7 +126,8 @@ async fn make_empresa(running: &Running, password: &str) -> anyhow::Result<i64> 
     perfil.id_empresa.context("an administrator has an empresa")
 }
 
-async fn make_sensor(
+/// A sensor; answers its token.
+pub(super) async fn make_sensor(
     running: &Running,
     id_empresa: i64,
     device_id: &str,

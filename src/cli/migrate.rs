@@ -30,7 +30,8 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn steps(config: &Config) -> store::Result<Vec<Step>> {
+/// Every version of the schema and how it stands; changes nothing.
+pub(super) async fn steps(config: &Config) -> store::Result<Vec<Step>> {
     match app::postgres_options(config) {
         Some(options) => volcado::schema(&options).await,
         None => backup::schema(&config.sqlite_path()).await,

@@ -6,6 +6,7 @@ mod backup;
 mod cert;
 mod demo;
 mod devices;
+mod doctor;
 mod load;
 mod migrate;
 mod openapi;
@@ -49,6 +50,8 @@ enum Command {
     Restore(restore::Args),
     /// Bring the database's schema up to date, as a start does by itself.
     Migrate(migrate::Args),
+    /// Look at everything that readings depend on, and say what to do about what is wrong.
+    Doctor(doctor::Args),
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -62,6 +65,9 @@ pub fn run() -> ExitCode {
     let config = match config::load(&Sources::from_process(args.config.clone())) {
         Ok(config) => config,
         Err(e) => {
+            if let Command::Doctor(doctor) = &args.command {
+                return code(doctor::bad_config(doctor, &e));
+            }
             eprintln!("{e}");
             return ExitCode::from(2);
         }
@@ -74,6 +80,10 @@ pub fn run() -> ExitCode {
             Err(e) => Err(e.into()),
         },
     };
+    code(result)
+}
+
+fn code(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -103,6 +113,7 @@ async fn dispatch(command: Command, config: Config) -> anyhow::Result<()> {
         Command::Backup(args) => backup::run(&args, &config).await,
         Command::Restore(args) => restore::run(&args, &config).await,
         Command::Migrate(args) => migrate::run(&args, &config).await,
+        Command::Doctor(args) => doctor::run(&args, config).await,
         Command::Openapi => openapi::run(),
     }
 }

@@ -183,6 +183,12 @@ impl Ingest {
         }
     }
 
+    /// Readings that were taken and are not committed yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        (self.cabida as usize).saturating_sub(self.sitio.available_permits())
+    }
+
     async fn espera_sitio(&self, peso: usize) -> Result<OwnedSemaphorePermit, Cerrado> {
         self.sitio.clone().acquire_many_owned(self.recorta(peso)).await.map_err(|_| Cerrado)
     }

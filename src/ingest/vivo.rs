@@ -6,6 +6,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics::gauge;
+
 use super::ultimas::Ultimas;
 use super::vigentes::Vigentes;
 use crate::alertas::{Abierta, Umbrales};
@@ -65,6 +67,8 @@ pub(super) struct Vivo {
     /// How long the readings of an empresa are kept, where that is its own matter.
     retenciones: HashMap<i64, Duration>,
     retirados: HashSet<i64>,
+    /// Open alerts, of all of them.
+    abiertas: usize,
     /// The newest moment stored: what the machine's clock is held against.
     pub(super) mas_nueva: Option<Timestamp>,
 }
@@ -77,12 +81,14 @@ impl Vivo {
             vivo.sensores.entry(fila.id_sensor).or_default().ultima = Some((fila.ts, fila.valores));
         }
         for (alerta, dentro) in store::alertas::all_open(&mut tx).await? {
+            vivo.abiertas += 1;
             vivo.sensores.entry(alerta.id_sensor).or_default().abiertas.push(Abierta { alerta, dentro });
         }
         vivo.umbrales = Vigentes::load(&mut tx).await?;
         vivo.retenciones = retenciones(&mut tx).await?;
         tx.commit().await?;
         vivo.ultimas.pon(dichas(&vivo.sensores));
+        vivo.mide();
         Ok(vivo)
     }
 
@@ -117,7 +123,9 @@ impl Vivo {
 
     pub(super) fn retira(&mut self, id_sensor: i64) {
         self.retirados.insert(id_sensor);
-        self.sensores.remove(&id_sensor);
+        let ido = self.sensores.remove(&id_sensor);
+        self.abiertas -= ido.map_or(0, |s| s.abiertas.len());
+        self.mide();
         self.ultimas.quita(id_sensor);
     }
 
@@ -141,8 +149,15 @@ impl Vivo {
             if let Some((ts, _)) = &sensor.ultima {
                 self.mas_nueva = self.mas_nueva.max(Some(*ts));
             }
-            self.sensores.insert(id, sensor);
+            self.abiertas += sensor.abiertas.len();
+            let antes = self.sensores.insert(id, sensor);
+            self.abiertas -= antes.map_or(0, |s| s.abiertas.len());
         }
+        self.mide();
+    }
+
+    fn mide(&self) {
+        gauge!("alertrace_alerts_open").set(u32::try_from(self.abiertas).unwrap_or(u32::MAX));
     }
 
     /// The newest moment of a sensor.

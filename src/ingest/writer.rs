@@ -182,7 +182,7 @@ impl Writer {
     }
 
     fn sin_almacen(&self, e: &store::Error) {
-        counter!("alertrace_store_errors_total").increment(1);
+        counter!("alertrace_store_errors_total", "of" => "writer").increment(1);
         let nueva = Salud::SinAlmacen(e.to_string());
         if self.salud.send_if_modified(|s| std::mem::replace(s, nueva.clone()) != nueva) {
             tracing::error!(error = %e, "the store is away; nothing is acknowledged until it is back");
@@ -332,6 +332,7 @@ impl Writer {
         self.reloj.guardada(self.vivo.mas_nueva);
         let (mut aceptadas, mut duplicadas, mut rechazadas) = (0, 0, 0);
         let mut resultados = hecho.resultados.into_iter();
+        let mut mensajes = [0_u64; MENSAJES.len()];
         for pendiente in parte {
             // A session that ended meanwhile hears nothing; its device sends again.
             match pendiente.encargo {
@@ -340,12 +341,16 @@ impl Writer {
                     aceptadas += u64::from(resultado.aceptadas);
                     duplicadas += u64::from(resultado.duplicadas);
                     rechazadas += resultado.rechazos.len() as u64;
+                    mensajes[por_resultado(&resultado)] += 1;
                     let _ = responde.send(resultado);
                 }
                 Encargo::Cambios(_, responde) => {
                     let _ = responde.send(Ok(()));
                 }
             }
+        }
+        for (resultado, n) in MENSAJES.into_iter().zip(mensajes).filter(|(_, n)| *n > 0) {
+            counter!("alertrace_ingest_messages_total", "result" => resultado).increment(n);
         }
         counter!("alertrace_readings_total", "result" => "stored").increment(aceptadas);
         counter!("alertrace_readings_total", "result" => "duplicate").increment(duplicadas);
@@ -481,6 +486,19 @@ async fn reenviada(
     Ok(Some(ts))
 }
 
+/// What became of messages, as the metrics name it.
+const MENSAJES: [&str; 4] = ["stored", "partial", "duplicate", "refused"];
+
+/// Its place in [`MENSAJES`].
+fn por_resultado(r: &Resultado) -> usize {
+    match (r.aceptadas, r.duplicadas, r.rechazos.is_empty()) {
+        (0, 0, _) => 3,
+        (0, _, true) => 2,
+        (_, _, true) => 0,
+        (_, _, false) => 1,
+    }
+}
+
 /// What the database will never take: answered as refused, recorded nowhere.
 fn rechaza(parte: Vec<Pendiente>, e: store::Error) {
     let mut e = Some(e);
@@ -494,6 +512,7 @@ fn rechaza(parte: Vec<Pendiente>, e: store::Error) {
                 let mut rechazos = mensaje.rechazos.clone();
                 rechazos.extend(mensaje.lecturas.iter().map(de));
                 counter!("alertrace_readings_total", "result" => "refused").increment(rechazos.len() as u64);
+                counter!("alertrace_ingest_messages_total", "result" => "refused").increment(1);
                 let _ = responde.send(Resultado { rechazos, ..Resultado::default() });
             }
             Encargo::Cambios(_, responde) => {

@@ -433,7 +433,9 @@ impl Compartido {
             tracing::warn!(error = %e, "commands whose time is over cannot be closed now");
         }
         gauge!("alertrace_mqtt_sessions").set(u32::try_from(self.sessions.cuantas()).unwrap_or(u32::MAX));
-        gauge!("alertrace_mqtt_connections").set(u32::try_from(self.conexiones.len()).unwrap_or(u32::MAX));
+        gauge!("alertrace_mqtt_retained_messages")
+            .set(u32::try_from(self.retained.cuantos()).unwrap_or(u32::MAX));
+        gauge!("alertrace_mqtt_sockets").set(u32::try_from(self.conexiones.len()).unwrap_or(u32::MAX));
     }
 }
 

@@ -91,6 +91,24 @@ where
     }
 }
 
+/// A client that is connected, in the metrics, for as long as this is there.
+struct Contada(metrics::Gauge);
+
+impl Contada {
+    fn new(via: &'static str, cinco: bool) -> Self {
+        let version = if cinco { "5.0" } else { "3.1.1" };
+        let gauge = metrics::gauge!("alertrace_mqtt_connections", "transport" => via, "version" => version);
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Contada {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
 /// Serves a client that was let in, and deals with what it leaves behind.
 async fn atiende<R, W>(
     b: &Arc<Compartido>,
@@ -108,6 +126,7 @@ async fn atiende<R, W>(
     let cliente = conexion.cliente.clone();
     let numero = cliente.numero;
     b.parts.clientes.llega(cliente.clone());
+    let _contada = Contada::new(origen.via, conexion.protocol.cinco());
     let sensor = match &conexion.principal {
         Principal::Dispositivo(sensor) => Some(sensor.clone()),
         _ => None,

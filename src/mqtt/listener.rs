@@ -96,7 +96,7 @@ impl Broker {
             let Some(_plaza) = b.puerta.de_direccion(ip) else {
                 return b.puerta.niega(ip, LLENA);
             };
-            counter!("alertrace_mqtt_connections_total").increment(1);
+            counter!("alertrace_mqtt_connections_total", "transport" => "websocket").increment(1);
             let origen =
                 Origen { ip, via: "websocket", local: false, plano: false, certificado: None, hasta };
             let callado = b.puerta.callado();
@@ -134,7 +134,8 @@ async fn recibe(broker: Broker, mut stream: TcpStream, peer: SocketAddr, via: Vi
     let Some(_plaza) = b.puerta.de_direccion(ip) else {
         return b.puerta.niega(ip, LLENA);
     };
-    counter!("alertrace_mqtt_connections_total").increment(1);
+    let transport = if matches!(via, Via::Plana { .. }) { "tcp" } else { "tls" };
+    counter!("alertrace_mqtt_connections_total", "transport" => transport).increment(1);
     match via {
         Via::Plana { local } => {
             let origen = Origen { ip, via: "tcp", local, plano: true, certificado: None, hasta };

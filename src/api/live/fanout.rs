@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use axum::extract::ws::Utf8Bytes;
 use metrics::counter;
@@ -31,11 +32,17 @@ enum Place {
     Sensor(i64),
 }
 
+/// What a socket is to hear, and since when.
+pub(super) struct Queued {
+    pub(super) since: Instant,
+    pub(super) text: Utf8Bytes,
+}
+
 /// A socket that listens.
 struct Listener {
     scope: Alcance,
     filter: Filter,
-    queue: mpsc::Sender<Utf8Bytes>,
+    queue: mpsc::Sender<Queued>,
 }
 
 impl Listener {
@@ -112,7 +119,7 @@ impl Fanout {
         scope: Alcance,
         filter: Filter,
         capacity: usize,
-    ) -> (Membership, mpsc::Receiver<Utf8Bytes>) {
+    ) -> (Membership, mpsc::Receiver<Queued>) {
         let (queue, hear) = mpsc::channel(capacity);
         let mut index = self.lock();
         index.last += 1;
@@ -136,7 +143,7 @@ impl Fanout {
         let sensor = &evento.sensor;
         let workers = directorio.asignados(sensor.id_sensor).into_iter().map(Place::Worker);
         let places = [Place::Empresa(sensor.id_empresa), Place::Sensor(sensor.id_sensor)];
-        let (mut text, mut out) = (None, Vec::new());
+        let (mut text, mut out, since) = (None, Vec::new(), Instant::now());
         let mut index = self.lock();
         for (number, listener) in
             places.into_iter().chain(workers).filter_map(|place| index.places.get(&place)).flatten()
@@ -147,7 +154,7 @@ impl Fanout {
             }
             // serde_json writes UTF-8.
             let text = text.get_or_insert_with(|| Utf8Bytes::try_from(evento.json()).unwrap_or_default());
-            match listener.queue.try_send(text.clone()) {
+            match listener.queue.try_send(Queued { since, text: text.clone() }) {
                 Ok(()) => {}
                 Err(TrySendError::Full(_)) => {
                     counter!("alertrace_websocket_resyncs_total").increment(1);
@@ -203,8 +210,8 @@ mod tests {
         Filter::from_query(Some(sensores), None).unwrap()
     }
 
-    fn heard(queue: &mut mpsc::Receiver<Utf8Bytes>) -> Vec<Utf8Bytes> {
-        std::iter::from_fn(|| queue.try_recv().ok()).collect()
+    fn heard(queue: &mut mpsc::Receiver<Queued>) -> Vec<Utf8Bytes> {
+        std::iter::from_fn(|| queue.try_recv().ok()).map(|queued| queued.text).collect()
     }
 
     #[test]

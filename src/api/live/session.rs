@@ -10,13 +10,13 @@ use std::time::Duration;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
-use metrics::gauge;
+use metrics::{gauge, histogram};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use super::fanout::Membership;
+use super::fanout::{Membership, Queued};
 use super::filter::Filter;
 use super::{Oyente, State};
 use crate::api::shapes::SensorBody;
@@ -131,12 +131,12 @@ pub(super) async fn run(state: &State, socket: WebSocket, oyente: Option<Oyente>
 enum Say {
     Message(Message),
     /// What follows are these events.
-    Events(mpsc::Receiver<Utf8Bytes>),
+    Events(mpsc::Receiver<Queued>),
 }
 
 /// Sends what there is, until the client is gone; `ended` is told when the events have come to their end.
 async fn write(sink: &mut Sink, mut said: mpsc::Receiver<Say>, ended: &Notify) -> Result<(), axum::Error> {
-    let (mut events, mut batch) = (None::<mpsc::Receiver<Utf8Bytes>>, Vec::with_capacity(TOGETHER));
+    let (mut events, mut batch) = (None::<mpsc::Receiver<Queued>>, Vec::with_capacity(TOGETHER));
     loop {
         let some = async {
             match &mut events {
@@ -157,10 +157,14 @@ async fn write(sink: &mut Sink, mut said: mpsc::Receiver<Say>, ended: &Notify) -
                     ended.notify_one();
                 }
                 // One write for all of them.
-                for text in batch.drain(..) {
-                    sink.feed(Message::Text(text)).await?;
+                let oldest = batch.first().map(|queued: &Queued| queued.since);
+                for queued in batch.drain(..) {
+                    sink.feed(Message::Text(queued.text)).await?;
                 }
                 sink.flush().await?;
+                if let Some(since) = oldest {
+                    histogram!("alertrace_websocket_lag_seconds").record(since.elapsed());
+                }
             }
         }
     }

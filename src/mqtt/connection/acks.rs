@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 
+use metrics::histogram;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::domain::SensorRef;
 use crate::ingest::{Cerrado, Resultado};
@@ -17,7 +19,12 @@ use crate::store;
 pub(super) struct Acuse {
     pub(super) que: Que,
     pub(super) espera: Espera,
+    /// When it came, of those whose wait is measured.
+    pub(super) desde: Option<Instant>,
 }
+
+/// Of every so many messages of a connection one is measured: a sample that costs the others nothing.
+pub(super) const MEDIDO: u64 = 16;
 
 /// What the client is to be told, and what is done with it then.
 pub(super) enum Que {
@@ -134,7 +141,12 @@ pub(super) fn toma(acuses: &mut VecDeque<Acuse>) -> Frente {
         },
     };
     match acuses.pop_front() {
-        Some(acuse) => Frente::Listo(acuse.que, resultado, guardado),
+        Some(acuse) => {
+            if let Some(desde) = acuse.desde {
+                histogram!("alertrace_mqtt_ack_seconds").record(desde.elapsed());
+            }
+            Frente::Listo(acuse.que, resultado, guardado)
+        }
         None => Frente::Nada,
     }
 }
@@ -153,6 +165,8 @@ pub(super) async fn frente(acuses: &mut VecDeque<Acuse>) {
 pub(super) struct Atascado {
     pub(super) que: Que,
     pub(super) entregando: Pin<Box<dyn Future<Output = Result<Espera, Cerrado>> + Send>>,
+    /// See [`Acuse::desde`].
+    pub(super) desde: Option<Instant>,
 }
 
 /// What became of what is stuck.

@@ -145,7 +145,7 @@ impl Conexion {
                 let mensaje = Mensaje { al_aceptar, ..b.lee(&sensor, &payload, dup, ahora) };
                 Ok(Espera::Lecturas(Respuesta::Por(b.parts.ingest.submit(mensaje).await?)))
             });
-            self.atasca(Atascado { que, entregando });
+            self.atasca(Atascado { desde: self.medida(&que), que, entregando });
             return Ok(());
         };
         let mensaje = Mensaje { al_aceptar, ..b.lee(&sensor, &payload, dup, ahora) };
@@ -156,7 +156,7 @@ impl Conexion {
                 let entregando = Box::pin(async move {
                     Ok(Espera::Lecturas(Respuesta::Por(b.parts.ingest.submit(*mensaje).await?)))
                 });
-                self.atasca(Atascado { que, entregando });
+                self.atasca(Atascado { desde: self.medida(&que), que, entregando });
             }
         }
         Ok(())
@@ -180,7 +180,7 @@ impl Conexion {
                     Box::pin(
                         async move { Ok(Espera::Guardado(Respuesta::Por(ingest.guardar(cambios).await?))) },
                     );
-                self.atasca(Atascado { que, entregando });
+                self.atasca(Atascado { desde: self.medida(&que), que, entregando });
             }
         }
         Ok(())
@@ -188,7 +188,15 @@ impl Conexion {
 
     fn espera(&mut self, que: Que, espera: Espera) {
         self.retenido_bytes += super::acks::bytes(&que);
-        self.acuses.push_back(Acuse { que, espera });
+        let desde = self.medida(&que);
+        self.acuses.push_back(Acuse { que, espera, desde });
+    }
+
+    /// The moment, if what comes now is one of those whose wait is measured.
+    fn medida(&self, que: &Que) -> Option<tokio::time::Instant> {
+        // The message has been counted already: the first of a connection is one of them.
+        let n = self.cliente.cuentas.recibidos.load(std::sync::atomic::Ordering::Relaxed);
+        (que.de_mensaje().is_some() && n % super::acks::MEDIDO == 1).then(tokio::time::Instant::now)
     }
 
     fn atasca(&mut self, atascado: Atascado) {

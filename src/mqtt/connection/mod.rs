@@ -97,7 +97,7 @@ pub(super) struct Conexion {
     pub(super) principal: Principal,
     pub(super) cliente: Arc<Cliente>,
     freno: Freno,
-    protocol: Protocol,
+    pub(super) protocol: Protocol,
     generacion: u64,
     entrada: Entrada,
     salida: BytesMut,
@@ -447,10 +447,10 @@ pub(super) struct Resto {
 impl Resto {
     /// Waits for what is not committed yet, in order, and delivers it.
     pub(super) async fn termina(mut self) {
-        if let Some(Atascado { que, entregando }) = self.atascado.take()
+        if let Some(Atascado { que, entregando, desde }) = self.atascado.take()
             && let Ok(espera) = entregando.await
         {
-            self.acuses.push_back(Acuse { que, espera });
+            self.acuses.push_back(Acuse { que, espera, desde });
         }
         while !self.acuses.is_empty() {
             acks::frente(&mut self.acuses).await;

@@ -19,7 +19,7 @@ impl Conexion {
     pub(super) fn desatasca(&mut self, tomado: Result<Espera, crate::ingest::Cerrado>) {
         let Some(atascado) = self.atascado.take() else { return };
         let espera = tomado.unwrap_or(Espera::Guardado(Respuesta::Dada(None)));
-        self.acuses.push_back(acks::Acuse { que: atascado.que, espera });
+        self.acuses.push_back(acks::Acuse { que: atascado.que, espera, desde: atascado.desde });
     }
 
     /// Tells the client what is dealt with, from the front and no further than the first that is not.
