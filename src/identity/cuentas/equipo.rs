@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::alta::Paso;
-use super::{Cuentas, Error, NuevoTrabajador, Perfil, Persona, Registrado, Registro};
+use super::formas::Persona;
+use super::{Cuentas, Error, NuevoTrabajador, Perfil, Registrado, Registro};
 use crate::domain::{Rol, Timestamp};
 use crate::identity::{Usuario, dispositivo};
 use crate::store::auditoria::{Autor, Hecho, Origen};

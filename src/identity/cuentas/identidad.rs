@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value};
 
+use super::entrada::jti_bytes;
 use super::{Cuentas, Error, Fichas, Registro, normaliza};
 use crate::identity::provider::{Interno, Provider};
 use crate::identity::{dispositivo, password};
@@ -235,7 +236,7 @@ impl Cuentas {
         if let Some(hash) = hash {
             identidades::set_password(&mut tx, user_id, &hash).await?;
             let suya = match prefijo {
-                Some(jti) => refrescos::family_of(&mut tx, &super::jti_bytes(&jti)).await?,
+                Some(jti) => refrescos::family_of(&mut tx, &jti_bytes(&jti)).await?,
                 None => None,
             };
             refrescos::end_others(&mut tx, user_id, suya.as_deref()).await?;
@@ -260,7 +261,7 @@ impl Cuentas {
         let jti = token.and_then(|t| p.firmante.comprueba(t, self.0.clock.now()).ok()).map(|c| c.jti);
         let mut tx = self.0.store.write().await?;
         let suya = match jti {
-            Some(jti) => refrescos::family_of(&mut tx, &super::jti_bytes(&jti)).await?,
+            Some(jti) => refrescos::family_of(&mut tx, &jti_bytes(&jti)).await?,
             None => None,
         };
         match suya {

@@ -1,8 +1,9 @@
 //! The provider against a store of its own and a clock that is moved by hand.
 
 use super::*;
-use crate::domain::{BUILD_DATE, ManualClock};
+use crate::domain::{BUILD_DATE, ManualClock, Rol};
 use crate::identity::password::Claves;
+use crate::store::auditoria::{Autor, Origen};
 
 struct Banco {
     cuentas: Cuentas,
