@@ -417,6 +417,11 @@ impl From<cuentas::Error> for Problem {
             | E::ProveedorRoto
             | E::SinCorreo
             | E::SesionesAlli
+            | E::TotpRequerido
+            | E::TotpIncorrecto
+            | E::TotpActivo
+            | E::SinTotp
+            | E::TotpAlli
             | E::ClaveComun
             | E::Demasiadas(_)) => provider::problem(&e),
             E::RegistroCerrado => Self::new(

@@ -43,7 +43,7 @@ pub fn accounts(
             config::JwtAlgorithm::Hs256 => Firmante::new(secret),
             config::JwtAlgorithm::EdDsa => Firmante::ed25519(secret)?,
         };
-        Provider::interno(secret, firmante, identity.argon2_queue)
+        Provider::interno(secret, firmante, identity.argon2_queue)?
     };
     Ok(Cuentas::with(store, clock, provider, mail(config)?, settings))
 }

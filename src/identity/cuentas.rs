@@ -11,7 +11,9 @@ mod equipo;
 mod error;
 mod formas;
 mod identidad;
+mod legible;
 mod sesiones;
+mod totp;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,15 +25,17 @@ pub use error::Error;
 pub use formas::{Fichas, NuevaEmpresa, NuevoTrabajador, Perfil, Registrado, SesionAbierta};
 pub use identidad::{Cambio, NuevaIdentidad};
 pub use sesiones::Abierta;
+pub use totp::{AltaTotp, EstadoTotp, Prueba, Segundo};
 
 pub use crate::store::identidades::Identidad;
 
 use super::Usuario;
-use super::correo::{self, Correo};
+use super::correo::Correo;
 use super::provider::{Comprobado, Provider};
 use super::tokens::Firmante;
 use crate::domain::{Clock, Timestamp};
 use crate::limits::rate::Rate;
+use crate::store::identidades::Vigente;
 use crate::store::{self, Store, trabajadores};
 
 /// Who may register.
@@ -73,6 +77,8 @@ struct Interior {
     correo: Correo,
     ajustes: Ajustes,
     por_cuenta: Option<Rate<String>>,
+    /// Codes of second factors, by account.
+    por_factor: Option<Rate<String>>,
 }
 
 impl Cuentas {
@@ -80,14 +86,12 @@ impl Cuentas {
     ///
     /// # Errors
     /// None in fact.
-    pub fn new(
-        store: Store,
-        clock: Arc<dyn Clock>,
-        secreto: &[u8],
-        ajustes: Ajustes,
-    ) -> Result<Self, correo::Malo> {
+    pub fn new(store: Store, clock: Arc<dyn Clock>, secreto: &[u8], ajustes: Ajustes) -> Result<Self, Error> {
+        let interno = |e: &dyn std::fmt::Display| Error::Interno(e.to_string());
         let provider = Provider::interno(secreto, Firmante::new(secreto), ajustes.argon2_cola);
-        Ok(Self::with(store, clock, provider, Correo::ninguno()?, ajustes))
+        let provider = provider.map_err(|e| interno(&e))?;
+        let correo = Correo::ninguno().map_err(|e| interno(&e))?;
+        Ok(Self::with(store, clock, provider, correo, ajustes))
     }
 
     /// With the accounts of `provider`.
@@ -101,7 +105,8 @@ impl Cuentas {
     ) -> Self {
         let minuto = Duration::from_secs(60);
         let por_cuenta = Rate::new(ajustes.por_cuenta, minuto, ajustes.por_cuenta);
-        Self(Arc::new(Interior { store, clock, provider, correo, ajustes, por_cuenta }))
+        let por_factor = totp::frecuencia();
+        Self(Arc::new(Interior { store, clock, provider, correo, ajustes, por_cuenta, por_factor }))
     }
 
     /// One more sign-in with an e-mail, whether or not it has an account: whoever tries many passwords from many
@@ -127,18 +132,22 @@ impl Cuentas {
     /// # Errors
     /// [`Error`].
     pub async fn usuario(&self, access_token: &str) -> Result<(Usuario, Timestamp), Error> {
-        let Comprobado { user_id, caduca, generacion } =
+        let Comprobado { user_id, caduca, generacion, segundo } =
             self.0.provider.comprueba(access_token, self.0.clock.now()).await?;
         let mut tx = self.0.store.read().await?;
         let vigente = match &self.0.provider {
             Provider::Interno(_) => store::identidades::active(&mut tx, &user_id).await?,
-            Provider::Supabase(_) => Some(generacion),
+            Provider::Supabase(_) => Some(Vigente { generacion, segundo: false }),
         };
         let perfil = trabajadores::by_user_id(&mut tx, &user_id).await?;
         tx.commit().await?;
         let perfil = perfil.ok_or(Error::SinPerfil)?;
-        if vigente.filter(|_| perfil.activo).ok_or(Error::Inactivo)? != generacion {
+        let vigente = vigente.filter(|_| perfil.activo).ok_or(Error::Inactivo)?;
+        if vigente.generacion != generacion {
             return Err(Error::TokenInvalido);
+        }
+        if vigente.segundo && !segundo {
+            return Err(Error::TotpRequerido);
         }
         let usuario = Usuario {
             user_id: perfil.user_id,

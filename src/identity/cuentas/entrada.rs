@@ -10,14 +10,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use super::{Cuentas, Error, Fichas, Perfil, SesionAbierta, normaliza};
+use super::{Cuentas, Error, Fichas, Perfil, Segundo, SesionAbierta, normaliza};
 use crate::domain::Timestamp;
 use crate::identity::provider::{Interno, Provider};
 use crate::identity::tokens::Claims;
 use crate::identity::{dispositivo, password};
 use crate::store::auditoria::{Autor, Hecho, Origen};
-use crate::store::identidades::Identidad;
-use crate::store::{self, trabajadores};
+use crate::store::identidades::{Identidad, Vigente};
+use crate::store::{self, Tx, trabajadores};
 
 /// A refresh token used again within this time gets the same answer.
 const REPETICION: Duration = Duration::from_secs(10);
@@ -27,7 +27,15 @@ impl Cuentas {
     ///
     /// # Errors
     /// [`Error::Credenciales`] for an unknown e-mail as for a wrong password, at the same cost.
-    pub async fn entrar(&self, email: &str, clave: &str, origen: Origen) -> Result<SesionAbierta, Error> {
+    /// [`Error::TotpRequerido`] and [`Error::TotpIncorrecto`] for whoever knows the password and has not the second
+    /// factor that the account has.
+    pub async fn entrar(
+        &self,
+        email: &str,
+        clave: &str,
+        codigo: Option<&str>,
+        origen: Origen,
+    ) -> Result<SesionAbierta, Error> {
         let p = match &self.0.provider {
             Provider::Interno(p) => p,
             Provider::Supabase(s) => return self.entrar_alli(s, email, clave, origen).await,
@@ -37,7 +45,8 @@ impl Cuentas {
         if !perfil.activo {
             return Err(Error::Inactivo);
         }
-        let (fichas, perfil) = self.emite(p, &identidad.user_id, Some(perfil), origen).await?;
+        let (fichas, perfil) =
+            self.emite(p, &identidad.user_id, Some(perfil), Segundo::Ahora(codigo), origen).await?;
         Ok(fichas.con(perfil.ok_or(Error::SinPerfil)?))
     }
 
@@ -68,23 +77,39 @@ impl Cuentas {
         p: &Interno,
         user_id: &str,
         perfil: Option<Perfil>,
+        segundo: Segundo<'_>,
+        origen: Origen,
+    ) -> Result<(Fichas, Option<Perfil>), Error> {
+        let mut tx = self.0.store.write().await?;
+        let hecho = self.abre(&mut tx, p, user_id, perfil, segundo, origen).await?;
+        tx.commit().await?;
+        Ok(hecho)
+    }
+
+    /// Opens a sign-in in the caller's transaction.
+    pub(super) async fn abre(
+        &self,
+        tx: &mut Tx,
+        p: &Interno,
+        user_id: &str,
+        perfil: Option<Perfil>,
+        segundo: Segundo<'_>,
         origen: Origen,
     ) -> Result<(Fichas, Option<Perfil>), Error> {
         let refresh = dispositivo::genera().map_err(|e| Error::Interno(e.to_string()))?;
         let ahora = self.0.clock.now();
         let familia = uuid::Uuid::now_v7().to_string();
-        let mut tx = self.0.store.write().await?;
-        let (perfil, generacion) = self.vuelve_a_mirar(&mut tx, user_id, perfil, ahora).await?;
-        let expira = ahora.plus(self.0.ajustes.refresh);
-        store::refrescos::expire(&mut tx, ahora, 100).await?;
-        store::sesiones::expire(&mut tx, ahora, 100).await?;
-        store::refrescos::create(&mut tx, &refresh.hash, &familia, user_id, ahora, expira).await?;
-        store::sesiones::create(&mut tx, &familia, user_id, &origen.de, ahora, expira).await?;
+        let (perfil, vigente) = self.vuelve_a_mirar(tx, user_id, perfil, ahora).await?;
         let id_empresa = perfil.as_ref().and_then(|p| p.id_empresa);
         let autor = Autor { user_id: user_id.to_owned(), id_empresa, origen, momento: ahora };
-        autor.anota(&mut tx, &Hecho::nuevo("entrar", "sesion", user_id)).await?;
-        tx.commit().await?;
-        Ok((self.fichas(p, user_id, refresh.texto, ahora, generacion)?, perfil))
+        let segundo = vigente.segundo && self.segundo(tx, p, segundo, &autor).await?;
+        let expira = ahora.plus(self.0.ajustes.refresh);
+        store::refrescos::expire(tx, ahora, 100).await?;
+        store::sesiones::expire(tx, ahora, 100).await?;
+        store::refrescos::create(tx, &refresh.hash, &familia, user_id, ahora, expira).await?;
+        store::sesiones::create(tx, &familia, user_id, &autor.origen.de, segundo, ahora, expira).await?;
+        autor.anota(tx, &Hecho::nuevo("entrar", "sesion", user_id)).await?;
+        Ok((self.fichas(p, user_id, refresh.texto, ahora, vigente.generacion, segundo)?, perfil))
     }
 
     /// Exchanges a refresh token.
@@ -135,9 +160,14 @@ impl Cuentas {
         if con_perfil && perfil.is_none() {
             return Err(Error::SinPerfil);
         }
-        let (perfil, generacion) = self.vuelve_a_mirar(&mut tx, &refresco.user_id, perfil, ahora).await?;
+        let (perfil, vigente) = self.vuelve_a_mirar(&mut tx, &refresco.user_id, perfil, ahora).await?;
+        let segundo = store::sesiones::second(&mut tx, &refresco.familia).await?;
+        if con_perfil && vigente.segundo && !segundo {
+            return Err(Error::TotpRequerido);
+        }
         let emitido = refresco.usado.unwrap_or(ahora);
-        let sesion = self.fichas(p, &refresco.user_id, sucesor(p, token)?, emitido, generacion)?;
+        let generacion = vigente.generacion;
+        let sesion = self.fichas(p, &refresco.user_id, sucesor(p, token)?, emitido, generacion, segundo)?;
         if refresco.usado.is_none() {
             let nuevo = dispositivo::hash(sesion.refresh_token.as_bytes());
             let expira = ahora.plus(self.0.ajustes.refresh);
@@ -150,8 +180,8 @@ impl Cuentas {
         Ok((sesion, refresco.user_id, perfil))
     }
 
-    /// The person as they are in the transaction that opens something for them, and the generation of their
-    /// account: what was read before may have been changed since. Whoever deactivates them waits for this
+    /// The person as they are in the transaction that opens something for them, and what tokens of their account
+    /// have to be: what was read before may have been changed since. Whoever deactivates them waits for this
     /// transaction and then ends what it opened, or was first and is seen here.
     async fn vuelve_a_mirar(
         &self,
@@ -159,7 +189,7 @@ impl Cuentas {
         user_id: &str,
         perfil: Option<Perfil>,
         ahora: Timestamp,
-    ) -> Result<(Option<Perfil>, i64), Error> {
+    ) -> Result<(Option<Perfil>, Vigente), Error> {
         let perfil = match perfil {
             Some(perfil) => {
                 // First of all, for the lock on the row.
@@ -169,8 +199,8 @@ impl Cuentas {
             None => None,
         };
         let activo = perfil.as_ref().is_none_or(|p| p.activo);
-        let generacion = store::identidades::active(tx, user_id).await?.filter(|_| activo);
-        Ok((perfil, generacion.ok_or(Error::Inactivo)?))
+        let vigente = store::identidades::active(tx, user_id).await?.filter(|_| activo);
+        Ok((perfil, vigente.ok_or(Error::Inactivo)?))
     }
 
     /// Ends the sign-in of a refresh token, or all of the account's; `access` is the token that it is asked with.
@@ -203,12 +233,13 @@ impl Cuentas {
         refresh_token: String,
         emitido: Timestamp,
         generacion: i64,
+        segundo: bool,
     ) -> Result<Fichas, Error> {
         let expires_in = self.0.ajustes.access.as_secs();
         let segundos = i64::try_from(expires_in).unwrap_or(i64::MAX);
         // Derived, so that the same refresh gives the same access token, and the sign-in of one can be found.
         let jti = URL_SAFE_NO_PAD.encode(&dispositivo::hash(refresh_token.as_bytes())[..12]);
-        let claims = Claims::new(user_id, emitido, segundos, &jti).de(generacion);
+        let claims = Claims::new(user_id, emitido, segundos, &jti).de(generacion).con_segundo(segundo);
         let expira = claims.exp;
         Ok(Fichas { access_token: p.firmante.firma(&claims)?, refresh_token, expires_in, expira })
     }

@@ -55,6 +55,21 @@ pub enum Error {
     /// Supabase keeps the sign-ins, and shows them to nobody.
     #[error("the sign-ins are kept by the identity provider")]
     SesionesAlli,
+    /// The account has a second factor, and its code was not shown.
+    #[error("the code of the second factor is needed")]
+    TotpRequerido,
+    /// Not a code of it, or one that was used.
+    #[error("not a code of the second factor, or not any more")]
+    TotpIncorrecto,
+    /// The account has one.
+    #[error("the account has a second factor already")]
+    TotpActivo,
+    /// The account has none that could be confirmed, or used.
+    #[error("the account has no such second factor")]
+    SinTotp,
+    /// Second factors are Supabase's, as its accounts are.
+    #[error("second factors are kept by the identity provider")]
+    TotpAlli,
     /// This server sends no mail.
     #[error("this server sends no mail")]
     SinCorreo,

@@ -15,14 +15,14 @@ use crate::support::{Server, client_dir};
 
 const NEW: &str = "otra clave larga";
 
-struct Mailbox {
+pub(super) struct Mailbox {
     lines: Lines<BufReader<ChildStdout>>,
     port: String,
     _child: Child,
 }
 
 impl Mailbox {
-    async fn open() -> Self {
+    pub async fn open() -> Self {
         let mut python = Command::new("python3");
         python.env("PYTHONPATH", client_dir().join("supabase"));
         python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/smtpd.py"));
@@ -33,7 +33,7 @@ impl Mailbox {
     }
 
     /// The link of the next message, which must be to `to`.
-    async fn link(&mut self, to: &str) -> String {
+    pub async fn link(&mut self, to: &str) -> String {
         let line = tokio::time::timeout(Duration::from_secs(20), self.lines.next_line()).await;
         let line = line.expect("a message in time").expect("a line").expect("a message");
         let message: Value = serde_json::from_str(&line).expect("JSON");
@@ -48,7 +48,7 @@ impl Mailbox {
     }
 }
 
-async fn with_mail(mailbox: &Mailbox, more: &'static [(&'static str, &'static str)]) -> Server {
+pub(super) async fn with_mail(mailbox: &Mailbox, more: &'static [(&'static str, &'static str)]) -> Server {
     let url = format!("smtp://127.0.0.1:{}", mailbox.port);
     Server::start_with(|mut command| {
         command.env("ALERTRACE__MAIL__TRANSPORT", "smtp").env("ALERTRACE__MAIL__SMTP_URL", url);
@@ -58,16 +58,16 @@ async fn with_mail(mailbox: &Mailbox, more: &'static [(&'static str, &'static st
     .await
 }
 
-fn token(link: &str) -> String {
+pub(super) fn token(link: &str) -> String {
     let url = url::Url::parse(link).expect("an address");
     url.query_pairs().find(|(name, _)| name == "token").expect("a token").1.into_owned()
 }
 
-async fn forgot(server: &Server, email: &str) -> (u16, Value) {
+pub(super) async fn forgot(server: &Server, email: &str) -> (u16, Value) {
     post(server, "/api/v1/auth/forgot-password", json!({ "email": email })).await
 }
 
-async fn reset(server: &Server, token: &str, password: &str) -> (u16, Value) {
+pub(super) async fn reset(server: &Server, token: &str, password: &str) -> (u16, Value) {
     let body = json!({ "token": token, "new_password": password });
     post(server, "/api/v1/auth/reset-password", body).await
 }
