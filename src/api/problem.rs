@@ -415,6 +415,7 @@ impl From<cuentas::Error> for Problem {
             | E::DatosInvalidos(_)
             | E::ProveedorAusente(_)
             | E::ProveedorRoto
+            | E::ProveedorAjeno
             | E::SinCorreo
             | E::SesionesAlli
             | E::TotpRequerido

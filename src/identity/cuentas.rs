@@ -132,7 +132,7 @@ impl Cuentas {
     /// # Errors
     /// [`Error`].
     pub async fn usuario(&self, access_token: &str) -> Result<(Usuario, Timestamp), Error> {
-        let Comprobado { user_id, caduca, generacion, segundo } =
+        let Comprobado { user_id, caduca, generacion, emitido, segundo } =
             self.0.provider.comprueba(access_token, self.0.clock.now()).await?;
         let mut tx = self.0.store.read().await?;
         let vigente = match &self.0.provider {
@@ -144,6 +144,11 @@ impl Cuentas {
         let perfil = perfil.ok_or(Error::SinPerfil)?;
         let vigente = vigente.filter(|_| perfil.activo).ok_or(Error::Inactivo)?;
         if vigente.generacion != generacion {
+            return Err(Error::TokenInvalido);
+        }
+        // In whole seconds, as tokens say it.
+        let ajena = matches!(self.0.provider, Provider::Supabase(_));
+        if ajena && emitido.secs() < perfil.valen_desde.secs() {
             return Err(Error::TokenInvalido);
         }
         if vigente.segundo && !segundo {

@@ -38,6 +38,8 @@ pub(super) struct Comprobado {
     pub(super) caduca: Timestamp,
     /// The generation of the account that it is of; of Supabase's accounts there is one.
     pub(super) generacion: i64,
+    /// When it was issued.
+    pub(super) emitido: Timestamp,
     /// Whether its sign-in showed a second factor; of Supabase's accounts that is Supabase's to ask for.
     pub(super) segundo: bool,
 }
@@ -60,14 +62,17 @@ impl Provider {
     /// # Errors
     /// [`tokens::Error`].
     pub(super) async fn comprueba(&self, token: &str, ahora: Timestamp) -> Result<Comprobado, tokens::Error> {
-        let (user_id, exp, generacion, segundo) = match self {
+        let (user_id, iat, exp, generacion, segundo) = match self {
             Self::Interno(p) => {
                 let c = p.firmante.comprueba(token, ahora)?;
-                (c.sub, c.exp, c.generacion, c.aal == Aal::Dos)
+                (c.sub, c.iat, c.exp, c.generacion, c.aal == Aal::Dos)
             }
-            Self::Supabase(s) => s.comprueba(token, ahora).await.map(|c| (c.sub, c.exp, 0, true))?,
+            Self::Supabase(s) => {
+                let c = s.comprueba(token, ahora).await?;
+                (c.sub, c.iat.unwrap_or_default(), c.exp, 0, true)
+            }
         };
-        let caduca = Timestamp::clamped(exp.saturating_mul(1_000_000));
-        Ok(Comprobado { user_id, caduca, generacion, segundo })
+        let [emitido, caduca] = [iat, exp].map(|s| Timestamp::clamped(s.saturating_mul(1_000_000)));
+        Ok(Comprobado { user_id, caduca, generacion, emitido, segundo })
     }
 }

@@ -38,6 +38,12 @@ pub(super) fn problem(e: &E) -> Problem {
             "El servicio de identidad falló; quedó registrado.",
             "The identity provider failed; it has been logged.",
         ),
+        E::ProveedorAjeno => Problem::new(
+            StatusCode::BAD_GATEWAY,
+            "identity_untrusted",
+            "No se puede confiar en el certificado del servicio de identidad; quedó registrado.",
+            "The identity provider's certificate cannot be trusted; it has been logged.",
+        ),
         E::SinCorreo => Problem::new(
             StatusCode::NOT_IMPLEMENTED,
             "mail_not_configured",

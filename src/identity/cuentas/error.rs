@@ -91,6 +91,9 @@ pub enum Error {
     /// The identity provider answers with an error of its own.
     #[error("the identity provider fails")]
     ProveedorRoto,
+    /// Whoever answers in the identity provider's place shows a certificate that is not believed.
+    #[error("the identity provider's certificate is not believed")]
+    ProveedorAjeno,
     /// Asked too often; how long to wait.
     #[error("asked too often")]
     Demasiadas(Duration),
