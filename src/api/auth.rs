@@ -201,6 +201,10 @@ pub(super) struct Login {
     /// As `email`.
     username: Option<String>,
     password: String,
+    /// The code of the second factor, or a recovery code, where the account has one.
+    codigo: Option<String>,
+    /// As `codigo`: where Swagger UI's Authorize has room for it (its client credentials in the request body).
+    client_secret: Option<String>,
 }
 
 impl Login {
@@ -208,7 +212,8 @@ impl Login {
         let quien = escrito(self.email).or_else(|| escrito(self.username));
         let email =
             quien.ok_or_else(|| Problem::field("email", "Falta el correo.", "The e-mail is missing."))?;
-        let sesion = state.parts().cuentas.entrar(&email, &self.password, origen).await?;
+        let codigo = escrito(self.codigo).or_else(|| escrito(self.client_secret));
+        let sesion = state.parts().cuentas.entrar(&email, &self.password, codigo.as_deref(), origen).await?;
         Ok((NO_STORE, axum::Json(SignedIn::from(sesion))))
     }
 }
@@ -285,7 +290,8 @@ impl From<Perfil> for Me {
 
 /// Sign in.
 #[utoipa::path(post, path = "/auth/login", tag = "auth", request_body = Login, security(()),
-    responses((status = 200, body = SignedIn), (status = 401, description = "Wrong e-mail or password"),
+    responses((status = 200, body = SignedIn),
+        (status = 401, description = "Wrong e-mail or password; `totp_requerido`: send `codigo` too; `totp_incorrecto`"),
         (status = 403, description = "No profile"), (status = 422, description = "Fields are missing"),
         (status = 503, description = "Too many at once")))]
 pub(super) async fn login(
@@ -299,7 +305,8 @@ pub(super) async fn login(
 /// OAuth 2 password form, for Swagger UI's Authorize.
 #[utoipa::path(post, path = "/auth/token", tag = "auth", security(()),
     request_body(content = Login, content_type = "application/x-www-form-urlencoded"),
-    responses((status = 200, body = SignedIn), (status = 401, description = "Wrong e-mail or password"),
+    responses((status = 200, body = SignedIn),
+        (status = 401, description = "Wrong e-mail or password; `totp_requerido`: send `codigo` too; `totp_incorrecto`"),
         (status = 403, description = "No profile"), (status = 422, description = "Fields are missing"),
         (status = 503, description = "Too many at once")))]
 pub(super) async fn token(

@@ -39,6 +39,7 @@ mod salud;
 mod sensores;
 mod sesiones;
 mod shapes;
+mod totp;
 mod trabajadores;
 mod umbrales;
 mod validate;
@@ -194,11 +195,16 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(recuperar::confirm))
         .routes(routes!(sesiones::list))
         .routes(routes!(sesiones::delete))
+        .routes(routes!(totp::state, totp::begin))
+        .routes(routes!(totp::confirm))
+        .routes(routes!(totp::codes))
+        .routes(routes!(totp::remove))
         .routes(routes!(invitaciones::join))
         .routes(routes!(invitaciones::list, invitaciones::create))
         .routes(routes!(invitaciones::delete))
         .routes(routes!(trabajadores::list, trabajadores::create))
         .routes(routes!(trabajadores::get, trabajadores::update, trabajadores::delete))
+        .routes(routes!(totp::remove_of))
         .routes(routes!(asignaciones::list, asignaciones::create))
         .routes(routes!(asignaciones::of_trabajador))
         .routes(routes!(asignaciones::of_sensor))

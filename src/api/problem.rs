@@ -416,8 +416,14 @@ impl From<cuentas::Error> for Problem {
             | E::DatosInvalidos(_)
             | E::ProveedorAusente(_)
             | E::ProveedorRoto
+            | E::ProveedorAjeno
             | E::SinCorreo
             | E::SesionesAlli
+            | E::TotpRequerido
+            | E::TotpIncorrecto
+            | E::TotpActivo
+            | E::SinTotp
+            | E::TotpAlli
             | E::ClaveComun
             | E::Demasiadas(_)) => provider::problem(&e),
             E::RegistroCerrado => Self::new(

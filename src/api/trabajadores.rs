@@ -272,6 +272,10 @@ async fn change(state: State, sesion: Sesion, id_empresa: i64, id: i64, u: Updat
         refrescos::end_all(&mut tx, &antes.user_id).await?;
         identidades::renew(&mut tx, &antes.user_id).await?;
     }
+    if cambio.activo && !antes.activo {
+        // Of our own tokens the generation says it; Supabase's know nothing of that.
+        trabajadores::renew(&mut tx, id, parts.clock.now()).await?;
+    }
     if !es {
         // Or they would let themselves in again by a code that they made before.
         invitaciones::revoke_of(&mut tx, id_empresa, &antes.user_id, parts.clock.now()).await?;

@@ -1,5 +1,6 @@
 //! Accounts, as the configuration has them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,14 @@ pub fn accounts(
     let identity = &config.identity;
     let settings = account_settings(config);
     let provider = if let Some(s) = &identity.supabase {
+        let ca = |path: &PathBuf| {
+            let why = |e: &dyn std::fmt::Display| {
+                Error::Supabase(format!("identity.supabase_ca: {}: {e}", path.display()))
+            };
+            std::fs::read(path).map_err(|e| why(&e))
+        };
         let settings = supabase::Ajustes {
+            autoridad: s.ca.as_ref().map(ca).transpose()?,
             url: s.url.clone(),
             clave: s.key.clone(),
             servicio: s.service_role_key.clone(),
@@ -43,7 +51,7 @@ pub fn accounts(
             config::JwtAlgorithm::Hs256 => Firmante::new(secret),
             config::JwtAlgorithm::EdDsa => Firmante::ed25519(secret)?,
         };
-        Provider::interno(secret, firmante, identity.argon2_queue)
+        Provider::interno(secret, firmante, identity.argon2_queue)?
     };
     Ok(Cuentas::with(store, clock, provider, mail(config)?, settings))
 }

@@ -1,4 +1,4 @@
-//! `alertrace user create`: the first account without HTTP.
+//! `alertrace user`: accounts without HTTP, the first of all.
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use clap::Subcommand;
 
 use crate::config::{self, Config};
 use crate::domain::SystemClock;
-use crate::identity::cuentas::NuevaEmpresa;
+use crate::identity::cuentas::{Cuentas, NuevaEmpresa};
+use crate::store::Store;
 use crate::{app, telemetry};
 
 #[derive(Debug, clap::Args)]
@@ -44,12 +45,42 @@ enum Command {
         #[arg(long, default_value = "")]
         apellido: String,
     },
+    /// Take away the second factor of somebody who has lost it and their recovery codes. The server must not be running.
+    RemoveTotp {
+        /// E-mail that signs in.
+        #[arg(long)]
+        email: String,
+    },
 }
 
-/// Makes the account; says its `user_id`.
+/// Changes accounts, and says what was done.
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<()> {
-    let Command::Create { email, empresa, razon_social, nombre, apellido, .. } = &args.command;
     telemetry::init(&config.log)?;
+    match &args.command {
+        Command::Create { .. } => create(&args.command, config).await,
+        Command::RemoveTotp { email } => remove_totp(email, config).await,
+    }
+}
+
+async fn remove_totp(email: &str, config: &Config) -> anyhow::Result<()> {
+    let (cuentas, store) = accounts(config).await?;
+    cuentas.totp_quita_en_consola(email).await?;
+    store.close().await;
+    println!("{email} signs in with the password alone from now on");
+    Ok(())
+}
+
+async fn accounts(config: &Config) -> anyhow::Result<(Cuentas, Store)> {
+    let secret = config::secrets::jwt_secret(config)?;
+    let store = app::open_store(config).await?;
+    let cuentas = app::accounts(config, store.clone(), Arc::new(SystemClock), secret.expose())?;
+    Ok((cuentas, store))
+}
+
+async fn create(command: &Command, config: &Config) -> anyhow::Result<()> {
+    let Command::Create { email, empresa, razon_social, nombre, apellido, .. } = command else {
+        return Ok(());
+    };
     if let Some(ruc) = empresa {
         anyhow::ensure!(
             ruc.len() == 11 && ruc.bytes().all(|b| b.is_ascii_digit()),
@@ -60,10 +91,7 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<()> {
     let mut password = String::new();
     std::io::stdin().read_to_string(&mut password).context("cannot read the password from standard input")?;
     let password = password.lines().next().unwrap_or_default().to_owned();
-    let secret = config::secrets::jwt_secret(config)?;
-    let store = app::open_store(config).await?;
-    let clock = Arc::new(SystemClock);
-    let cuentas = app::accounts(config, store.clone(), clock, secret.expose())?;
+    let (cuentas, store) = accounts(config).await?;
     let made = match empresa {
         Some(ruc) => {
             let nueva = NuevaEmpresa {

@@ -2,6 +2,8 @@
 //!
 //! A signing secret that is not configured is not defaulted: see [`secrets`](super::secrets).
 
+use std::path::PathBuf;
+
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
@@ -43,6 +45,8 @@ pub struct Supabase {
     pub issuer: String,
     /// Seconds that one request to it may take.
     pub timeout_s: u64,
+    /// An authority that its certificate may be signed by, beside those of the system: a PEM file.
+    pub ca: Option<PathBuf>,
 }
 
 /// The keys of the dialect.
@@ -111,6 +115,8 @@ impl Identity {
     }
 }
 
+const NO_PROJECT: &str = "it belongs to a project, and identity.supabase_url (SUPABASE_URL) names none";
+
 /// The project, where one is named; or the keys of the dialect, where this server is to stand in for one.
 fn supabase(r: &mut Reader) -> (Option<Supabase>, Option<Compat>) {
     let compat = r.boolean("identity.supabase_compat");
@@ -120,6 +126,7 @@ fn supabase(r: &mut Reader) -> (Option<Supabase>, Option<Compat>) {
     let jwt_secret = r.secret("identity.supabase_jwt_secret");
     let issuer = r.text("identity.supabase_issuer");
     let timeout_s = r.integer("identity.supabase_timeout_s", 1..=60);
+    let ca = Some(r.text("identity.supabase_ca")).filter(|path| !path.is_empty()).map(PathBuf::from);
     if url.is_empty() {
         if compat {
             return (None, Some(Compat { key, service_role_key }));
@@ -130,11 +137,11 @@ fn supabase(r: &mut Reader) -> (Option<Supabase>, Option<Compat>) {
             ("identity.supabase_jwt_secret", &jwt_secret),
         ] {
             if value.is_some() {
-                r.refuse(
-                    name,
-                    "it belongs to a project, and identity.supabase_url (SUPABASE_URL) names none",
-                );
+                r.refuse(name, NO_PROJECT);
             }
+        }
+        if ca.is_some() {
+            r.refuse("identity.supabase_ca", NO_PROJECT);
         }
         return (None, None);
     }
@@ -152,7 +159,7 @@ fn supabase(r: &mut Reader) -> (Option<Supabase>, Option<Compat>) {
         r.invalid("identity.supabase_key", "the project's anon or publishable key (SUPABASE_KEY)");
         return (None, None);
     };
-    (Some(Supabase { url, key, service_role_key, jwt_secret, issuer, timeout_s }), None)
+    (Some(Supabase { url, key, service_role_key, jwt_secret, issuer, timeout_s, ca }), None)
 }
 
 /// Passwords go there: only encrypted, or not over a network.

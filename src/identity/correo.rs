@@ -155,3 +155,35 @@ impl Correo {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_bounded_number_of_messages_is_under_way_and_there_is_room_again() {
+        crate::tls::install_provider();
+        // It takes connections, and says nothing.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("smtp://{}", silent.local_addr().unwrap());
+        let correo = Correo::new(Correo::smtp(&url).unwrap(), "a@x.pe", "", "").unwrap();
+        for n in 0..3 * A_LA_VEZ {
+            correo.envia(&format!("p{n}@x.pe"), "asunto", String::new());
+            assert_eq!(correo.plazas.available_permits(), A_LA_VEZ.saturating_sub(n + 1));
+        }
+        // Whoever waited for the mail server is told that it is gone.
+        drop(silent);
+        while correo.plazas.available_permits() < A_LA_VEZ {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn one_address_gets_a_message_a_minute_and_others_theirs() {
+        let correo = Correo::ninguno().unwrap();
+        assert!(correo.puede("a@x.pe") && correo.puede("b@x.pe"));
+        assert!(!correo.puede("a@x.pe"));
+    }
+}

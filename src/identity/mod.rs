@@ -17,6 +17,7 @@ mod provider;
 mod sello;
 pub mod supabase;
 pub mod tokens;
+pub mod totp;
 
 pub use directorio::{Directorio, Revocado};
 pub use llave::{Llave, Permiso};

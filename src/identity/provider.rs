@@ -9,7 +9,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::password::Claves;
 use super::supabase::Supabase;
-use super::tokens::{self, Firmante};
+use super::tokens::{self, Aal, Firmante};
+use super::{Roto, Sello};
 use crate::domain::Timestamp;
 
 /// See the module.
@@ -26,6 +27,8 @@ pub struct Interno {
     pub(super) claves: Claves,
     /// What the successor of a refresh token is derived with.
     pub(super) sucesor: [u8; 32],
+    /// Keeps the secrets of second factors.
+    pub(super) sello: Sello,
 }
 
 /// What an access token says that is true.
@@ -35,16 +38,23 @@ pub(super) struct Comprobado {
     pub(super) caduca: Timestamp,
     /// The generation of the account that it is of; of Supabase's accounts there is one.
     pub(super) generacion: i64,
+    /// When it was issued.
+    pub(super) emitido: Timestamp,
+    /// Whether its sign-in showed a second factor; of Supabase's accounts that is Supabase's to ask for.
+    pub(super) segundo: bool,
 }
 
 impl Provider {
     /// Accounts in this database, with the installation's secret; at most `cola` passwords wait to be compared.
-    #[must_use]
-    pub fn interno(secreto: &[u8], firmante: Firmante, cola: usize) -> Self {
+    ///
+    /// # Errors
+    /// When the library does not take a key, which it does.
+    pub fn interno(secreto: &[u8], firmante: Firmante, cola: usize) -> Result<Self, Roto> {
         // A key of its own for each purpose.
         let sucesor =
             Sha256::new().chain_update(b"refresh successor").chain_update(secreto).finalize().into();
-        Self::Interno(Box::new(Interno { firmante, claves: Claves::new(cola), sucesor }))
+        let sello = Sello::new(secreto, "totp")?;
+        Ok(Self::Interno(Box::new(Interno { firmante, claves: Claves::new(cola), sucesor, sello })))
     }
 
     /// Whose an access token is, and until when it is good.
@@ -52,11 +62,17 @@ impl Provider {
     /// # Errors
     /// [`tokens::Error`].
     pub(super) async fn comprueba(&self, token: &str, ahora: Timestamp) -> Result<Comprobado, tokens::Error> {
-        let (user_id, exp, generacion) = match self {
-            Self::Interno(p) => p.firmante.comprueba(token, ahora).map(|c| (c.sub, c.exp, c.generacion))?,
-            Self::Supabase(s) => s.comprueba(token, ahora).await.map(|c| (c.sub, c.exp, 0))?,
+        let (user_id, iat, exp, generacion, segundo) = match self {
+            Self::Interno(p) => {
+                let c = p.firmante.comprueba(token, ahora)?;
+                (c.sub, c.iat, c.exp, c.generacion, c.aal == Aal::Dos)
+            }
+            Self::Supabase(s) => {
+                let c = s.comprueba(token, ahora).await?;
+                (c.sub, c.iat.unwrap_or_default(), c.exp, 0, true)
+            }
         };
-        let caduca = Timestamp::clamped(exp.saturating_mul(1_000_000));
-        Ok(Comprobado { user_id, caduca, generacion })
+        let [emitido, caduca] = [iat, exp].map(|s| Timestamp::clamped(s.saturating_mul(1_000_000)));
+        Ok(Comprobado { user_id, caduca, generacion, emitido, segundo })
     }
 }

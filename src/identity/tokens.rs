@@ -14,6 +14,18 @@ use crate::domain::Timestamp;
 /// Who says so.
 pub const ISS: &str = "alertrace";
 
+/// How sure it is who somebody is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Aal {
+    /// By a password, or by a code that was sent to them.
+    #[default]
+    #[serde(rename = "aal1")]
+    Uno,
+    /// And by a second factor.
+    #[serde(rename = "aal2")]
+    Dos,
+}
+
 /// What a token says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
@@ -28,6 +40,9 @@ pub struct Claims {
     /// The generation of the account that it is of.
     #[serde(default)]
     pub generacion: i64,
+    /// Whether the sign-in showed a second factor, in Supabase's words.
+    #[serde(default)]
+    pub aal: Aal,
     /// Not good before; ours carry none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     nbf: Option<i64>,
@@ -45,6 +60,7 @@ impl Claims {
             exp: ahora.secs().saturating_add(segundos),
             jti: jti.to_owned(),
             generacion: 0,
+            aal: Aal::Uno,
             nbf: None,
             iss: ISS.to_owned(),
             aud: AUD.to_owned(),
@@ -55,6 +71,13 @@ impl Claims {
     #[must_use]
     pub const fn de(mut self, generacion: i64) -> Self {
         self.generacion = generacion;
+        self
+    }
+
+    /// Of a sign-in that showed a second factor, or did not.
+    #[must_use]
+    pub const fn con_segundo(mut self, segundo: bool) -> Self {
+        self.aal = if segundo { Aal::Dos } else { Aal::Uno };
         self
     }
 

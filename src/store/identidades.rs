@@ -23,6 +23,14 @@ row!(
         pub datos: String,
         /// What only the installation may keep beside it: a JSON object.
         pub datos_app: String,
+        /// Its second factor, confirmed or not.
+        pub id_factor: Option<String>,
+        /// What its owner calls it.
+        pub factor: Option<String>,
+        /// When it was set up, as a moment's microseconds.
+        pub factor_creado: Option<i64>,
+        /// When a first code confirmed it: from then on it is asked for. A moment's microseconds.
+        pub factor_confirmado: Option<i64>,
     }
 );
 
@@ -37,7 +45,9 @@ impl std::fmt::Debug for Identidad {
 macro_rules! identidad {
     ($rest:literal) => {
         concat!(
-            "SELECT user_id, email, clave_hash, activa, confirmada, creada, datos, datos_app FROM identidades ",
+            "SELECT i.user_id, i.email, i.clave_hash, i.activa, i.confirmada, i.creada, i.datos, i.datos_app, ",
+            "t.id_factor, t.nombre AS factor, t.creado AS factor_creado, t.confirmado AS factor_confirmado ",
+            "FROM identidades i LEFT JOIN totp t ON t.user_id = i.user_id ",
             $rest
         )
     };
@@ -77,7 +87,7 @@ pub async fn create(
 /// `Unavailable`.
 pub async fn get(tx: &mut Tx, user_id: &str) -> Result<Option<Identidad>> {
     Ok(on!(tx, |db| {
-        sqlx::query_as(identidad!("WHERE user_id = $1")).bind(user_id).fetch_optional(db).await
+        sqlx::query_as(identidad!("WHERE i.user_id = $1")).bind(user_id).fetch_optional(db).await
     })?)
 }
 
@@ -87,7 +97,7 @@ pub async fn get(tx: &mut Tx, user_id: &str) -> Result<Option<Identidad>> {
 /// `Unavailable`.
 pub async fn list(tx: &mut Tx, limite: i64, salta: i64) -> Result<(Vec<Identidad>, i64)> {
     let filas = on!(&mut *tx, |db| {
-        sqlx::query_as(identidad!("ORDER BY creada DESC, user_id DESC LIMIT $1 OFFSET $2"))
+        sqlx::query_as(identidad!("ORDER BY i.creada DESC, i.user_id DESC LIMIT $1 OFFSET $2"))
             .bind(limite)
             .bind(salta)
             .fetch_all(db)
@@ -164,27 +174,41 @@ pub async fn delete(tx: &mut Tx, user_id: &str) -> Result<()> {
 /// # Errors
 /// `Unavailable`.
 pub async fn by_email(tx: &mut Tx, email: &str) -> Result<Option<Identidad>> {
-    Ok(on!(tx, |db| sqlx::query_as(identidad!("WHERE email = $1")).bind(email).fetch_optional(db).await)?)
+    Ok(on!(tx, |db| sqlx::query_as(identidad!("WHERE i.email = $1")).bind(email).fetch_optional(db).await)?)
 }
 
-/// The generation of an account that exists and may sign in: tokens of another are good no more.
+/// What the tokens of an account have to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vigente {
+    /// Of this generation: those of another are good no more.
+    pub generacion: i64,
+    /// Of a sign-in that showed the second factor.
+    pub segundo: bool,
+}
+
+/// What the tokens of an account have to be that exists and may sign in.
 ///
 /// # Errors
 /// `Unavailable`.
-pub async fn active(tx: &mut Tx, user_id: &str) -> Result<Option<i64>> {
+pub async fn active(tx: &mut Tx, user_id: &str) -> Result<Option<Vigente>> {
     row!(
         struct Activa {
             activa: bool,
             generacion: i64,
+            confirmado: Option<i64>,
         }
     );
     let fila: Option<Activa> = on!(tx, |db| {
-        sqlx::query_as("SELECT activa, generacion FROM identidades WHERE user_id = $1")
-            .bind(user_id)
-            .fetch_optional(db)
-            .await
+        sqlx::query_as(
+            "SELECT i.activa, i.generacion, t.confirmado FROM identidades i LEFT JOIN totp t ON t.user_id = i.user_id \
+             WHERE i.user_id = $1",
+        )
+        .bind(user_id)
+        .fetch_optional(db)
+        .await
     })?;
-    Ok(fila.filter(|f| f.activa).map(|f| f.generacion))
+    let vigente = |f: Activa| Vigente { generacion: f.generacion, segundo: f.confirmado.is_some() };
+    Ok(fila.filter(|f| f.activa).map(vigente))
 }
 
 /// Begins another generation of an account: no access token from before is good any more.

@@ -23,6 +23,8 @@ pub(super) const SQLITE: Lista = &[
     (6, "auditoria", include_str!("../../migrations/sqlite/0006_auditoria.sql")),
     (7, "generacion", include_str!("../../migrations/sqlite/0007_generacion.sql")),
     (8, "identidad", include_str!("../../migrations/sqlite/0008_identidad.sql")),
+    (9, "totp", include_str!("../../migrations/sqlite/0009_totp.sql")),
+    (10, "reactivacion", include_str!("../../migrations/sqlite/0010_reactivacion.sql")),
 ];
 
 /// The first Alertrace that knows a version of the schema, on either database.
@@ -35,6 +37,8 @@ const SINCE: &[(i64, &str)] = &[
     (6, "0.1.0"),
     (7, "0.1.0"),
     (8, "0.1.0"),
+    (9, "0.1.0"),
+    (10, "0.1.0"),
 ];
 
 /// A version of the schema, as one database has it.

@@ -37,6 +37,7 @@ pub mod refrescos;
 mod row;
 pub mod sensores;
 pub mod sesiones;
+pub mod totp;
 pub mod trabajadores;
 mod tx;
 pub mod umbrales;

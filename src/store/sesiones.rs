@@ -18,7 +18,7 @@ row!(
     }
 );
 
-/// Somebody signs in.
+/// Somebody signs in; `segundo` = and showed their second factor.
 ///
 /// # Errors
 /// `Conflict` when it exists, `Refused` when the account is gone, `Unavailable`.
@@ -27,23 +27,40 @@ pub async fn create(
     familia: &str,
     user_id: &str,
     de: &str,
+    segundo: bool,
     ahora: Timestamp,
     expira: Timestamp,
 ) -> Result<()> {
     on!(tx, |db| {
         sqlx::query(
-            "INSERT INTO sesiones (familia, user_id, creada, usada, expira, de) VALUES ($1, $2, $3, $3, $4, $5)",
+            "INSERT INTO sesiones (familia, user_id, creada, usada, expira, de, segundo) \
+             VALUES ($1, $2, $3, $3, $4, $5, $6)",
         )
         .bind(familia)
         .bind(user_id)
         .bind(ahora.micros())
         .bind(expira.micros())
         .bind(de)
+        .bind(segundo)
         .execute(db)
         .await
         .map(drop)
     })?;
     Ok(())
+}
+
+/// Whether a sign-in showed the second factor; one that is not there did not.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn second(tx: &mut Tx, familia: &str) -> Result<bool> {
+    let segundo: Option<bool> = on!(tx, |db| {
+        sqlx::query_scalar("SELECT segundo FROM sesiones WHERE familia = $1")
+            .bind(familia)
+            .fetch_optional(db)
+            .await
+    })?;
+    Ok(segundo.unwrap_or_default())
 }
 
 /// It was refreshed.

@@ -51,6 +51,8 @@ pub struct Trabajador {
     pub razon_social: Option<String>,
     /// The tenant's tax number.
     pub ruc: Option<String>,
+    /// What another server issued for them before is good no more.
+    pub valen_desde: Timestamp,
 }
 
 /// Creates a person; answers their key.
@@ -102,12 +104,13 @@ pub async fn by_user_id(tx: &mut Tx, user_id: &str) -> Result<Option<Trabajador>
             activo: bool,
             razon_social: Option<String>,
             ruc: Option<String>,
+            valen_desde: i64,
         }
     );
     let fila: Option<Fila> = on!(tx, |db| {
         sqlx::query_as(
             "SELECT t.id_trabajador, t.user_id, t.id_empresa, t.nombre, t.apellido, t.dni, t.email, t.telefono, \
-             t.rol, t.activo, e.razon_social, e.ruc \
+             t.rol, t.activo, t.valen_desde, e.razon_social, e.ruc \
              FROM trabajadores t LEFT JOIN empresas e ON e.id_empresa = t.id_empresa WHERE t.user_id = $1",
         )
         .bind(user_id)
@@ -128,6 +131,7 @@ pub async fn by_user_id(tx: &mut Tx, user_id: &str) -> Result<Option<Trabajador>
         activo: f.activo,
         razon_social: f.razon_social,
         ruc: f.ruc,
+        valen_desde: Timestamp::clamped(f.valen_desde),
     }))
 }
 
@@ -298,6 +302,22 @@ pub async fn update(tx: &mut Tx, id_empresa: i64, id_trabajador: i64, cambio: &C
         .execute(db)
         .await
         .map(drop)
+    })?;
+    Ok(())
+}
+
+/// Of what another server issued for a person, only what it does from now on is good.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn renew(tx: &mut Tx, id_trabajador: i64, ahora: Timestamp) -> Result<()> {
+    on!(tx, |db| {
+        sqlx::query("UPDATE trabajadores SET valen_desde = $2 WHERE id_trabajador = $1")
+            .bind(id_trabajador)
+            .bind(ahora.micros())
+            .execute(db)
+            .await
+            .map(drop)
     })?;
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::identity::cuentas::{Cambio, NuevaIdentidad};
 /// Accounts of one page at most.
 const PER_PAGE: i64 = 1000;
 
-fn allowed(state: &State, headers: &HeaderMap) -> Result<(), Error> {
+pub(super) fn allowed(state: &State, headers: &HeaderMap) -> Result<(), Error> {
     known(state, headers)?;
     let key = state.parts().settings.compat.as_ref().and_then(|k| k.service_role.as_ref());
     let sent = bearer(headers).unwrap_or_default().as_bytes();
@@ -30,7 +30,7 @@ fn allowed(state: &State, headers: &HeaderMap) -> Result<(), Error> {
     Err(Error::new(StatusCode::FORBIDDEN, "not_admin", "User not allowed"))
 }
 
-fn not_found() -> Error {
+pub(super) fn not_found() -> Error {
     Error::new(StatusCode::NOT_FOUND, "user_not_found", "User not found")
 }
 

@@ -94,6 +94,16 @@ impl From<cuentas::Error> for Error {
                 "Password should be at least 10 characters, at most 256 bytes, and not one that many people have.",
             ),
             E::CodigoInvalido => forbidden("otp_expired", "Email link is invalid or has expired"),
+            E::TotpRequerido => {
+                Self::new(StatusCode::UNAUTHORIZED, "insufficient_aal", "AAL2 session is required")
+            }
+            E::TotpIncorrecto => unprocessable("mfa_verification_failed", "Invalid TOTP code entered"),
+            E::TotpActivo => unprocessable(
+                "too_many_enrolled_mfa_factors",
+                "Maximum number of verified factors reached, unenroll to continue",
+            ),
+            E::SinTotp => Self::new(StatusCode::NOT_FOUND, "mfa_factor_not_found", "Factor not found"),
+            E::DatosInvalidos(campo) => bad("validation_failed", &format!("{campo} is not valid")),
             E::Saturado | E::ProveedorAusente(_) => {
                 let mut error = Self::new(
                     StatusCode::SERVICE_UNAVAILABLE,

@@ -4,15 +4,17 @@
 //! An account made here is an identity without a person: it signs in, and the rest of the API answers 403
 //! `perfil_incompleto` until it registers (`/api/v1/auth/register`, same e-mail and password). The routes are those
 //! that Supabase documents (<https://github.com/supabase/auth>, `openapi.yaml`), so our own document leaves them out.
-//! Not here: phones, other identity providers, magic links, anonymous accounts, changing an e-mail.
+//! A sign-in of an account with a second factor is `aal1` until it shows it (`factors/{id}/verify`), and opens nothing but
+//! what it needs for that. Not here: phones, other identity providers, magic links, anonymous accounts, changing an e-mail.
 
 mod admin;
 mod error;
+mod factores;
 mod publico;
 mod shapes;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use secrecy::SecretString;
 
 use super::State;
@@ -38,6 +40,12 @@ pub(super) fn routes() -> Router<State> {
         .route("/logout", post(publico::logout))
         .route("/recover", post(publico::recover))
         .route("/verify", get(publico::follow).post(publico::verify))
+        .route("/factors", post(factores::enroll))
+        .route("/factors/{id}", delete(factores::unenroll))
+        .route("/factors/{id}/challenge", post(factores::challenge))
+        .route("/factors/{id}/verify", post(factores::verify))
+        .route("/admin/users/{id}/factors", get(factores::list))
+        .route("/admin/users/{id}/factors/{factor}", delete(factores::delete))
         .route("/admin/users", get(admin::list).post(admin::create))
         .route("/admin/users/{id}", get(admin::get).put(admin::update).delete(admin::delete));
     Router::new().nest("/auth/v1", v1)

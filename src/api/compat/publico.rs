@@ -75,8 +75,8 @@ fn email_ok(email: &str) -> Result<(), Error> {
     check.done().map_err(|_| Error::invalid("Unable to validate email address: invalid format"))
 }
 
-/// Who is signed in.
-async fn whose(state: &State, headers: &HeaderMap) -> Result<Identidad, Error> {
+/// Who is signed in, and whether they showed the second factor that they have.
+pub(super) async fn whose(state: &State, headers: &HeaderMap) -> Result<(Identidad, bool), Error> {
     let none =
         || Error::new(StatusCode::UNAUTHORIZED, "no_authorization", "This endpoint requires a Bearer token");
     let token = bearer(headers).ok_or_else(none)?;
@@ -94,7 +94,7 @@ pub(super) async fn settings(Shared(state): Shared<State>) -> impl IntoResponse 
     Json(json!({
         "external": { "email": true, "phone": false, "anonymous_users": false },
         "disable_signup": cuentas.registro() != Registro::Open, "mailer_autoconfirm": !cuentas.pide_confirmar(),
-        "phone_autoconfirm": false, "sms_provider": "", "saml_enabled": false, "mfa_enabled": false
+        "phone_autoconfirm": false, "sms_provider": "", "saml_enabled": false, "mfa_enabled": true
     }))
 }
 
@@ -175,7 +175,7 @@ pub(super) async fn token(
 pub(super) async fn user(Shared(state): Shared<State>, headers: HeaderMap) -> Response {
     let done = async {
         known(&state, &headers)?;
-        Ok(user_json(&whose(&state, &headers).await?))
+        Ok(user_json(&whose(&state, &headers).await?.0))
     };
     answer(&headers, done.await)
 }
@@ -184,7 +184,11 @@ pub(super) async fn user(Shared(state): Shared<State>, headers: HeaderMap) -> Re
 pub(super) async fn change(Shared(state): Shared<State>, headers: HeaderMap, body: Bytes) -> Response {
     let done = async {
         known(&state, &headers)?;
-        let quien = whose(&state, &headers).await?;
+        let (quien, shown) = whose(&state, &headers).await?;
+        if !shown {
+            let msg = "AAL2 session is required to change an account when MFA is enabled.";
+            return Err(Error::new(StatusCode::UNAUTHORIZED, "insufficient_aal", msg));
+        }
         let account: Account = read(&body)?;
         same_email(&account, &quien)?;
         let cambio =
@@ -215,10 +219,14 @@ pub(super) async fn logout(
 ) -> Response {
     let done = async {
         known(&state, &headers)?;
-        let quien = whose(&state, &headers).await?;
+        let (quien, shown) = whose(&state, &headers).await?;
         let token = bearer(&headers).unwrap_or_default();
         let cuentas = &state.parts().cuentas;
         match scope.scope.as_deref() {
+            // Who knows a password alone ends what that opened, and nothing else.
+            None | Some("global" | "local" | "others") if !shown => {
+                cuentas.identidad_sale(&quien.user_id, Some(token), false).await?;
+            }
             None | Some("global") => cuentas.identidad_sale(&quien.user_id, None, false).await?,
             Some("local") => cuentas.identidad_sale(&quien.user_id, Some(token), false).await?,
             Some("others") => cuentas.identidad_sale(&quien.user_id, Some(token), true).await?,

@@ -27,8 +27,19 @@ pub(super) fn user(i: &Identidad) -> Value {
             "identity_data": { "sub": i.user_id, "email": i.email }, "created_at": created, "updated_at": created,
             "last_sign_in_at": created
         }],
-        "created_at": created, "updated_at": created, "is_anonymous": false
+        "factors": factors(i), "created_at": created, "updated_at": created, "is_anonymous": false
     })
+}
+
+/// The second factor of an account, confirmed or not; at most one.
+pub(super) fn factors(i: &Identidad) -> Vec<Value> {
+    let Some(id) = &i.id_factor else { return Vec::new() };
+    let when = |micros: Option<i64>| micros.map(|m| json!(Timestamp::clamped(m)));
+    let status = if i.factor_confirmado.is_some() { "verified" } else { "unverified" };
+    vec![json!({
+        "id": id, "friendly_name": i.factor, "factor_type": "totp", "status": status,
+        "created_at": when(i.factor_creado), "updated_at": when(i.factor_confirmado.or(i.factor_creado))
+    })]
 }
 
 /// A sign-in.
@@ -59,6 +70,22 @@ pub(super) struct Account {
 #[derive(Deserialize)]
 pub(super) struct Refresh {
     pub(super) refresh_token: String,
+}
+
+/// `POST /factors`.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct Enroll {
+    pub(super) friendly_name: Option<String>,
+    pub(super) factor_type: String,
+    pub(super) issuer: Option<String>,
+}
+
+/// `POST /factors/{id}/verify`.
+#[derive(Deserialize)]
+pub(super) struct VerifyFactor {
+    pub(super) challenge_id: String,
+    pub(super) code: String,
 }
 
 /// `POST /verify`, and the link of a message.

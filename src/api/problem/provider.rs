@@ -38,6 +38,12 @@ pub(super) fn problem(e: &E) -> Problem {
             "El servicio de identidad falló; quedó registrado.",
             "The identity provider failed; it has been logged.",
         ),
+        E::ProveedorAjeno => Problem::new(
+            StatusCode::BAD_GATEWAY,
+            "identity_untrusted",
+            "No se puede confiar en el certificado del servicio de identidad; quedó registrado.",
+            "The identity provider's certificate cannot be trusted; it has been logged.",
+        ),
         E::SinCorreo => Problem::new(
             StatusCode::NOT_IMPLEMENTED,
             "mail_not_configured",
@@ -49,6 +55,36 @@ pub(super) fn problem(e: &E) -> Problem {
             "sessions_not_listed",
             "El servicio de identidad no muestra las sesiones abiertas.",
             "The identity provider does not show open sessions.",
+        ),
+        E::TotpRequerido => Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "totp_requerido",
+            "La cuenta tiene verificación en dos pasos: envíe también el código de su aplicación en «codigo».",
+            "The account has two-step verification: send the code of your app too, in \"codigo\".",
+        ),
+        E::TotpIncorrecto => Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "totp_incorrecto",
+            "El código de verificación no es correcto o ya se usó; espere el siguiente.",
+            "The verification code is wrong or has been used; wait for the next.",
+        ),
+        E::TotpActivo => Problem::new(
+            StatusCode::CONFLICT,
+            "totp_activo",
+            "La cuenta ya tiene verificación en dos pasos; quítela antes.",
+            "The account has two-step verification already; take it away first.",
+        ),
+        E::SinTotp => Problem::new(
+            StatusCode::CONFLICT,
+            "sin_totp",
+            "La cuenta no tiene una verificación en dos pasos con la que hacer esto.",
+            "The account has no two-step verification to do this with.",
+        ),
+        E::TotpAlli => Problem::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "totp_del_proveedor",
+            "Las cuentas son de Supabase: use la verificación en dos pasos (MFA) de Supabase.",
+            "The accounts are Supabase's: use the multi-factor authentication (MFA) of Supabase.",
         ),
         E::ClaveComun => {
             let (es, en) = (

@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::equipo::{self, Lugar, Quien};
-use super::{Cuentas, Error, NuevaEmpresa, Persona, Registrado, normaliza};
+use super::formas::Persona;
+use super::{Cuentas, Error, NuevaEmpresa, Registrado, Registro, normaliza};
 use crate::domain::{Rol, Timestamp};
 use crate::identity::password;
 use crate::identity::provider::{Interno, Provider};
@@ -65,6 +66,52 @@ impl Paso {
 }
 
 impl Cuentas {
+    /// Makes an account with an empresa of its own, if registration allows it.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left behind.
+    pub async fn registrar_empresa(&self, nueva: NuevaEmpresa, de: Origen) -> Result<Registrado, Error> {
+        if self.0.ajustes.registro == Registro::Closed {
+            return Err(Error::RegistroCerrado);
+        }
+        self.empresa(nueva, self.0.ajustes.registro == Registro::First, de).await
+    }
+
+    /// As [`Self::registrar_empresa`], whatever registration allows: for the command line.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn create_admin(&self, nueva: NuevaEmpresa) -> Result<Registrado, Error> {
+        self.empresa(nueva, false, Origen::consola()).await
+    }
+
+    async fn empresa(
+        &self,
+        nueva: NuevaEmpresa,
+        solo_primera: bool,
+        origen: Origen,
+    ) -> Result<Registrado, Error> {
+        let (email, clave) = (nueva.email.clone(), nueva.password.clone());
+        self.registra(&email, clave, Paso::Empresa { nueva: Box::new(nueva), solo_primera, origen }).await
+    }
+
+    /// Makes the account that runs the installation: for the command line alone.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left behind.
+    pub async fn create_operador(
+        &self,
+        email: &str,
+        password: &str,
+        nombre: &str,
+        apellido: &str,
+    ) -> Result<Registrado, Error> {
+        let (nombre, apellido) = (nombre.to_owned(), apellido.to_owned());
+        let persona = Persona { nombre, apellido, dni: None, telefono: None, rol: Rol::Operador };
+        let quien = Quien::Mismo(Origen::consola());
+        let paso = Paso::Persona { persona: Box::new(persona), lugar: Lugar::Ninguno, quien };
+        self.registra(email, password.to_owned(), paso).await
+    }
     /// Makes an account and what belongs to it.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ impl Cuentas {
             return self.en_fondo(email, Para::Recuperar, move |codigo| format!("{pagina}?token={codigo}"));
         };
         match s.recupera(&email).await {
-            Err(e @ (Error::ProveedorAusente(_) | Error::ProveedorRoto)) => Err(e),
+            Err(e @ (Error::ProveedorAusente(_) | Error::ProveedorRoto | Error::ProveedorAjeno)) => Err(e),
             // Too often, unknown, not to be written to: told of accounts alone, and so to nobody.
             _ => Ok(()),
         }

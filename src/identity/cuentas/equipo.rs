@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::alta::Paso;
-use super::{Cuentas, Error, NuevoTrabajador, Perfil, Persona, Registrado, Registro};
+use super::formas::Persona;
+use super::{Cuentas, Error, NuevoTrabajador, Perfil, Registrado, Registro, legible};
 use crate::domain::{Rol, Timestamp};
-use crate::identity::{Usuario, dispositivo};
+use crate::identity::Usuario;
 use crate::store::auditoria::{Autor, Hecho, Origen};
 use crate::store::invitaciones::{self, Invitacion, Nueva};
 use crate::store::{Tx, trabajadores};
@@ -19,9 +20,8 @@ use crate::store::{Tx, trabajadores};
 const VALE: Duration = Duration::from_secs(7 * 86_400);
 /// Invitations of one empresa that are good at a time.
 const ABIERTAS: i64 = 500;
-/// Characters of a code, and what they are: no letter that could be read as a digit (Crockford's base 32).
+/// Characters of a code: a hundred random bits.
 const LARGO: usize = 20;
-const LETRAS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 /// An invitation that was just made. No `Debug`: the code belongs in no log.
 pub struct Invitada {
@@ -55,9 +55,9 @@ impl Cuentas {
     /// # Errors
     /// [`Error::DemasiadasInvitaciones`], those of the store.
     pub async fn invitar(&self, id_empresa: i64, rol: Rol, por: &Autor) -> Result<Invitada, Error> {
-        let codigo = genera().map_err(|e| Error::Interno(e.to_string()))?;
+        let codigo = legible::genera(LARGO).map_err(|e| Error::Interno(e.to_string()))?;
         let ahora = self.0.clock.now();
-        let codigo_hash = hash(&codigo);
+        let codigo_hash = legible::hash(&codigo);
         let expira = ahora.plus(VALE);
         let mut tx = self.0.store.write().await?;
         if invitaciones::open(&mut tx, id_empresa, ahora).await? >= ABIERTAS {
@@ -165,7 +165,7 @@ impl Cuentas {
 
 /// The invitation of a code that lets somebody in.
 pub(super) async fn vigente(tx: &mut Tx, codigo: &str, ahora: Timestamp) -> Result<Invitacion, Error> {
-    let invitacion = invitaciones::by_code(tx, &hash(codigo)).await?;
+    let invitacion = invitaciones::by_code(tx, &legible::hash(codigo)).await?;
     invitacion.filter(|i| i.vigente(ahora)).ok_or(Error::InvitacionInvalida)
 }
 
@@ -177,44 +177,4 @@ pub(super) async fn gasta(
 ) -> Result<(), Error> {
     let suya = invitaciones::mark_used(tx, id_invitacion, user_id, ahora).await?;
     if suya { Ok(()) } else { Err(Error::InvitacionInvalida) }
-}
-
-/// A code, in groups of four.
-fn genera() -> Result<String, getrandom::Error> {
-    let mut bytes = [0; LARGO];
-    getrandom::fill(&mut bytes)?;
-    let letras: Vec<char> = bytes.iter().map(|b| char::from(LETRAS[usize::from(b % 32)])).collect();
-    Ok(letras.chunks(4).map(String::from_iter).collect::<Vec<_>>().join("-"))
-}
-
-/// What is kept of a code, however it was typed.
-fn hash(codigo: &str) -> [u8; 32] {
-    let letra = |c: char| match c.to_ascii_uppercase() {
-        'O' => '0',
-        'I' | 'L' => '1',
-        c => c,
-    };
-    // Longer than a code and what separates its groups is none; nothing long is hashed.
-    let limpio: String =
-        codigo.chars().take(4 * LARGO).filter(char::is_ascii_alphanumeric).map(letra).collect();
-    dispositivo::hash(limpio.as_bytes())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_code_is_found_however_it_is_typed() {
-        let codigo = genera().unwrap();
-        assert_eq!(codigo.len(), LARGO + 4);
-        assert_ne!(codigo, genera().unwrap());
-        for typed in
-            [codigo.to_lowercase(), codigo.replace('-', ""), codigo.replace('-', " "), format!(" {codigo}\n")]
-        {
-            assert_eq!(hash(&typed), hash(&codigo), "{typed}");
-        }
-        assert_eq!(hash("0000-1111"), hash("ooOO-iIlL"));
-        assert_ne!(hash(&codigo[1..]), hash(&codigo));
-    }
 }

@@ -3,7 +3,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{Cuentas, Error, Fichas, Registro, normaliza};
+use super::entrada::jti_bytes;
+use super::{Cuentas, Error, Fichas, Registro, Segundo, normaliza};
 use crate::identity::provider::{Interno, Provider};
 use crate::identity::{dispositivo, password};
 use crate::store::auditoria::Origen;
@@ -54,21 +55,20 @@ impl Cuentas {
         }
     }
 
-    /// Whose access token this is.
+    /// Whose access token this is, and whether its sign-in showed the second factor that the account has: when not, it
+    /// is good for showing it, and for what the account is.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn identidad_de(&self, token: &str) -> Result<Identidad, Error> {
+    pub async fn identidad_de(&self, token: &str) -> Result<(Identidad, bool), Error> {
         let de = self.0.provider.comprueba(token, self.0.clock.now()).await?;
         let identidad = self.identidad(&de.user_id).await?.ok_or(Error::TokenInvalido)?;
         self.en_vigor(&identidad).await?;
         let mut tx = self.0.store.read().await?;
         let vigente = identidades::active(&mut tx, &de.user_id).await?;
         tx.commit().await?;
-        if vigente != Some(de.generacion) {
-            return Err(Error::TokenInvalido);
-        }
-        Ok(identidad)
+        let vigente = vigente.filter(|v| v.generacion == de.generacion).ok_or(Error::TokenInvalido)?;
+        Ok((identidad, de.segundo || !vigente.segundo))
     }
 
     /// Neither the account nor its person is deactivated.
@@ -176,7 +176,7 @@ impl Cuentas {
         let mut tx = self.0.store.read().await?;
         let perfil = trabajadores::by_user_id(&mut tx, &identidad.user_id).await?;
         tx.commit().await?;
-        let (fichas, _) = self.emite(p, &identidad.user_id, perfil, de).await?;
+        let (fichas, _) = self.emite(p, &identidad.user_id, perfil, Segundo::Despues, de).await?;
         Ok((fichas, identidad))
     }
 
@@ -235,7 +235,7 @@ impl Cuentas {
         if let Some(hash) = hash {
             identidades::set_password(&mut tx, user_id, &hash).await?;
             let suya = match prefijo {
-                Some(jti) => refrescos::family_of(&mut tx, &super::jti_bytes(&jti)).await?,
+                Some(jti) => refrescos::family_of(&mut tx, &jti_bytes(&jti)).await?,
                 None => None,
             };
             refrescos::end_others(&mut tx, user_id, suya.as_deref()).await?;
@@ -260,7 +260,7 @@ impl Cuentas {
         let jti = token.and_then(|t| p.firmante.comprueba(t, self.0.clock.now()).ok()).map(|c| c.jti);
         let mut tx = self.0.store.write().await?;
         let suya = match jti {
-            Some(jti) => refrescos::family_of(&mut tx, &super::jti_bytes(&jti)).await?,
+            Some(jti) => refrescos::family_of(&mut tx, &jti_bytes(&jti)).await?,
             None => None,
         };
         match suya {

@@ -1,6 +1,7 @@
 //! The sign-ins that are open, for whoever wants to see them and end one.
 
-use super::{Cuentas, Error, jti_bytes};
+use super::entrada::jti_bytes;
+use super::{Cuentas, Error};
 use crate::domain::Timestamp;
 use crate::identity::provider::{Interno, Provider};
 use crate::store::auditoria::{Autor, Hecho};

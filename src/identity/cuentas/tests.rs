@@ -1,8 +1,9 @@
 //! The provider against a store of its own and a clock that is moved by hand.
 
 use super::*;
-use crate::domain::{BUILD_DATE, ManualClock};
+use crate::domain::{BUILD_DATE, ManualClock, Rol};
 use crate::identity::password::Claves;
+use crate::store::auditoria::{Autor, Origen};
 
 struct Banco {
     cuentas: Cuentas,
@@ -101,11 +102,14 @@ async fn sign_in_says_the_same_for_an_unknown_email_and_a_wrong_password() {
         .registrar_empresa(empresa("a@x.pe", "20000000001", "10000001"), Origen::consola())
         .await
         .unwrap();
-    let sesion = b.cuentas.entrar("A@X.pe", "una clave larga", Origen::consola()).await.unwrap();
+    let sesion = b.cuentas.entrar("A@X.pe", "una clave larga", None, Origen::consola()).await.unwrap();
     let (usuario, _) = b.cuentas.usuario(&sesion.access_token).await.unwrap();
     assert_eq!(usuario.rol, Rol::AdminEmpresa);
     for (email, clave) in [("a@x.pe", "otra clave larga"), ("z@x.pe", "una clave larga"), ("", "")] {
-        assert!(matches!(b.cuentas.entrar(email, clave, Origen::consola()).await, Err(Error::Credenciales)));
+        assert!(matches!(
+            b.cuentas.entrar(email, clave, None, Origen::consola()).await,
+            Err(Error::Credenciales)
+        ));
     }
 }
 
@@ -116,7 +120,7 @@ async fn a_refresh_token_is_good_once_or_twice_within_ten_seconds() {
         .registrar_empresa(empresa("a@x.pe", "20000000001", "10000001"), Origen::consola())
         .await
         .unwrap();
-    let uno = b.cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await.unwrap();
+    let uno = b.cuentas.entrar("a@x.pe", "una clave larga", None, Origen::consola()).await.unwrap();
     b.clock.advance(Duration::from_secs(100));
     let dos = b.cuentas.refrescar(&uno.refresh_token).await.unwrap();
     b.clock.advance(Duration::from_secs(9));
@@ -134,7 +138,7 @@ async fn an_account_without_an_empresa_sees_nothing() {
     let b = banco(Registro::Open).await;
     let nuevo = trabajador("t@x.pe");
     b.cuentas.registrar_trabajador(nuevo.clone(), Origen::consola()).await.unwrap();
-    let sesion = b.cuentas.entrar("t@x.pe", "una clave larga", Origen::consola()).await.unwrap();
+    let sesion = b.cuentas.entrar("t@x.pe", "una clave larga", None, Origen::consola()).await.unwrap();
     let (usuario, _) = b.cuentas.usuario(&sesion.access_token).await.unwrap();
     assert_eq!(usuario.alcance().map(|a| a.id_empresa), None);
     let con_codigo = NuevoTrabajador { codigo_invitacion: Some("X".into()), email: "u@x.pe".into(), ..nuevo };
@@ -198,7 +202,7 @@ async fn a_code_is_used_once_even_in_a_race() {
         let nuevo = NuevoTrabajador { dni: None, ..trabajador(&format!("{n}@x.pe")) };
         b.cuentas.registrar_trabajador(nuevo, Origen::consola()).await.unwrap();
         let sesion =
-            b.cuentas.entrar(&format!("{n}@x.pe"), "una clave larga", Origen::consola()).await.unwrap();
+            b.cuentas.entrar(&format!("{n}@x.pe"), "una clave larga", None, Origen::consola()).await.unwrap();
         quienes.push(b.cuentas.usuario(&sesion.access_token).await.unwrap().0);
     }
     let codigo = b.cuentas.invitar(1, Rol::Worker, &autor("u")).await.unwrap().codigo;
@@ -257,10 +261,10 @@ async fn a_password_has_a_shortest_and_a_longest_length() {
     let clave = "a".repeat(254);
     let nueva = NuevaEmpresa { password: clave.clone(), ..empresa("a@x.pe", "20000000001", "10000001") };
     b.cuentas.registrar_empresa(nueva, Origen::consola()).await.unwrap();
-    b.cuentas.entrar("a@x.pe", &clave, Origen::consola()).await.unwrap();
+    b.cuentas.entrar("a@x.pe", &clave, None, Origen::consola()).await.unwrap();
     for otra in [format!("{clave}\u{1F600}x"), "a".repeat(257), "a".repeat(100_000)] {
         assert!(matches!(
-            b.cuentas.entrar("a@x.pe", &otra, Origen::consola()).await,
+            b.cuentas.entrar("a@x.pe", &otra, None, Origen::consola()).await,
             Err(Error::Credenciales)
         ));
     }
@@ -280,7 +284,7 @@ async fn two_tabs_at_the_same_moment_get_the_same_answer() {
         .registrar_empresa(empresa("a@x.pe", "20000000001", "10000001"), Origen::consola())
         .await
         .unwrap();
-    let uno = b.cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await.unwrap();
+    let uno = b.cuentas.entrar("a@x.pe", "una clave larga", None, Origen::consola()).await.unwrap();
     let todas = (0..8).map(|_| b.cuentas.refrescar(&uno.refresh_token));
     let hechas: Vec<_> =
         futures_util::future::join_all(todas).await.into_iter().map(Result::unwrap).collect();
@@ -295,7 +299,7 @@ async fn a_refresh_token_ends_with_its_time_and_is_not_anybodys_text() {
         .registrar_empresa(empresa("a@x.pe", "20000000001", "10000001"), Origen::consola())
         .await
         .unwrap();
-    let uno = b.cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await.unwrap();
+    let uno = b.cuentas.entrar("a@x.pe", "una clave larga", None, Origen::consola()).await.unwrap();
     for ajeno in ["", "x", &uno.access_token, &uno.refresh_token[1..]] {
         assert!(matches!(b.cuentas.refrescar(ajeno).await, Err(Error::TokenInvalido)));
     }
@@ -317,8 +321,8 @@ async fn signing_out_ends_one_sign_in_or_all_and_nobody_elses() {
         .registrar_empresa(empresa("z@x.pe", "20000000002", "10000002"), Origen::consola())
         .await
         .unwrap();
-    let uno = b.cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await.unwrap();
-    let dos = b.cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await.unwrap();
+    let uno = b.cuentas.entrar("a@x.pe", "una clave larga", None, Origen::consola()).await.unwrap();
+    let dos = b.cuentas.entrar("a@x.pe", "una clave larga", None, Origen::consola()).await.unwrap();
     b.cuentas.salir(Some(&uno.refresh_token), "", &autor(&z.user_id)).await.unwrap();
     let uno = b.cuentas.refrescar(&uno.refresh_token).await.unwrap();
     b.cuentas.salir(Some(&uno.refresh_token), "", &autor(&a.user_id)).await.unwrap();
@@ -335,10 +339,10 @@ async fn a_deactivated_account_is_refused_everywhere_and_spends_no_token() {
         .registrar_empresa(empresa("a@x.pe", "20000000001", "10000001"), Origen::consola())
         .await
         .unwrap();
-    let uno = b.cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await.unwrap();
+    let uno = b.cuentas.entrar("a@x.pe", "una clave larga", None, Origen::consola()).await.unwrap();
     activa(&b, false).await;
     assert!(matches!(
-        b.cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await,
+        b.cuentas.entrar("a@x.pe", "una clave larga", None, Origen::consola()).await,
         Err(Error::Inactivo)
     ));
     assert!(matches!(b.cuentas.usuario(&uno.access_token).await, Err(Error::Inactivo)));
@@ -356,7 +360,7 @@ async fn an_identity_without_a_person_has_no_profile() {
     store::identidades::create(&mut tx, "u1", "s@x.pe", &hash, true, b.clock.now()).await.unwrap();
     tx.commit().await.unwrap();
     assert!(matches!(
-        b.cuentas.entrar("s@x.pe", "una clave larga", Origen::consola()).await,
+        b.cuentas.entrar("s@x.pe", "una clave larga", None, Origen::consola()).await,
         Err(Error::SinPerfil)
     ));
     assert!(matches!(b.cuentas.perfil("u1").await, Err(Error::SinPerfil)));
@@ -371,7 +375,9 @@ async fn a_sign_in_sees_what_changed_while_the_password_was_checked() {
     let mut tx = b.store.write().await.unwrap();
     let cuentas = b.cuentas.clone();
     let entra =
-        tokio::spawn(async move { cuentas.entrar("a@x.pe", "una clave larga", Origen::consola()).await });
+        tokio::spawn(
+            async move { cuentas.entrar("a@x.pe", "una clave larga", None, Origen::consola()).await },
+        );
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     trabajadores::set_all_active(&mut tx, false).await.unwrap();
     tx.commit().await.unwrap();

@@ -17,6 +17,9 @@ pub enum Fallo {
     /// It is not there, or not in time.
     #[error("no answer from the identity provider: {0}")]
     Ausente(String),
+    /// Whoever is there does not show a certificate that is believed.
+    #[error("the identity provider's certificate is not believed (identity.supabase_ca): {0}")]
+    Ajeno(String),
     /// It answers, with an error of its own or with something else than was agreed.
     #[error("the identity provider answers nonsense: {0}")]
     Raro(String),
@@ -26,7 +29,12 @@ impl From<reqwest::Error> for Fallo {
     fn from(e: reqwest::Error) -> Self {
         // A body that ends too early is a connection that was cut.
         let cortada = e.is_timeout() || e.is_connect() || e.is_request() || e.is_body();
-        let text = chain(&e.without_url());
+        let e = e.without_url();
+        let text = chain(&e);
+        // No hand-shake fails for a certificate but this one's; the type is a library's further down.
+        if e.is_connect() && text.contains("certificate") {
+            return Self::Ajeno(text);
+        }
         if cortada { Self::Ausente(text) } else { Self::Raro(text) }
     }
 }
@@ -42,6 +50,7 @@ impl From<Fallo> for Error {
         tracing::warn!(error = %fallo, "Supabase");
         match fallo {
             Fallo::Ausente(_) => Self::ProveedorAusente(Duration::from_secs(2)),
+            Fallo::Ajeno(_) => Self::ProveedorAjeno,
             Fallo::Raro(_) => Self::ProveedorRoto,
         }
     }

@@ -10,7 +10,7 @@ mod error;
 use std::time::Duration;
 
 use metrics::counter;
-use reqwest::{Client, Method, Response, StatusCode, Url, header, redirect};
+use reqwest::{Certificate, Client, Method, Response, StatusCode, Url, header, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -50,6 +50,8 @@ pub struct Ajustes {
     pub emisor: String,
     /// Time of one request.
     pub plazo: Duration,
+    /// An authority that its certificate may be signed by, beside those of the system (PEM).
+    pub autoridad: Option<Vec<u8>>,
 }
 
 /// See the module.
@@ -125,7 +127,8 @@ pub struct Claims {
     pub sub: String,
     /// When it expires, in seconds since the epoch.
     pub exp: i64,
-    iat: Option<i64>,
+    /// When it was issued.
+    pub iat: Option<i64>,
     nbf: Option<i64>,
 }
 
@@ -147,7 +150,9 @@ impl Supabase {
     }
 
     fn con(ajustes: Ajustes, plazos: Plazos) -> Result<Self, reqwest::Error> {
+        let autoridad = ajustes.autoridad.as_deref().map(Certificate::from_pem_bundle).transpose()?;
         let http = Client::builder()
+            .tls_certs_merge(autoridad.unwrap_or_default())
             .timeout(ajustes.plazo)
             .connect_timeout(ajustes.plazo.min(Duration::from_secs(3)))
             // A key goes where the configuration says and nowhere else.

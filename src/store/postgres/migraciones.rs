@@ -19,6 +19,8 @@ pub(in crate::store) const LISTA: Lista = &[
     (6, "auditoria", include_str!("../../../migrations/postgres/0006_auditoria.sql")),
     (7, "generacion", include_str!("../../../migrations/postgres/0007_generacion.sql")),
     (8, "identidad", include_str!("../../../migrations/postgres/0008_identidad.sql")),
+    (9, "totp", include_str!("../../../migrations/postgres/0009_totp.sql")),
+    (10, "reactivacion", include_str!("../../../migrations/postgres/0010_reactivacion.sql")),
 ];
 
 const TABLA: &str = "CREATE TABLE IF NOT EXISTS migraciones (

@@ -47,6 +47,15 @@ async fn supabase_js_signs_up_in_and_out_and_administers() {
 }
 
 #[tokio::test]
+async fn supabase_js_enrols_a_second_factor_shows_it_and_takes_it_away() {
+    let server = Server::start_with(dialect).await;
+    let mut node = Command::new("node");
+    node.env("NODE_PATH", client_dir().join("node_modules"));
+    node.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/supabase_mfa.cjs"));
+    client(node, &server).await;
+}
+
+#[tokio::test]
 async fn supabase_auth_from_pypi_signs_up_in_and_out_and_administers() {
     let server = Server::start_with(dialect).await;
     let mut python = Command::new("python3");

@@ -9,34 +9,45 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use super::double::Double;
+use super::supabase::talkative;
 use super::{empresa, login, post, server};
-use crate::support::server::{EMAIL, PASSWORD};
-use crate::support::{Server, client_dir};
+use crate::postgres::tls::certificates;
+use crate::support::server::{EMAIL, PASSWORD, place};
+use crate::support::{Server, client_dir, postgres};
 
 const NEW: &str = "otra clave larga";
 
-struct Mailbox {
+pub(super) struct Mailbox {
     lines: Lines<BufReader<ChildStdout>>,
     port: String,
     _child: Child,
 }
 
 impl Mailbox {
-    async fn open() -> Self {
+    pub async fn open() -> Self {
+        Self::with(&[]).await
+    }
+
+    async fn with(args: &[&str]) -> Self {
         let mut python = Command::new("python3");
         python.env("PYTHONPATH", client_dir().join("supabase"));
-        python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/smtpd.py"));
+        python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/smtpd.py")).args(args);
         let mut child = python.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("python3 runs");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let port = lines.next_line().await.expect("a line").expect("the port");
         Self { lines, port, _child: child }
     }
 
-    /// The link of the next message, which must be to `to`.
-    async fn link(&mut self, to: &str) -> String {
+    /// The next message.
+    async fn message(&mut self) -> Value {
         let line = tokio::time::timeout(Duration::from_secs(20), self.lines.next_line()).await;
         let line = line.expect("a message in time").expect("a line").expect("a message");
-        let message: Value = serde_json::from_str(&line).expect("JSON");
+        serde_json::from_str(&line).expect("JSON")
+    }
+
+    /// The link of the next message, which must be to `to`.
+    pub async fn link(&mut self, to: &str) -> String {
+        let message = self.message().await;
         assert_eq!(message["to"], json!([to]), "{message}");
         let text = message["text"].as_str().expect("text");
         text.lines().find(|l| l.starts_with("http")).expect("a link").to_owned()
@@ -48,7 +59,7 @@ impl Mailbox {
     }
 }
 
-async fn with_mail(mailbox: &Mailbox, more: &'static [(&'static str, &'static str)]) -> Server {
+pub(super) async fn with_mail(mailbox: &Mailbox, more: &'static [(&'static str, &'static str)]) -> Server {
     let url = format!("smtp://127.0.0.1:{}", mailbox.port);
     Server::start_with(|mut command| {
         command.env("ALERTRACE__MAIL__TRANSPORT", "smtp").env("ALERTRACE__MAIL__SMTP_URL", url);
@@ -58,16 +69,16 @@ async fn with_mail(mailbox: &Mailbox, more: &'static [(&'static str, &'static st
     .await
 }
 
-fn token(link: &str) -> String {
+pub(super) fn token(link: &str) -> String {
     let url = url::Url::parse(link).expect("an address");
     url.query_pairs().find(|(name, _)| name == "token").expect("a token").1.into_owned()
 }
 
-async fn forgot(server: &Server, email: &str) -> (u16, Value) {
+pub(super) async fn forgot(server: &Server, email: &str) -> (u16, Value) {
     post(server, "/api/v1/auth/forgot-password", json!({ "email": email })).await
 }
 
-async fn reset(server: &Server, token: &str, password: &str) -> (u16, Value) {
+pub(super) async fn reset(server: &Server, token: &str, password: &str) -> (u16, Value) {
     let body = json!({ "token": token, "new_password": password });
     post(server, "/api/v1/auth/reset-password", body).await
 }
@@ -173,4 +184,69 @@ async fn without_mail_there_is_a_code_that_says_so_and_with_supabase_it_sends() 
     assert_eq!(reset(&server, token, PASSWORD).await.0, 200);
     assert_eq!(server.request(Method::GET, "/health", "", None).await.status(), 200);
     assert_eq!(login(&server, EMAIL, PASSWORD).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_mail_server_is_spoken_to_over_tls_and_only_to_the_one_that_was_named() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    certificates(dir.path(), "site", "DNS:localhost");
+    certificates(dir.path(), "another", "DNS:localhost");
+    let file = |name: &str| dir.path().join(name).to_str().expect("text").to_owned();
+    let (pem, key) = (file("site-server.pem"), file("site-server.key"));
+    for (how, scheme, query) in [("starttls", "smtp", "?tls=required"), ("smtps", "smtps", "")] {
+        let mut mailbox = Mailbox::with(&[how, &pem, &key]).await;
+        let url = format!("{scheme}://localhost:{}{query}", mailbox.port);
+        let trusting = async |ca: &str| {
+            Server::start_with(|mut command| {
+                command.env("ALERTRACE__MAIL__TRANSPORT", "smtp").env("ALERTRACE__MAIL__SMTP_URL", &url);
+                command.env("ALERTRACE__MAIL__FROM", "Finca <riego@finca.example>");
+                command.env("ALERTRACE__MAIL__SITE_URL", "https://panel.finca.example/");
+                command.env("SSL_CERT_FILE", file(ca));
+                command
+            })
+            .await
+        };
+        let server = trusting("site.pem").await;
+        assert_eq!(forgot(&server, EMAIL).await.0, 202);
+        let message = mailbox.message().await;
+        assert_eq!(
+            (&message["tls"], &message["from"]),
+            (&true.into(), &"riego@finca.example".into()),
+            "{how}"
+        );
+        let text = message["text"].as_str().expect("text");
+        assert!(text.contains("https://panel.finca.example/reset-password?token="), "{text}");
+        let server = trusting("another.pem").await;
+        assert_eq!(forgot(&server, EMAIL).await.0, 202);
+        mailbox.is_quiet().await;
+        let metrics = server.request(Method::GET, "/metrics", "", None).await.text().await.expect("text");
+        assert!(metrics.contains("alertrace_mail_total{result=\"failed\"} 1"), "{how}: {metrics}");
+    }
+}
+
+#[tokio::test]
+async fn for_a_demonstration_messages_are_in_the_log() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = dir.path().join("server.log");
+    let place = place(dir.path(), postgres::of_this_run());
+    let server = Server::start_in(dir, place, |mut inner| {
+        inner.env("ALERTRACE__MAIL__TRANSPORT", "log");
+        talkative(&inner, &log)
+    })
+    .await;
+    assert_eq!(forgot(&server, EMAIL).await.0, 202);
+    let written = || std::fs::read_to_string(&log).unwrap_or_default();
+    let link = |text: &str| {
+        let rest = text.split("/reset-password?token=").nth(1)?;
+        Some(rest.chars().take_while(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect::<String>())
+    };
+    for _ in 0..100 {
+        if link(&written()).is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let token = link(&written()).expect("a link in the log");
+    assert_eq!(reset(&server, &token, NEW).await.0, 200);
+    assert_eq!(login(&server, EMAIL, NEW).await.0, 200);
 }

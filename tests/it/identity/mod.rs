@@ -9,6 +9,7 @@ mod mail;
 mod saga;
 mod sign_in;
 mod supabase;
+mod totp;
 
 use std::process::Command;
 

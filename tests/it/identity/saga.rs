@@ -6,9 +6,10 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::double::{Double, Fault};
-use super::{empresa, login, post, server};
-use crate::support::Server;
+use super::supabase::talkative;
+use super::{beside, empresa, login, post, server};
 use crate::support::server::PASSWORD;
+use crate::support::{Server, postgres};
 
 const USERS: &str = "/auth/v1/admin/users";
 
@@ -82,14 +83,42 @@ async fn a_server_that_dies_before_it_hears_of_the_identity_undoes_it_at_its_sta
 async fn a_server_that_dies_between_the_identity_and_its_person_undoes_it_at_its_start() {
     let double = Double::start();
     let mut server = server(&double).await;
-    if server.place.iter().any(|(name, _)| *name == "DATABASE_URL") {
-        // What holds the writer up here is a lock on SQLite's file.
-        return;
-    }
     double.fault(USERS, Some(Fault::Held));
     let hangs = begin(&server, empresa(1));
     until("the identity is there", || there(&double, "e1@x.pe")).await;
     // From here on nobody else writes: the server hears of the identity, and cannot make the person.
+    if let Some((_, schema)) =
+        server.place.iter().find(|(name, _)| *name == "ALERTRACE__DATABASE__SCHEMA").cloned()
+    {
+        // Who holds the table goes by the schema's name.
+        let hold = format!("LOCK TABLE {schema}.empresas IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)");
+        let held = format!(
+            "SELECT count(*) FROM pg_locks WHERE relation = '{schema}.empresas'::regclass \
+                            AND mode = 'AccessExclusiveLock' AND granted"
+        );
+        let mut lock = std::process::Command::new("psql")
+            .args(["-Xq1", "-c", &hold])
+            .arg(postgres::shared().url())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("psql runs");
+        until("the table is held", || postgres::shared().sql(&held) == "1").await;
+        double.release();
+        let waits = format!(
+            "SELECT count(*) FROM pg_locks WHERE relation = '{schema}.empresas'::regclass AND NOT granted"
+        );
+        until("the server waits for it", || postgres::shared().sql(&waits) == "1").await;
+        server.kill();
+        let end = format!(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_locks \
+                           WHERE relation = '{schema}.empresas'::regclass AND granted"
+        );
+        postgres::shared().sql(&end);
+        lock.wait().expect("it ended");
+        undone_at_its_start(&mut server, &double, hangs).await;
+        return;
+    }
     let script = "import sqlite3, sys, time\n\
                   db = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
                   db.execute('BEGIN IMMEDIATE')\n\
@@ -110,12 +139,49 @@ async fn a_server_that_dies_between_the_identity_and_its_person_undoes_it_at_its
     server.kill();
     lock.kill().expect("it ends");
     lock.wait().expect("it ended");
+    undone_at_its_start(&mut server, &double, hangs).await;
+}
+
+async fn undone_at_its_start(
+    server: &mut Server,
+    double: &Double,
+    hangs: tokio::task::JoinHandle<Option<u16>>,
+) {
     server.kill_and_restart();
     hangs.await.expect("it ends");
     double.fault(USERS, None);
-    until("it is gone", || !there(&double, "e1@x.pe")).await;
-    assert_eq!(post(&server, "/api/v1/auth/register", empresa(1)).await.0, 201, "all is free");
-    assert_eq!(login(&server, "e1@x.pe", PASSWORD).await.0, 200);
+    until("it is gone", || !there(double, "e1@x.pe")).await;
+    assert_eq!(post(server, "/api/v1/auth/register", empresa(1)).await.0, 201, "all is free");
+    assert_eq!(login(server, "e1@x.pe", PASSWORD).await.0, 200);
+}
+
+#[tokio::test]
+async fn without_a_key_to_remove_it_with_the_log_tells_of_the_identity_that_stays() {
+    const SIGN_UP: &str = "/auth/v1/signup";
+    let double = Double::start();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = dir.path().join("server.log");
+    let mut place = beside(&dir, &double);
+    place.retain(|(name, _)| *name != "SUPABASE_SERVICE_ROLE_KEY");
+    let server = Server::start_in(dir, place, |inner| talkative(&inner, &log)).await;
+    double.fault(SIGN_UP, Some(Fault::Held));
+    let (one, mut two) = (empresa(1), empresa(2));
+    two["empresa"]["ruc"] = one["empresa"]["ruc"].clone();
+    let both = [begin(&server, one), begin(&server, two)];
+    until("both are there", || there(&double, "e1@x.pe") && there(&double, "e2@x.pe")).await;
+    double.release();
+    let mut statuses = Vec::new();
+    for one in both {
+        statuses.push(one.await.expect("it ends").expect("an answer"));
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 409]);
+    let written = || std::fs::read_to_string(&log).unwrap_or_default();
+    until("the log tells of it", || written().contains("an account without a person stays in Supabase"))
+        .await;
+    let line = written();
+    let line = line.lines().find(|l| l.contains("stays in Supabase")).expect("the line").to_owned();
+    assert!(line.contains("supabase_service_role_key") && line.contains("user_id"), "{line}");
 }
 
 #[tokio::test]

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::process::Command;
 
 use jsonwebtoken::Algorithm;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::double::{ANON, Double, Fault, Key, SERVICE};
 use super::{beside, empresa, flow, login, me, post, server, server_with};
+use crate::postgres::tls::certificates;
 use crate::support::server::{EMAIL, PASSWORD, place};
 use crate::support::{Server, postgres};
 
@@ -141,7 +143,7 @@ async fn no_secret_is_in_any_line_of_the_log_with_accounts_of_our_own() {
 }
 
 /// The binary at its most talkative, into a file.
-fn talkative(inner: &Command, log: &Path) -> Command {
+pub(super) fn talkative(inner: &Command, log: &Path) -> Command {
     let script = format!("exec \"$0\" \"$@\" 2> >(tee -a {} >&2)", log.display());
     let mut command = Server::wrapped("bash", &["-c", &script], inner);
     command.env("ALERTRACE__LOG__LEVEL", "trace");
@@ -172,4 +174,95 @@ async fn what_supabase_refuses_to_our_key_is_said_in_the_log_and_not_to_people()
     assert_eq!((status, &refused["code"]), (502, &"identity_failed".into()));
     assert!(!refused.to_string().contains("API key"), "{refused}");
     assert_eq!(json!(double.emails().len()), 1);
+}
+
+#[tokio::test]
+async fn a_token_from_before_somebody_was_deactivated_stays_refused_when_they_are_let_in_again() {
+    let double = Double::start();
+    let server = server(&double).await;
+    let person = json!({ "email": "w@x.pe", "password": PASSWORD, "nombre": "W", "apellido": "Z" });
+    let made = server.request(Method::POST, "/api/v1/trabajadores", &server.token, Some(person)).await;
+    let id = super::said(made).await.1["id_trabajador"].clone();
+    let (_, before) = login(&server, "w@x.pe", PASSWORD).await;
+    let before = before["access_token"].as_str().expect("a token");
+    let path = format!("/api/v1/trabajadores/{id}");
+    let put = async |activo: bool| {
+        let body = Some(json!({ "activo": activo }));
+        assert_eq!(server.request(Method::PUT, &path, &server.token, body).await.status(), 200);
+    };
+    put(false).await;
+    assert_eq!(me(&server, before).await.1["code"], "account_inactive");
+    // Tokens tell the time in whole seconds.
+    tokio::time::sleep(std::time::Duration::from_millis(1_050)).await;
+    put(true).await;
+    assert_eq!(me(&server, before).await.1["code"], "invalid_token");
+    let (_, after) = login(&server, "w@x.pe", PASSWORD).await;
+    assert_eq!(me(&server, after["access_token"].as_str().expect("a token")).await.0, 200);
+    put(true).await;
+    assert_eq!(me(&server, after["access_token"].as_str().expect("a token")).await.0, 200, "nothing changed");
+}
+
+/// In front of `http`, with the certificate of `name` in `dir`; answers its port.
+async fn over_tls(http: &str, dir: &Path, name: &str) -> u16 {
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let file = |what: &str| dir.join(format!("{name}-server.{what}"));
+    let certificate = CertificateDer::from_pem_file(file("pem")).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_file(file("key")).expect("a key");
+    let provider = std::sync::Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.expect("versions").with_no_client_auth().with_single_cert(vec![certificate], key);
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config.expect("they fit")));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let http = http.strip_prefix("http://").expect("an address").to_owned();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, http) = (acceptor.clone(), http.clone());
+            tokio::spawn(async move {
+                let (Ok(mut tls), Ok(mut plain)) =
+                    (acceptor.accept(stream).await, tokio::net::TcpStream::connect(http).await)
+                else {
+                    return;
+                };
+                let _ = tokio::io::copy_bidirectional(&mut tls, &mut plain).await;
+            });
+        }
+    });
+    port
+}
+
+// The proxy works while the test waits for processes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_on_a_server_of_ones_own_is_believed_by_its_authority_and_no_other() {
+    let double = Double::start();
+    let certs = tempfile::tempdir().expect("a temporary directory");
+    certificates(certs.path(), "own", "DNS:localhost,IP:127.0.0.1");
+    certificates(certs.path(), "other", "DNS:localhost,IP:127.0.0.1");
+    let port = over_tls(&double.url, certs.path(), "own").await;
+    let trusted = certs.path().join("trusted.pem");
+    std::fs::copy(certs.path().join("own.pem"), &trusted).expect("a copy");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut place = beside(&dir, &double);
+    place.retain(|(name, _)| *name != "SUPABASE_URL");
+    place.push(("SUPABASE_URL", format!("https://localhost:{port}")));
+    place.push(("ALERTRACE__IDENTITY__SUPABASE_ISSUER", format!("{}/auth/v1", double.url)));
+    place.push(("ALERTRACE__IDENTITY__SUPABASE_CA", trusted.display().to_string()));
+    let mut server = Server::start_in(dir, place, |command| command).await;
+    flow::whole(&server).await;
+
+    // The same with another authority in the file.
+    std::fs::copy(certs.path().join("other.pem"), &trusted).expect("a copy");
+    server.kill_and_restart();
+    let (status, refused) = login(&server, EMAIL, PASSWORD).await;
+    assert_eq!((status, &refused["code"]), (502, &"identity_untrusted".into()), "{refused}");
+    assert!(refused["detail"].as_str().expect("text").contains("certificado"), "{refused}");
+    // A file that is none is a bad configuration.
+    server.kill();
+    let mut serve = server.command();
+    serve.arg("serve").env("ALERTRACE__IDENTITY__SUPABASE_CA", certs.path().join("nothing.pem"));
+    let output = serve.output().expect("it runs");
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("identity.supabase_ca"));
 }

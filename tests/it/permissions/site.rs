@@ -163,6 +163,7 @@ impl Site {
             "refresh",
             "sesion",
             "trabajador",
+            "con_totp",
             "invitacion",
             "asignacion",
             "cultivo",
@@ -209,6 +210,16 @@ impl Site {
                 let body = json!({ "email": format!("m{}@x.pe", self.n), "password": PASSWORD, "nombre": "M",
                     "apellido": "N" });
                 self.post("/api/v1/trabajadores", body).await["id_trabajador"].to_string()
+            }
+            "con_totp" => {
+                let body = json!({ "email": format!("f{}@x.pe", self.n), "password": PASSWORD, "nombre": "M",
+                    "apellido": "N" });
+                let id = self.post("/api/v1/trabajadores", body).await["id_trabajador"].to_string();
+                self.server.sql(&format!(
+                    "INSERT INTO totp (user_id, id_factor, nombre, secreto, creado, confirmado) \
+                     SELECT user_id, user_id, '', '', 1, 1 FROM trabajadores WHERE id_trabajador = {id}"
+                ));
+                id
             }
             "invitacion" => {
                 self.post("/api/v1/trabajadores/invitaciones", json!({})).await["id_invitacion"].to_string()

@@ -32,6 +32,8 @@ pub enum Who {
     Device,
     /// Accounts that belong to no empresa: nobody of the table does.
     Homeless,
+    /// Accounts with a second factor that is set up, and a code of it: nobody of the table has one.
+    Holder,
     /// Whoever it belongs to, an account of the administrator here.
     Own,
     /// A WebSocket: who comes without a token has five seconds to say one.
@@ -47,7 +49,7 @@ impl Who {
             (Self::Anyone, _) | (Self::Socket, Nobody | Key) => ok,
             (Self::Device, _) | (_, Nobody | Expired) => 401,
             (_, Key) => 403,
-            (Self::Account, _) => ok,
+            (Self::Account | Self::Holder, _) => ok,
             (Self::Homeless, _) => 409,
             (Self::Own, Admin) => ok,
             (Self::Own, _) => 404,
@@ -90,7 +92,7 @@ pub struct Route {
 impl Route {
     /// Whether the empresa's administrator is to find it in the audit.
     pub fn changes(&self) -> bool {
-        self.method != "GET" && !matches!(self.who, Who::Anyone | Who::Device | Who::Homeless)
+        self.method != "GET" && !matches!(self.who, Who::Anyone | Who::Device | Who::Homeless | Who::Holder)
     }
 }
 
@@ -125,6 +127,11 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/api/v1/auth/confirm", Who::Anyone, 400, ""),
     get("/api/v1/auth/sesiones", Who::Account),
     route("DELETE", "/api/v1/auth/sesiones/{sesion}", Who::Own, 204, ""),
+    get("/api/v1/auth/totp", Who::Account),
+    route("POST", "/api/v1/auth/totp", Who::Account, 201, ""),
+    route("POST", "/api/v1/auth/totp/confirmar", Who::Holder, 422, r#"{"codigo":"x"}"#),
+    route("POST", "/api/v1/auth/totp/codigos", Who::Holder, 409, r#"{"codigo":"x"}"#),
+    route("POST", "/api/v1/auth/totp/quitar", Who::Holder, 409, r#"{"codigo":"x"}"#),
 
     route("POST", "/api/v1/auth/unirse", Who::Homeless, 200, r#"{"codigo_invitacion":"0000"}"#),
 
@@ -141,6 +148,7 @@ pub const ROUTES: &[Route] = &[
     route("PUT", "/api/v1/trabajadores/{trabajador}", Who::AdminOf, 200, r#"{"nombre":"T{n}"}"#),
     route("DELETE", "/api/v1/trabajadores/{trabajador}", Who::AdminOf, 204, ""),
 
+    route("DELETE", "/api/v1/trabajadores/{con_totp}/totp", Who::AdminOf, 204, ""),
     get("/api/v1/asignaciones", Who::Supervisor),
     route("POST", "/api/v1/asignaciones", Who::AdminOf, 201, r#"{"id_trabajador":{trabajador},"id_sensor":{sensor}}"#),
     get("/api/v1/asignaciones/trabajador/{trabajador}", Who::SupervisorOf),

@@ -7,7 +7,7 @@ mod lease;
 mod partitions;
 mod pooler;
 mod schema;
-mod tls;
+pub mod tls;
 mod undecided;
 
 use std::process::Command;

@@ -7,7 +7,7 @@ use crate::support::postgres::{Cluster, is_root};
 use crate::support::server::{Place, create_account};
 
 /// An authority `{name}.pem`, and a server's certificate by it for `san`: `{name}-server.pem`, `.key`.
-fn certificates(dir: &Path, name: &str, san: &str) {
+pub fn certificates(dir: &Path, name: &str, san: &str) {
     let openssl = |args: &[&str]| {
         let status = Command::new("openssl").current_dir(dir).args(args).stderr(Stdio::null()).status();
         assert!(status.expect("openssl runs").success(), "{args:?}");
