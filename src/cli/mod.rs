@@ -59,7 +59,8 @@ pub fn run() -> ExitCode {
     let args = Args::parse();
     small_pages();
     crate::tls::install_provider();
-    let config = match config::load(&Sources::from_process(args.config.clone())) {
+    let sources = Sources::from_process(args.config.clone());
+    let config = match config::load(&sources) {
         Ok(config) => config,
         Err(e) => {
             eprintln!("{e}");
@@ -70,7 +71,7 @@ pub fn run() -> ExitCode {
         Command::Openapi => openapi::run(),
         Command::Cert(args) => cert::run(&args, &config),
         command => match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(dispatch(command, config)),
+            Ok(runtime) => runtime.block_on(dispatch(command, config, sources)),
             Err(e) => Err(e.into()),
         },
     };
@@ -93,9 +94,9 @@ fn small_pages() {
     }
 }
 
-async fn dispatch(command: Command, config: Config) -> anyhow::Result<()> {
+async fn dispatch(command: Command, config: Config, sources: Sources) -> anyhow::Result<()> {
     match command {
-        Command::Serve => serve::run(&config).await,
+        Command::Serve => serve::run(&config, sources).await,
         Command::Demo(args) => demo::run(&args, config).await,
         Command::Simulate(args) => load::run(&args).await,
         Command::User(args) => user::run(&args, &config).await,

@@ -33,5 +33,6 @@ mod sessions;
 mod shutdown;
 mod simulate;
 mod store;
+mod supervision;
 mod support;
 mod tls;
