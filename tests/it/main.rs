@@ -36,3 +36,4 @@ mod store;
 mod supervision;
 mod support;
 mod tls;
+mod upgrade;
