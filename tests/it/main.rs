@@ -22,6 +22,7 @@ mod live;
 mod mqtt;
 mod mqtt_clientes;
 mod openapi;
+mod packaging;
 mod permissions;
 mod plans;
 mod postgres;
