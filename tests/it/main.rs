@@ -26,6 +26,7 @@ mod packaging;
 mod permissions;
 mod plans;
 mod postgres;
+mod readme;
 mod refusals;
 mod repeats;
 mod retention;
