@@ -20,7 +20,7 @@ use crate::identity::tokens::SinClave;
 use crate::identity::{Directorio, Revocado, Roto, Sello};
 use crate::ingest::decode::Limites;
 use crate::ingest::{self, Ingest};
-use crate::lifecycle::{self, Tasks, Tokens};
+use crate::lifecycle::{self, Tasks, Tokens, systemd};
 use crate::mantenimiento::{self, Mantenimiento};
 use crate::realtime::{Clientes, Hub, Pedidos, Presencia, Rutas};
 use crate::store::{self, Store};
@@ -127,6 +127,14 @@ pub async fn start(
     )
     .await?;
     writer.spawn("the writer", work);
+    if let Some(within) = systemd::watchdog() {
+        let asked = ingest.clone();
+        let works = move || {
+            let ingest = asked.clone();
+            async move { ingest.late().await }
+        };
+        tasks.spawn("the watchdog", systemd::feed(within, works, tokens.parar.clone()));
+    }
     keep(&store, &clock, retention(config), &mut tasks, &tokens);
 
     let disco = maintain(&mut tasks, (&store, &ingest, &clock), config, &tokens);
@@ -221,12 +229,14 @@ impl Running {
     /// # Errors
     /// When a part died, or could not finish in time.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), lifecycle::Error> {
+        systemd::ready(&format!("serving HTTP on {}", self.http));
         let died = tokio::select! {
             () = stop => None,
             died = self.tasks.first_end() => Some(died),
             died = self.writer.first_end() => Some(died),
             () = self.tokens.muerto.cancelled() => Some(lifecycle::Error::Died("the MQTT router".into())),
         };
+        systemd::stopping();
         if let Some(died) = &died {
             tracing::error!(error = %died, "stopping");
         } else {

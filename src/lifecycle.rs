@@ -3,9 +3,12 @@
 //! Every long task is tracked; one that ends before it was asked to ends the process with an error.
 //! On the way down: stop accepting, finish what was received, commit, acknowledge, close.
 
+pub mod systemd;
+
+use std::collections::HashMap;
 use std::time::Duration;
 
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// The three moments of a server's end.
@@ -32,21 +35,23 @@ pub enum Error {
 
 /// Tasks that live as long as the server.
 #[derive(Debug, Default)]
-pub struct Tasks(JoinSet<&'static str>);
+pub struct Tasks {
+    running: JoinSet<()>,
+    names: HashMap<task::Id, &'static str>,
+}
 
 impl Tasks {
     /// Runs `work` under a name for the log.
     pub fn spawn(&mut self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        self.0.spawn(async move {
-            work.await;
-            name
-        });
+        #[cfg(debug_assertions)]
+        let work = failpoint::through(name, work);
+        self.names.insert(self.running.spawn(work).id(), name);
     }
 
     /// Waits until one ends, which one that still has work never does.
     pub async fn first_end(&mut self) -> Error {
-        match self.0.join_next().await {
-            Some(ended) => Error::Died(name(ended)),
+        match self.running.join_next_with_id().await {
+            Some(ended) => Error::Died(self.said(&ended)),
             None => std::future::pending().await,
         }
     }
@@ -57,19 +62,36 @@ impl Tasks {
     /// [`Error::Died`] for the first that panicked.
     pub async fn all_end(&mut self) -> Result<(), Error> {
         let mut result = Ok(());
-        while let Some(ended) = self.0.join_next().await {
+        while let Some(ended) = self.running.join_next_with_id().await {
             if ended.is_err() && result.is_ok() {
-                result = Err(Error::Died(name(ended)));
+                result = Err(Error::Died(self.said(&ended)));
             }
         }
         result
     }
+
+    /// Which one it was, and with a panic what it said.
+    fn said(&self, ended: &Result<(task::Id, ()), JoinError>) -> String {
+        let name = |id| self.names.get(&id).copied().unwrap_or("a task");
+        match ended {
+            Ok((id, ())) => name(*id).to_owned(),
+            Err(e) => format!("{} ({e})", name(e.id())),
+        }
+    }
 }
 
-fn name(ended: Result<&'static str, JoinError>) -> String {
-    match ended {
-        Ok(name) => name.to_owned(),
-        Err(e) => format!("a task ({e})"),
+/// Death on demand, for the test that shows what the death of each task does. Not in a release.
+#[cfg(debug_assertions)]
+mod failpoint {
+    /// `ends:NAME` or `panics:NAME`, where NAME is a task's.
+    const VARIABLE: &str = "ALERTRACE_FAILPOINT";
+
+    pub(super) async fn through(name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        match std::env::var(VARIABLE).ok().as_deref().and_then(|v| v.split_once(':')) {
+            Some(("ends", its)) if its == name => {}
+            Some(("panics", its)) if its == name => panic!("on purpose"),
+            _ => work.await,
+        }
     }
 }
 
@@ -121,6 +143,7 @@ mod tests {
         let mut tasks = Tasks::default();
         tasks.spawn("fine", async {});
         tasks.spawn("broken", async { panic!("on purpose") });
-        assert!(tasks.all_end().await.is_err());
+        let said = tasks.all_end().await.unwrap_err().to_string();
+        assert!(said.contains("broken") && said.contains("on purpose"), "{said}");
     }
 }

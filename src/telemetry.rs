@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::{Log, LogFormat};
@@ -24,6 +25,10 @@ const MESSAGES: [f64; 11] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.
 
 /// What the first call made; later ones get the same.
 static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+
+/// Changes the level of what [`install_logs`] made.
+type Change = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send>;
+static CHANGE: Mutex<Option<Change>> = Mutex::new(None);
 
 /// Why logs or metrics could not be installed.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +45,9 @@ pub enum Error {
     /// Something else in the process records metrics already.
     #[error("metrics: another recorder is installed")]
     Taken,
+    /// The level cannot be changed.
+    #[error("log.level: {0}")]
+    Change(#[from] reload::Error),
 }
 
 /// Installs the log subscriber and the metrics recorder. A second call changes nothing and gives the first one's handle,
@@ -62,13 +70,36 @@ pub fn init(log: &Log) -> Result<PrometheusHandle, Error> {
 
 fn install_logs(log: &Log) -> Result<(), Error> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter(&log.level)?).with_writer(stderr);
-    match log.format {
-        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).finish().try_init()?,
-        // Left alone on a terminal, where the default also heeds NO_COLOR.
-        LogFormat::Text if stderr().is_terminal() => builder.finish().try_init()?,
-        LogFormat::Text => builder.with_ansi(false).finish().try_init()?,
-    }
+    let change: Change = match log.format {
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_span_list(false).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.finish().try_init()?;
+            Box::new(move |filter| handle.reload(filter))
+        }
+        LogFormat::Text => {
+            // Left alone on a terminal, where the default also heeds NO_COLOR.
+            let builder = if stderr().is_terminal() { builder } else { builder.with_ansi(false) };
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.finish().try_init()?;
+            Box::new(move |filter| handle.reload(filter))
+        }
+    };
+    *CHANGE.lock().unwrap_or_else(PoisonError::into_inner) = Some(change);
     Ok(())
+}
+
+/// Logs by another `log.level` from now on.
+///
+/// # Errors
+/// The level does not parse; the one of before stays.
+pub fn set_level(level: &str) -> Result<(), Error> {
+    let filter = filter(level)?;
+    match CHANGE.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        Some(change) => Ok(change(filter)?),
+        None => Ok(()),
+    }
 }
 
 /// The configured directives over `rumqttd=warn`: at info the router logs each link. Who asks for less than warnings, or

@@ -62,7 +62,8 @@ pub fn run() -> ExitCode {
     let args = Args::parse();
     small_pages();
     crate::tls::install_provider();
-    let config = match config::load(&Sources::from_process(args.config.clone())) {
+    let sources = Sources::from_process(args.config.clone());
+    let config = match config::load(&sources) {
         Ok(config) => config,
         Err(e) => {
             if let Command::Doctor(doctor) = &args.command {
@@ -76,7 +77,7 @@ pub fn run() -> ExitCode {
         Command::Openapi => openapi::run(),
         Command::Cert(args) => cert::run(&args, &config),
         command => match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(dispatch(command, config)),
+            Ok(runtime) => runtime.block_on(dispatch(command, config, sources)),
             Err(e) => Err(e.into()),
         },
     };
@@ -103,9 +104,9 @@ fn small_pages() {
     }
 }
 
-async fn dispatch(command: Command, config: Config) -> anyhow::Result<()> {
+async fn dispatch(command: Command, config: Config, sources: Sources) -> anyhow::Result<()> {
     match command {
-        Command::Serve => serve::run(&config).await,
+        Command::Serve => serve::run(&config, sources).await,
         Command::Demo(args) => demo::run(&args, config).await,
         Command::Simulate(args) => load::run(&args).await,
         Command::User(args) => user::run(&args, &config).await,

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, onesho
 use tokio_util::sync::CancellationToken;
 
 use super::mensaje::{Mensaje, Resolver, Resuelta, Resultado};
+use super::pulso::Pulso;
 use super::reloj::{Reloj, RelojIncorrecto};
 use super::ultimas::Ultimas;
 use super::vigentes::Cambiados;
@@ -123,6 +124,7 @@ pub struct Ingest {
     salud: watch::Receiver<Salud>,
     reloj: Arc<Reloj>,
     ultimas: Arc<Ultimas>,
+    pulso: Arc<Pulso>,
 }
 
 impl Ingest {
@@ -290,6 +292,12 @@ impl Ingest {
         tokio::spawn(hecho).await.ok()?
     }
 
+    /// Returns once the writer has turned, for the watchdog: at once while it works or waits for work, in its next
+    /// try while the store is away, never when it hangs.
+    pub async fn late(&self) {
+        self.pulso.espera().await;
+    }
+
     /// The newest figures of every sensor.
     #[must_use]
     pub fn ultimas(&self) -> &Ultimas {
@@ -345,9 +353,10 @@ impl Ingest {
         let sitio = Arc::new(Semaphore::new(cabida as usize));
         let reloj = Arc::new(Reloj::new(clock, vivo.mas_nueva));
         let ultimas = vivo.ultimas.clone();
-        let writer = Writer::new(store, hub, reloj.clone(), ajustes, vivo, dice);
+        let pulso = Arc::<Pulso>::default();
+        let writer = Writer::new(store, hub, reloj.clone(), ajustes, vivo, (dice, pulso.clone()));
         let ordenes = Arc::new(Semaphore::new(ORDENES));
-        Ok((Self { cola, sitio, cabida, ordenes, salud, reloj, ultimas }, writer.run(llegadas, drena)))
+        Ok((Self { cola, sitio, cabida, ordenes, salud, reloj, ultimas, pulso }, writer.run(llegadas, drena)))
     }
 }
 

@@ -8,6 +8,7 @@ mod batcher;
 pub mod decode;
 mod lote;
 mod mensaje;
+mod pulso;
 mod reloj;
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::batcher::{Ajustes, Encargo, Pendiente, Salud, Trabajo};
 use super::lote::{AlertaTocada, Clave, Hecho, Lote};
 use super::mensaje::{Resolver, Resuelta, Resultado};
+use super::pulso::Pulso;
 use super::reloj::Reloj;
 use super::vivo::Vivo;
 use crate::alertas;
@@ -40,6 +41,7 @@ pub(super) struct Writer {
     /// What `vivo` knows may have been overtaken by a commit whose outcome is not known.
     dudoso: bool,
     salud: watch::Sender<Salud>,
+    pulso: Arc<Pulso>,
 }
 
 impl Writer {
@@ -49,15 +51,17 @@ impl Writer {
         reloj: Arc<Reloj>,
         ajustes: Ajustes,
         vivo: Vivo,
-        salud: watch::Sender<Salud>,
+        (salud, pulso): (watch::Sender<Salud>, Arc<Pulso>),
     ) -> Self {
-        Self { store, hub, reloj, ajustes, vivo, dudoso: false, salud }
+        Self { store, hub, reloj, ajustes, vivo, dudoso: false, salud, pulso }
     }
 
     /// Works until `drena` is cancelled and what was taken before is done.
     pub(super) async fn run(mut self, mut llegadas: mpsc::Receiver<Trabajo>, drena: CancellationToken) {
         let mut trabajos = Vec::new();
+        let pulso = self.pulso.clone();
         loop {
+            pulso.late();
             tokio::select! {
                 biased;
                 () = drena.cancelled(), if !llegadas.is_closed() => llegadas.close(),
@@ -68,6 +72,7 @@ impl Writer {
                     gauge!("alertrace_ingest_queue").set(u32::try_from(llegadas.len()).unwrap_or(u32::MAX));
                     self.atiende(std::mem::take(&mut trabajos)).await;
                 }
+                () = pulso.preguntado() => {}
             }
         }
     }
@@ -142,6 +147,7 @@ impl Writer {
             if parte.is_empty() {
                 continue;
             }
+            self.pulso.late();
             let desde = Instant::now();
             match self.intenta(&mut parte).await {
                 Ok(hecho) => {
@@ -174,7 +180,7 @@ impl Writer {
                     };
                     self.sin_almacen(&e);
                     partes.push_front(parte);
-                    tokio::time::sleep(espera).await;
+                    self.pulso.duerme(espera).await;
                     espera = (espera * 2).min(ESPERA.1);
                 }
             }
@@ -373,7 +379,7 @@ impl Writer {
             if self.salud.send_if_modified(|s| std::mem::replace(s, nueva.clone()) != nueva) {
                 tracing::error!(motivo = %e, "nothing is acknowledged until the clock is set");
             }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            self.pulso.duerme(Duration::from_secs(1)).await;
         }
     }
 

@@ -158,6 +158,13 @@ impl Server {
         place: Place,
         wrap: impl FnOnce(Command) -> Command,
     ) -> Self {
+        let mut server = Self::open(dir, place, wrap);
+        server.token = server.sign_in(EMAIL).await;
+        server
+    }
+
+    /// Starts one on whatever is in the directory, and signs nobody in.
+    pub fn open(dir: tempfile::TempDir, place: Place, wrap: impl FnOnce(Command) -> Command) -> Self {
         let mut serve = wrap(command_at(dir.path(), &place));
         serve.arg("serve");
         let pair = |(key, value): (&OsStr, Option<&OsStr>)| Some((key.to_owned(), value?.to_owned()));
@@ -172,10 +179,7 @@ impl Server {
             client = client.tls_certs_only([Certificate::from_pem(&ca).expect("a certificate")]);
         }
         let client = client.build().expect("a client");
-        let mut server =
-            Self { child, dir, place, envs, http, mqtt, mqtts, client, https, token: String::new() };
-        server.token = server.sign_in(EMAIL).await;
-        server
+        Self { child, dir, place, envs, http, mqtt, mqtts, client, https, token: String::new() }
     }
 
     /// The binary, for a test that wraps it (`strace`).
