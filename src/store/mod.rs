@@ -70,7 +70,7 @@ use tx::on;
 /// Pages that a connection keeps, in SQLite's notation (negative = KiB): the writer's, a reader's. What is
 /// not there comes from the system's cache, two microseconds a page. As small as costs nothing that can be measured:
 /// they fill for hours, and look like a leak meanwhile (`docs/benchmarks.md`).
-const CACHE: (&str, &str) = ("-4096", "-1024");
+const CACHE: (&str, &str) = ("-2048", "-512");
 
 /// Pages that a transaction may change before the first of them are written to the log, to be written again when
 /// they change again: 16 MiB, given back at its end.
