@@ -237,8 +237,9 @@ impl Cuentas {
         autor: &Autor,
     ) -> Result<(), Error> {
         let user_id = autor.user_id.as_str();
-        let pasa = self.0.por_factor.as_ref().map_or(Ok(()), |rate| rate.check(user_id.to_owned()));
-        pasa.map_err(Error::Demasiadas)?;
+        if let Some(frecuencia) = &self.0.por_factor {
+            frecuencia.check(user_id.to_owned()).map_err(Error::Demasiadas)?;
+        }
         let paso = match p.sello.open(&factor.secreto) {
             Ok(secreto) => totp::paso(&secreto, codigo, autor.momento),
             Err(e) => {
