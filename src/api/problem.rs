@@ -405,13 +405,8 @@ impl From<cuentas::Error> for Problem {
             E::Inactivo => {
                 unauthorized("account_inactive", "La cuenta está desactivada.", "The account is deactivated.")
             }
-            E::SinPerfil => Self::new(
-                StatusCode::FORBIDDEN,
-                "perfil_incompleto",
-                "La cuenta existe, pero no tiene perfil aquí; regístrese con el mismo correo y contraseña.",
-                "The account exists, but has no profile here; register with the same e-mail and password.",
-            ),
-            e @ (E::SinConfirmar
+            e @ (E::SinPerfil
+            | E::SinConfirmar
             | E::CodigoInvalido
             | E::DatosInvalidos(_)
             | E::ProveedorAusente(_)

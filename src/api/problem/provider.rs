@@ -9,6 +9,12 @@ use crate::identity::cuentas::Error as E;
 /// The problem of an error that comes from the identity provider, or from what it asks of people.
 pub(super) fn problem(e: &E) -> Problem {
     match e {
+        E::SinPerfil => Problem::new(
+            StatusCode::FORBIDDEN,
+            "perfil_incompleto",
+            "La cuenta existe, pero no tiene perfil aquí; regístrese con el mismo correo y contraseña.",
+            "The account exists, but has no profile here; register with the same e-mail and password.",
+        ),
         E::SinConfirmar => Problem::new(
             StatusCode::UNAUTHORIZED,
             "email_not_confirmed",

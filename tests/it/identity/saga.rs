@@ -92,7 +92,7 @@ async fn a_server_that_dies_between_the_identity_and_its_person_undoes_it_at_its
     {
         // Who holds the table goes by the schema's name.
         let hold = format!("LOCK TABLE {schema}.empresas IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)");
-        let held = format!(
+        let granted = format!(
             "SELECT count(*) FROM pg_locks WHERE relation = '{schema}.empresas'::regclass \
                             AND mode = 'AccessExclusiveLock' AND granted"
         );
@@ -103,7 +103,7 @@ async fn a_server_that_dies_between_the_identity_and_its_person_undoes_it_at_its
             .stderr(std::process::Stdio::null())
             .spawn()
             .expect("psql runs");
-        until("the table is held", || postgres::shared().sql(&held) == "1").await;
+        until("the table is held", || postgres::shared().sql(&granted) == "1").await;
         double.release();
         let waits = format!(
             "SELECT count(*) FROM pg_locks WHERE relation = '{schema}.empresas'::regclass AND NOT granted"

@@ -2,6 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use alertrace::app;
+use alertrace::config::{self, Sources};
+use alertrace::domain::SystemClock;
 use reqwest::Method;
 use serde_json::json;
 
@@ -99,4 +105,36 @@ async fn open_sign_ins_are_listed_and_one_can_be_ended() {
     let refresh = |s: &serde_json::Value| json!({ "refresh_token": s["refresh_token"] });
     assert_eq!(post(&server, "/api/v1/auth/refresh", refresh(&one)).await.0, 401);
     assert_eq!(post(&server, "/api/v1/auth/refresh", refresh(&two)).await.0, 200);
+}
+
+#[tokio::test]
+#[ignore = "a measurement, for docs/decisions/0013"]
+async fn what_a_request_pays_for_knowing_whose_it_is() {
+    let mut server = Server::start().await;
+    server.terminate().await;
+    let data_dir = server.data_dir();
+    let mut env = BTreeMap::from([("ALERTRACE__DATA_DIR".to_owned(), data_dir.display().to_string())]);
+    env.extend(server.place.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    let config = config::load(&Sources { env, ..Sources::default() }).expect("a configuration");
+    let store = app::open_store(&config).await.expect("the database");
+    let secret = std::fs::read_to_string(data_dir.join("jwt.secret")).expect("the secret");
+    let cuentas = app::accounts(&config, store, Arc::new(SystemClock), secret.trim().as_bytes());
+    let cuentas = cuentas.expect("accounts");
+    let mut times = Vec::new();
+    for n in 0..5_500 {
+        let start = Instant::now();
+        cuentas.usuario(&server.token).await.expect("the administrator");
+        if n >= 500 {
+            times.push(start.elapsed());
+        }
+    }
+    times.sort_unstable();
+    let at = |part: usize| times[times.len() * part / 100].as_secs_f64() * 1e6;
+    eprintln!(
+        "token and rows, µs: median {:.0}, p10 {:.0}, p90 {:.0}, p99 {:.0}",
+        at(50),
+        at(10),
+        at(90),
+        at(99)
+    );
 }

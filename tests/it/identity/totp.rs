@@ -1,7 +1,6 @@
 //! The second factor: asked for from its first code on, and no road leads round it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
+use alertrace::domain::{Clock as _, SystemClock};
 use reqwest::Method;
 use serde_json::{Value, json};
 use totp_rs::Totp;
@@ -17,7 +16,7 @@ const NEW: &str = "otra clave larga";
 /// What an app shows, so many steps from now.
 fn code(url: &str, later: u64) -> String {
     let totp = Totp::from_url(url).expect("an address of an app");
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let now = u64::try_from(SystemClock.now().secs()).expect("after 1970");
     totp.generate(now + 30 * later).to_string()
 }
 
