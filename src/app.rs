@@ -161,7 +161,7 @@ pub async fn start(
         tasks.spawn("the certificates", watch_certs(certs, &directorio, &tokens));
     }
 
-    let (door, sampled_ingest) = (broker.clone(), ingest.clone());
+    let (door, sampled) = (broker.clone(), Sampled::new(config, &ingest, &tokens));
     let gate: api::Gate = Arc::new(move |stream, ip| Box::pin(door.clone().serve_stream(stream, ip)));
     let state = api::State::new(api::Parts {
         mqtt: gate,
@@ -185,12 +185,6 @@ pub async fn start(
     let https = certs.as_ref().filter(|_| config.http.tls).map(Certs::http);
     tasks.spawn("the events for WebSockets", state.fan_out(tokens.parar.clone()));
     tasks.spawn("the HTTP server", api::serve(http_listener, https, state, tokens.parar.clone()));
-    let sampled = Sampled {
-        ingest: sampled_ingest,
-        broker_ready: until_dead(&tokens),
-        data_dir: config.data_dir.clone(),
-        queue: config.ingest.queue,
-    };
     tasks.spawn("the metrics", upkeep(metrics, sampled, tokens.parar.clone()));
 
     tracing::info!(
@@ -334,6 +328,15 @@ struct Sampled {
 }
 
 impl Sampled {
+    fn new(config: &Config, ingest: &Ingest, tokens: &Tokens) -> Self {
+        Self {
+            ingest: ingest.clone(),
+            broker_ready: until_dead(tokens),
+            data_dir: config.data_dir.clone(),
+            queue: config.ingest.queue,
+        }
+    }
+
     fn take(&self) {
         let gauges = [
             ("alertrace_ingest_queue_readings", self.ingest.waiting()),
