@@ -39,6 +39,7 @@ mod salud;
 mod sensores;
 mod sesiones;
 mod shapes;
+mod sistema;
 mod trabajadores;
 mod umbrales;
 mod validate;
@@ -238,6 +239,7 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(excepciones::put_of_cultivo, excepciones::delete_of_cultivo))
         .routes(routes!(dashboard::get))
         .routes(routes!(auditoria::list))
+        .routes(routes!(sistema::get, sistema::put))
         .routes(routes!(dashboard::kpis))
         .routes(routes!(dashboard::people))
         .routes(routes!(dashboard::sensor_data))

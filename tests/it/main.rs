@@ -37,4 +37,5 @@ mod shutdown;
 mod simulate;
 mod store;
 mod support;
+mod telemetry;
 mod tls;
