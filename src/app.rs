@@ -24,7 +24,7 @@ use crate::lifecycle::{self, Tasks, Tokens, systemd};
 use crate::mantenimiento::{self, Mantenimiento};
 use crate::realtime::{Clientes, Hub, Pedidos, Presencia, Rutas};
 use crate::store::{self, Store};
-use crate::tls::Certs;
+use crate::tls::{Acceptor, Certs};
 use crate::{api, mqtt, tls};
 
 pub use accounts::{account_settings, accounts};
@@ -127,14 +127,7 @@ pub async fn start(
     )
     .await?;
     writer.spawn("the writer", work);
-    if let Some(within) = systemd::watchdog() {
-        let asked = ingest.clone();
-        let works = move || {
-            let ingest = asked.clone();
-            async move { ingest.late().await }
-        };
-        tasks.spawn("the watchdog", systemd::feed(within, works, tokens.parar.clone()));
-    }
+    feed_watchdog(&mut tasks, &ingest, &tokens);
     keep(&store, &clock, retention(config), &mut tasks, &tokens);
 
     let disco = maintain(&mut tasks, (&store, &ingest, &clock), config, &tokens);
@@ -156,20 +149,12 @@ pub async fn start(
     tasks.spawn("the broker", broker.clone().run(llegadas));
     let address = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
     let (mqtt_address, tls_address) = (address(&mqtt_listener)?, address(&tls_listener)?);
-    if mqtt_listener.is_some() || tls_listener.is_some() {
-        let tls = tls_listener.zip(certs.as_ref().map(Certs::mqtt));
-        let serve = broker.clone().serve(mqtt_listener, tls);
-        tasks.spawn("the MQTT listener", async move {
-            if let Err(e) = serve.await {
-                tracing::error!(error = %e, "the MQTT listener failed");
-            }
-        });
-    }
+    serve_mqtt(&mut tasks, &broker, mqtt_listener, tls_listener.zip(certs.as_ref().map(Certs::mqtt)));
     if let Some(certs) = &certs {
         tasks.spawn("the certificates", watch_certs(certs, &directorio, &tokens));
     }
 
-    let (door, sampled_ingest) = (broker.clone(), ingest.clone());
+    let (door, sampled) = (broker.clone(), Sampled::new(config, &ingest, &tokens));
     let gate: api::Gate = Arc::new(move |stream, ip| Box::pin(door.clone().serve_stream(stream, ip)));
     let state = api::State::new(api::Parts {
         mqtt: gate,
@@ -193,12 +178,6 @@ pub async fn start(
     let https = certs.as_ref().filter(|_| config.http.tls).map(Certs::http);
     tasks.spawn("the events for WebSockets", state.fan_out(tokens.parar.clone()));
     tasks.spawn("the HTTP server", api::serve(http_listener, https, state, tokens.parar.clone()));
-    let sampled = Sampled {
-        ingest: sampled_ingest,
-        broker_ready: until_dead(&tokens),
-        data_dir: config.data_dir.clone(),
-        queue: config.ingest.queue,
-    };
     tasks.spawn("the metrics", upkeep(metrics, sampled, tokens.parar.clone()));
 
     tracing::info!(
@@ -269,6 +248,35 @@ impl Running {
         }
         stopped
     }
+}
+
+/// Tells systemd, when it wants to know, that the writer of readings still answers.
+fn feed_watchdog(tasks: &mut Tasks, ingest: &Ingest, tokens: &Tokens) {
+    let Some(within) = systemd::watchdog() else { return };
+    let ingest = ingest.clone();
+    let works = move || {
+        let ingest = ingest.clone();
+        async move { ingest.late().await }
+    };
+    tasks.spawn("the watchdog", systemd::feed(within, works, tokens.parar.clone()));
+}
+
+/// Accepts on those of the two that there are.
+fn serve_mqtt(
+    tasks: &mut Tasks,
+    broker: &mqtt::Broker,
+    plain: Option<TcpListener>,
+    tls: Option<(TcpListener, Acceptor)>,
+) {
+    if plain.is_none() && tls.is_none() {
+        return;
+    }
+    let serve = broker.clone().serve(plain, tls);
+    tasks.spawn("the MQTT listener", async move {
+        if let Err(e) = serve.await {
+            tracing::error!(error = %e, "the MQTT listener failed");
+        }
+    });
 }
 
 /// What is done when nobody asks; answers how the disk stands.
@@ -344,6 +352,15 @@ struct Sampled {
 }
 
 impl Sampled {
+    fn new(config: &Config, ingest: &Ingest, tokens: &Tokens) -> Self {
+        Self {
+            ingest: ingest.clone(),
+            broker_ready: until_dead(tokens),
+            data_dir: config.data_dir.clone(),
+            queue: config.ingest.queue,
+        }
+    }
+
     fn take(&self) {
         let gauges = [
             ("alertrace_ingest_queue_readings", self.ingest.waiting()),

@@ -4,17 +4,21 @@
 //! whoever has the handle (`/metrics`); nothing listens here. Levels and the names of metrics belong to who emits them.
 
 mod catalogue;
+mod incidents;
+mod logs;
+mod traces;
 
-use std::io::{IsTerminal as _, stderr};
 use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::reload;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use sentry::ClientInitGuard;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
-use crate::config::{Log, LogFormat};
+use crate::config::Log;
+
+pub use logs::{level, set_level};
 
 /// Upper bounds, in seconds, of the histograms whose names end in `_seconds`: from a fraction of one fdatasync to a
 /// client's patience.
@@ -25,10 +29,8 @@ const MESSAGES: [f64; 11] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.
 
 /// What the first call made; later ones get the same.
 static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
-
-/// Changes the level of what [`install_logs`] made.
-type Change = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send>;
-static CHANGE: Mutex<Option<Change>> = Mutex::new(None);
+/// What is told elsewhere, and has something to send yet when the process ends.
+static ELSEWHERE: Mutex<(Option<ClientInitGuard>, Option<SdkTracerProvider>)> = Mutex::new((None, None));
 
 /// Why logs or metrics could not be installed.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +38,15 @@ pub enum Error {
     /// `log.level` is not a directive. Configuration has checked it; a caller that builds [`Log`] itself may not have.
     #[error("log.level: {0}")]
     Level(#[from] tracing_subscriber::filter::ParseError),
+    /// Nothing is logged yet.
+    #[error("log.level: there is no log")]
+    NoLog,
+    /// `log.sentry_dsn` is no DSN.
+    #[error("log.sentry_dsn (SENTRY_DSN) is not a DSN: https://KEY@HOST/PROJECT")]
+    Sentry,
+    /// Where traces go cannot be used.
+    #[error("log.otlp_endpoint: {0}")]
+    Traces(String),
     /// Something else in the process logs already.
     #[error("logs: {0}")]
     Logs(#[from] TryInitError),
@@ -45,9 +56,6 @@ pub enum Error {
     /// Something else in the process records metrics already.
     #[error("metrics: another recorder is installed")]
     Taken,
-    /// The level cannot be changed.
-    #[error("log.level: {0}")]
-    Change(#[from] reload::Error),
 }
 
 /// Installs the log subscriber and the metrics recorder. A second call changes nothing and gives the first one's handle,
@@ -69,47 +77,31 @@ pub fn init(log: &Log) -> Result<PrometheusHandle, Error> {
 }
 
 fn install_logs(log: &Log) -> Result<(), Error> {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter(&log.level)?).with_writer(stderr);
-    let change: Change = match log.format {
-        LogFormat::Json => {
-            let builder = builder.json().flatten_event(true).with_span_list(false).with_filter_reloading();
-            let handle = builder.reload_handle();
-            builder.finish().try_init()?;
-            Box::new(move |filter| handle.reload(filter))
-        }
-        LogFormat::Text => {
-            // Left alone on a terminal, where the default also heeds NO_COLOR.
-            let builder = if stderr().is_terminal() { builder } else { builder.with_ansi(false) };
-            let builder = builder.with_filter_reloading();
-            let handle = builder.reload_handle();
-            builder.finish().try_init()?;
-            Box::new(move |filter| handle.reload(filter))
-        }
-    };
-    *CHANGE.lock().unwrap_or_else(PoisonError::into_inner) = Some(change);
+    let mut layers = vec![logs::lines(log)?];
+    let mut elsewhere = ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(dsn) = &log.sentry_dsn {
+        let (layer, guard) = incidents::layer(log, dsn)?;
+        layers.push(layer);
+        elsewhere.0 = Some(guard);
+    }
+    if let Some(endpoint) = &log.otlp_endpoint {
+        let (layer, provider) = traces::layer(endpoint)?;
+        layers.push(layer);
+        elsewhere.1 = Some(provider);
+    }
+    tracing_subscriber::registry().with(layers).try_init()?;
     Ok(())
 }
 
-/// Logs by another `log.level` from now on.
-///
-/// # Errors
-/// The level does not parse; the one of before stays.
-pub fn set_level(level: &str) -> Result<(), Error> {
-    let filter = filter(level)?;
-    match CHANGE.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-        Some(change) => Ok(change(filter)?),
-        None => Ok(()),
+/// Sends what is not sent yet to Sentry and the collector, for two seconds at most. For the end of the process.
+pub fn finish() {
+    let mut elsewhere = ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(elsewhere.0.take());
+    if let Some(provider) = elsewhere.1.take()
+        && let Err(e) = provider.shutdown_with_timeout(incidents::LAST)
+    {
+        tracing::warn!(error = %e, "the last spans could not be sent");
     }
-}
-
-/// The configured directives over `rumqttd=warn`: at info the router logs each link. Who asks for less than warnings, or
-/// names rumqttd, gets what they ask for.
-fn filter(level: &str) -> Result<EnvFilter, Error> {
-    let configured = EnvFilter::try_new(level)?;
-    if configured.max_level_hint().is_some_and(|most| most < LevelFilter::WARN) {
-        return Ok(configured);
-    }
-    Ok(EnvFilter::try_new(format!("rumqttd=warn,{level}"))?)
 }
 
 fn install_metrics() -> Result<PrometheusHandle, Error> {
@@ -129,7 +121,8 @@ mod tests {
 
     #[test]
     fn a_second_call_gives_the_same_metrics() {
-        let log = Log { format: LogFormat::Json, level: String::from("off") };
+        let log = crate::config::load(&crate::config::Sources::default()).unwrap().log;
+        let log = Log { level: String::from("off"), ..log };
         let first = init(&log).unwrap();
         let second = init(&log).unwrap();
         metrics::counter!("telemetry_test_total").increment(3);
@@ -139,13 +132,5 @@ mod tests {
             assert!(text.contains("telemetry_test_total 3"), "{text}");
             assert!(text.contains(r#"telemetry_test_seconds_bucket{le="0.0025"} 1"#), "{text}");
         }
-    }
-
-    #[test]
-    fn rumqttd_is_quiet_unless_asked() {
-        assert_eq!(filter("info").unwrap().to_string(), "rumqttd=warn,info");
-        assert_eq!(filter("info,rumqttd=debug").unwrap().to_string(), "rumqttd=debug,info");
-        assert_eq!(filter("off").unwrap().to_string(), "off");
-        assert!(filter("alertrace=loud").is_err());
     }
 }

@@ -97,7 +97,7 @@ pub(super) async fn get(Shared(state): Shared<State>, sesion: Sesion) -> Result<
     let parts = state.parts();
     let activos = parts.directorio.en_uso(alcance);
     let mut tx = parts.store.read().await?;
-    let estados = sensores::count_by_state(&mut tx, alcance).await?;
+    let estados = sensores::count_not_active(&mut tx, alcance).await?;
     let severidades = alertas::count_by_severity(&mut tx, alcance).await?;
     let pendientes = severidades.iter().map(|(_, n)| n).sum();
     let kpis = count(&state, &mut tx, alcance, &activos, pendientes).await?;
@@ -109,6 +109,11 @@ pub(super) async fn get(Shared(state): Shared<State>, sesion: Sesion) -> Result<
         [EstadoSensor::Activo, EstadoSensor::Inactivo, EstadoSensor::Mantenimiento]
             .map(|e| (e.as_str(), 0))
             .into();
+    // In use are those that are active and those in maintenance.
+    let en_uso = i64::try_from(activos.len()).unwrap_or(i64::MAX);
+    let en_mantenimiento: i64 =
+        estados.iter().filter(|(e, _)| *e == EstadoSensor::Mantenimiento).map(|(_, n)| n).sum();
+    sensores_por_estado.insert(EstadoSensor::Activo.as_str(), (en_uso - en_mantenimiento).max(0));
     sensores_por_estado.extend(estados.into_iter().map(|(e, n)| (e.as_str(), n)));
     let mut sensores_por_conexion: BTreeMap<_, _> =
         [Conexion::Online, Conexion::Offline, Conexion::Desconocida].map(|c| (c.as_str(), 0)).into();

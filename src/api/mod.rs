@@ -39,6 +39,7 @@ mod salud;
 mod sensores;
 mod sesiones;
 mod shapes;
+mod sistema;
 mod totp;
 mod trabajadores;
 mod umbrales;
@@ -244,6 +245,7 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(excepciones::put_of_cultivo, excepciones::delete_of_cultivo))
         .routes(routes!(dashboard::get))
         .routes(routes!(auditoria::list))
+        .routes(routes!(sistema::get, sistema::put))
         .routes(routes!(dashboard::kpis))
         .routes(routes!(dashboard::people))
         .routes(routes!(dashboard::sensor_data))

@@ -81,7 +81,9 @@ pub fn run() -> ExitCode {
             Err(e) => Err(e.into()),
         },
     };
-    code(result)
+    let code = code(result);
+    crate::telemetry::finish();
+    code
 }
 
 fn code(result: anyhow::Result<()>) -> ExitCode {

@@ -22,7 +22,7 @@ impl Variable {
 }
 
 /// Names that are another spelling of a key.
-const KEYS: [(&str, &str); 12] = [
+const KEYS: [(&str, &str); 14] = [
     ("DATABASE_URL", "database.url"),
     ("DIRECT_URL", "database.direct_url"),
     ("DATABASE_CA", "database.ca"),
@@ -35,22 +35,16 @@ const KEYS: [(&str, &str); 12] = [
     ("ALLOWED_ORIGINS", "http.allowed_origins"),
     ("ENVIRONMENT", "environment"),
     ("LOG_LEVEL", "log.level"),
+    ("SENTRY_DSN", "log.sentry_dsn"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "log.otlp_endpoint"),
 ];
 
 const BROKER: &str = "reading from an external broker does not exist yet; unset the MQTT_ variables, let the devices connect to \
                       this server and set its address with mqtt.listen (ALERTRACE__MQTT__LISTEN)";
 
 /// Names that ask for what is not built, and have no key.
-const NOT_AVAILABLE: [(&str, &str); 5] = [
-    (
-        "SENTRY_DSN",
-        "reporting to Sentry is not in this version; unset it (errors are in the log and in /metrics)",
-    ),
-    ("MQTT_BROKER", BROKER),
-    ("MQTT_PORT", BROKER),
-    ("MQTT_USERNAME", BROKER),
-    ("MQTT_PASSWORD", BROKER),
-];
+const NOT_AVAILABLE: [(&str, &str); 4] =
+    [("MQTT_BROKER", BROKER), ("MQTT_PORT", BROKER), ("MQTT_USERNAME", BROKER), ("MQTT_PASSWORD", BROKER)];
 
 /// The parts of a PostgreSQL address, for deployments that give no `DATABASE_URL`.
 const POSTGRES: [&str; 5] =

@@ -13,7 +13,8 @@ use super::error::{Error, Problem};
 use super::layers::{Flat, Place, Raw};
 
 /// Keys whose values stay out of messages.
-const SECRETS: [&str; 7] = [
+const SECRETS: [&str; 8] = [
+    "log.sentry_dsn",
     "mail.smtp_url",
     "database.url",
     "database.direct_url",

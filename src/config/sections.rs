@@ -2,7 +2,9 @@
 //!
 //! Each struct has the section's keys as fields, with the units in the names.
 
+use secrecy::{ExposeSecret as _, SecretString};
 use tracing_subscriber::EnvFilter;
+use url::Url;
 
 use super::reader::Reader;
 
@@ -71,6 +73,8 @@ fn gigabytes(gb: f64) -> u64 {
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
     /// Lines for people.
     Text,
     /// One JSON object a line.
@@ -84,21 +88,46 @@ pub struct Log {
     pub format: LogFormat,
     /// Directives of [`EnvFilter`], checked: `info`, or `info,alertrace::mqtt=debug`.
     pub level: String,
+    /// Where errors are reported, if they are.
+    pub sentry_dsn: Option<SecretString>,
+    /// The collector that spans go to, if they do: `http://127.0.0.1:4318`.
+    pub otlp_endpoint: Option<String>,
+    /// Name of the deployment.
+    pub environment: String,
 }
 
 impl Log {
     pub(super) fn read(r: &mut Reader) -> Self {
-        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-        let format = r.choice("log.format", &formats).unwrap_or(LogFormat::Text);
+        let formats = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let format = r.choice("log.format", &formats).unwrap_or(LogFormat::Auto);
         let level = r.text("log.level");
-        if !level.split(',').all(|directive| directive_ok(directive.trim())) {
+        if !Self::level_ok(&level) {
             r.invalid(
                 "log.level",
                 "trace, debug, info, warn, error or off; or directives, as in \"info,alertrace::mqtt=debug\"",
             );
         }
-        Self { format, level }
+        let sentry_dsn = r.secret("log.sentry_dsn");
+        if sentry_dsn.as_ref().is_some_and(|dsn| !is_http(dsn.expose_secret())) {
+            r.invalid("log.sentry_dsn", "a DSN of Sentry: https://KEY@HOST/PROJECT");
+        }
+        let endpoint = r.text("log.otlp_endpoint").trim().to_owned();
+        if !endpoint.is_empty() && !is_http(&endpoint) {
+            r.invalid("log.otlp_endpoint", "the address of a collector, as in \"http://127.0.0.1:4318\"");
+        }
+        let otlp_endpoint = Some(endpoint).filter(|e| !e.is_empty());
+        Self { format, level, sentry_dsn, otlp_endpoint, environment: r.text("environment") }
     }
+
+    /// Whether all of `level` is understood.
+    #[must_use]
+    pub fn level_ok(level: &str) -> bool {
+        level.split(',').all(|directive| directive_ok(directive.trim()))
+    }
+}
+
+fn is_http(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host())
 }
 
 /// `EnvFilter` takes a word that is no level for the name of a module, so `LOG_LEVEL=warnning` would log nothing, silently.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use metrics::{counter, gauge, histogram};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::batcher::{Ajustes, Encargo, Pendiente, Salud, Trabajo};
 use super::lote::{AlertaTocada, Clave, Hecho, Lote};
@@ -149,7 +150,8 @@ impl Writer {
             }
             self.pulso.late();
             let desde = Instant::now();
-            match self.intenta(&mut parte).await {
+            let span = tracing::debug_span!("batch", messages = parte.len());
+            match self.intenta(&mut parte).instrument(span).await {
                 Ok(hecho) => {
                     histogram!("alertrace_commit_seconds").record(desde.elapsed());
                     #[expect(clippy::cast_precision_loss, reason = "a batch is far below 2^52")]

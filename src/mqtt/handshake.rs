@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::admission::{self, Legado, Negada};
 use super::broker::{Broker, Compartido};
@@ -57,7 +58,9 @@ where
     else {
         return;
     };
-    Box::pin(atiende(&b, lee, escribe, &origen, conexion, testamento)).await;
+    let client_id = conexion.sesion.clave.client_id.as_str();
+    let span = tracing::debug_span!("client", ip = %origen.ip, transport = origen.via, client_id);
+    Box::pin(atiende(&b, lee, escribe, &origen, conexion, testamento)).instrument(span).await;
 }
 
 /// Lets a client in, or tells it why not.

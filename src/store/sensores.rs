@@ -554,19 +554,22 @@ pub async fn intervals(tx: &mut Tx) -> Result<std::collections::HashMap<i64, i64
     Ok(filas.into_iter().map(|f| (f.id_sensor, f.intervalo_lectura)).collect())
 }
 
-/// How many sensors of the scope are in each state that any is in.
+/// How many sensors of the scope there are in each state but `activo`, which most are in: those are counted in memory
+/// ([`Directorio`](crate::identity::Directorio) knows who is in use), these by their index.
 ///
 /// # Errors
 /// `Unavailable`, `Inconsistent`.
-pub async fn count_by_state(tx: &mut Tx, alcance: Alcance) -> Result<Vec<(EstadoSensor, i64)>> {
+pub async fn count_not_active(tx: &mut Tx, alcance: Alcance) -> Result<Vec<(EstadoSensor, i64)>> {
     row!(
         struct Fila {
             estado: String,
             total: i64,
         }
     );
+    // What is assigned is few of many: see `donde`.
+    let estado = if alcance.id_trabajador.is_some() { "COALESCE(s.estado, '')" } else { "s.estado" };
     let sql = format!(
-        "SELECT s.estado, COUNT(*) AS total FROM sensores s {} GROUP BY s.estado",
+        "SELECT s.estado, COUNT(*) AS total FROM sensores s {} AND {estado} IN ('inactivo', 'mantenimiento') GROUP BY s.estado",
         donde(tx, alcance, &Filtro::default())
     );
     let filas: Vec<Fila> = on!(tx, |db| {

@@ -32,6 +32,25 @@ use Series::{Each, Later, One};
 
 const TRANSPORTS: Series = Each("transport", &["tcp", "tls", "websocket"]);
 
+/// The limits of `[mqtt]`, by the names of their settings.
+const LIMITS: Series = Each(
+    "limit",
+    &[
+        "connect_deadline_s",
+        "max_connections",
+        "max_connections_per_address",
+        "max_filters",
+        "max_packet_bytes",
+        "max_retained",
+        "max_sessions_per_client",
+        "max_subscriptions",
+        "rate",
+        "receive_maximum",
+        "sign_in",
+        "topic",
+    ],
+);
+
 const ALL: [Metric; 40] = [
     Metric(
         Gauge,
@@ -129,7 +148,7 @@ const ALL: [Metric; 40] = [
         "Messages that a subscriber did not get",
         Each("reason", &["slow", "queue_full", "too_large", "lag", "events"]),
     ),
-    Metric(Counter, "alertrace_mqtt_limited_total", "Times that a limit of [mqtt] was applied", Later),
+    Metric(Counter, "alertrace_mqtt_limited_total", "Times that a limit of [mqtt] was applied", LIMITS),
     Metric(
         Histogram,
         "alertrace_mqtt_ack_seconds",

@@ -82,6 +82,8 @@ fn no_import_climbs_and_libraries_stay_in_their_rooms() {
             ("x509_parser::", &["tls/"]),
             ("reqwest::", &["cli/", "identity/supabase/", "identity/jwks.rs"]),
             ("jsonwebtoken::", &["identity/"]),
+            ("sentry::", &["telemetry/incidents.rs", "telemetry.rs"]),
+            ("opentelemetry", &["telemetry/traces.rs", "telemetry.rs"]),
             ("lettre::", &["identity/correo.rs"]),
             ("totp_rs::", &["identity/totp.rs"]),
             ("qrcode::", &["identity/totp.rs"]),

@@ -107,3 +107,25 @@ async fn a_failure_of_the_servers_own_tells_nothing_of_its_inside() {
         assert!(!text.contains(inside), "{inside}: {text}");
     }
 }
+
+#[tokio::test]
+async fn what_is_wrong_with_each_field_is_said_in_the_language_asked_for() {
+    let server = Server::start().await;
+    let http = reqwest::Client::new();
+    let body = json!({ "device_id": "s1", "nombre": "", "tipo": "t", "intervalo_lectura": 0 });
+    let mut said = Vec::new();
+    for language in ["es", "en", "fr"] {
+        let url = format!("http://{}/api/v1/sensores", server.http);
+        let request =
+            http.post(url).bearer_auth(&server.token).header("accept-language", language).json(&body);
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status(), 422);
+        let problem: Value = answer.json().await.expect("JSON");
+        let errors = problem["errors"].as_array().expect("errors").clone();
+        let fields: Vec<&str> = errors.iter().filter_map(|e| e["campo"].as_str()).collect();
+        assert_eq!(fields, ["nombre", "intervalo_lectura"], "{problem}");
+        said.push(errors.iter().map(|e| e["mensaje"].as_str().expect("text").to_owned()).collect::<Vec<_>>());
+    }
+    assert!(said[0].iter().zip(&said[1]).all(|(es, en)| es != en && !es.is_empty()), "{said:?}");
+    assert_eq!(said[0], said[2], "Spanish is what everybody else gets");
+}

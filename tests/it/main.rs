@@ -40,5 +40,6 @@ mod simulate;
 mod store;
 mod supervision;
 mod support;
+mod telemetry;
 mod tls;
 mod upgrade;

@@ -29,7 +29,7 @@ fn named(lines: &[&str]) -> Option<(String, String)> {
 #[test]
 fn no_two_shapes_share_a_name_in_the_document() {
     let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for dir in ["src/api", "src/api/live", "src/domain"] {
+    for dir in ["src/api", "src/api/historial", "src/api/live", "src/domain"] {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
         for file in std::fs::read_dir(dir).expect("a directory").flatten().map(|e| e.path()) {
             let Ok(text) = std::fs::read_to_string(&file) else { continue };

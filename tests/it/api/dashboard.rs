@@ -1,5 +1,6 @@
 //! The front page: counted from data, null where the data gives nothing.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::people::{another_empresa, get, list, person, post};
@@ -111,4 +112,21 @@ async fn the_days_of_a_sensor_are_means_by_the_hour_or_the_day() {
     }
     assert_eq!(get(&server, &path, &another_empresa(&server).await).await.status(), 404);
     assert_eq!(get(&server, &path, &person(&server, "w", "worker").await.token).await.status(), 404);
+}
+
+#[tokio::test]
+async fn every_sensor_is_counted_in_the_state_that_it_is_in() {
+    let server = Server::start().await;
+    let mut made = Vec::new();
+    for n in 0..4 {
+        made.push(server.device(&format!("s{n}")).await);
+    }
+    let path = |n: usize| format!("/api/v1/sensores/{}", made[n].id_sensor);
+    let repair = json!({ "estado": "mantenimiento" });
+    let answer = server.request(Method::PATCH, &path(0), &server.token, Some(repair)).await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(server.request(Method::DELETE, &path(1), &server.token, None).await.status(), 204);
+    let page = server.get("/api/v1/dashboard").await;
+    assert_eq!(page["sensores_por_estado"], json!({ "activo": 2, "inactivo": 1, "mantenimiento": 1 }));
+    assert_eq!(page["kpis"]["sensores_activos"], 3, "one under repair is in use");
 }

@@ -28,6 +28,8 @@ pub enum Who {
     Operator,
     /// The same, of something that belongs to an empresa.
     OperatorOf,
+    /// The operador alone.
+    Installation,
     /// Devices alone, with their own token.
     Device,
     /// Accounts that belong to no empresa: nobody of the table does.
@@ -53,7 +55,8 @@ impl Who {
             (Self::Homeless, _) => 409,
             (Self::Own, Admin) => ok,
             (Self::Own, _) => 404,
-            (Self::Operator | Self::OperatorOf, Operator) => ok,
+            (Self::Operator | Self::OperatorOf | Self::Installation, Operator) => ok,
+            (Self::Installation, _) => 403,
             (_, Operator) => 403,
             (Self::Sees | Self::SupervisorOf | Self::AdminOf | Self::OperatorOf, Other) => 404,
             (Self::Member | Self::Socket, _) => ok,
@@ -92,7 +95,10 @@ pub struct Route {
 impl Route {
     /// Whether the empresa's administrator is to find it in the audit.
     pub fn changes(&self) -> bool {
-        self.method != "GET" && !matches!(self.who, Who::Anyone | Who::Device | Who::Homeless | Who::Holder)
+        // What is the installation's is told in no empresa's audit.
+        let nobodys =
+            matches!(self.who, Who::Anyone | Who::Device | Who::Homeless | Who::Holder | Who::Installation);
+        self.method != "GET" && !nobodys
     }
 }
 
@@ -215,4 +221,6 @@ pub const ROUTES: &[Route] = &[
 
     get("/api/v1/mqtt/clientes", Who::Operator),
     route("DELETE", "/api/v1/mqtt/clientes/{cliente}", Who::OperatorOf, 204, ""),
+    get("/api/v1/sistema/log", Who::Installation),
+    route("PUT", "/api/v1/sistema/log", Who::Installation, 200, r#"{"nivel":"info"}"#),
 ];
