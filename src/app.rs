@@ -125,14 +125,7 @@ pub async fn start(
     )
     .await?;
     writer.spawn("the writer", work);
-    if let Some(within) = systemd::watchdog() {
-        let asked = ingest.clone();
-        let works = move || {
-            let ingest = asked.clone();
-            async move { ingest.late().await }
-        };
-        tasks.spawn("the watchdog", systemd::feed(within, works, tokens.parar.clone()));
-    }
+    vouch(&ingest, &mut tasks, &tokens);
     keep(&store, &clock, retention(config), &mut tasks, &tokens);
 
     let disco = maintain(&mut tasks, (&store, &ingest, &clock), config, &tokens);
@@ -261,6 +254,17 @@ impl Running {
         }
         stopped
     }
+}
+
+/// Tells a service manager that wants to hear it that the writer of readings works.
+fn vouch(ingest: &Ingest, tasks: &mut Tasks, tokens: &Tokens) {
+    let Some(within) = systemd::watchdog() else { return };
+    let ingest = ingest.clone();
+    let works = move || {
+        let ingest = ingest.clone();
+        async move { ingest.late().await }
+    };
+    tasks.spawn("the watchdog", systemd::feed(within, works, tokens.parar.clone()));
 }
 
 /// What is done when nobody asks; answers how the disk stands.
