@@ -1,6 +1,6 @@
 //! `alertrace serve`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
 
@@ -14,13 +14,18 @@ pub(super) async fn run(config: &Config, sources: Sources) -> anyhow::Result<()>
     let metrics = telemetry::init(&config.log)?;
     let stop = lifecycle::asked_to_stop().context("signals cannot be heard")?;
     tokio::pin!(stop);
+    // Heard from the beginning: who asks while it starts must not end it.
+    let certs = Arc::new(OnceLock::new());
+    let served = certs.clone();
+    let reloading =
+        lifecycle::on_hangup(move || reload(served.get(), &sources)).context("signals cannot be heard")?;
     let running = tokio::select! {
         started = app::start(config, Arc::new(SystemClock), metrics) => started?,
         () = &mut stop => return Ok(()),
     };
-    let certs = running.certs.clone();
-    let reloading =
-        lifecycle::on_hangup(move || reload(certs.as_ref(), &sources)).context("signals cannot be heard")?;
+    if let Some(made) = &running.certs {
+        certs.get_or_init(|| made.clone());
+    }
     tokio::select! {
         ended = running.run(stop) => ended.context("the server ended"),
         () = reloading => Ok(()),

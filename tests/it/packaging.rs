@@ -21,15 +21,15 @@ fn said(command: &mut Command) -> (bool, String) {
 #[test]
 fn systemd_takes_the_unit_and_finds_it_little_exposed() {
     let dir = tempfile::tempdir().expect("a directory");
-    let file = dir.path().join("alertrace.service");
+    let path = dir.path().join("alertrace.service");
     // The binary of this build stands in for the installed one.
-    std::fs::write(&file, unit().replace("/usr/bin/alertrace", env!("CARGO_BIN_EXE_alertrace")))
+    std::fs::write(&path, unit().replace("/usr/bin/alertrace", env!("CARGO_BIN_EXE_alertrace")))
         .expect("a file");
-    let (fine, text) = said(Command::new("systemd-analyze").arg("verify").arg("--man=no").arg(&file));
+    let (fine, text) = said(Command::new("systemd-analyze").arg("verify").arg("--man=no").arg(&path));
     let ours: Vec<_> = text.lines().filter(|line| line.contains("alertrace.service")).collect();
     assert!(fine && ours.is_empty(), "{text}");
     let security = ["security", "--offline=yes", "--threshold=20"];
-    let (fine, text) = said(Command::new("systemd-analyze").args(security).arg(&file));
+    let (fine, text) = said(Command::new("systemd-analyze").args(security).arg(&path));
     assert!(fine, "an exposure above 2.0: {text}");
     for line in
         ["Type=notify", "WatchdogSec=", "User=alertrace", "ProtectSystem=strict", "CapabilityBoundingSet=\n"]

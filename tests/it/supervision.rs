@@ -206,6 +206,22 @@ fn hangup_reads_the_log_level_and_the_certificates_again() {
 }
 
 #[tokio::test]
+async fn a_hangup_while_it_starts_does_not_end_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut server = Server::start_in(dir, Place::new(), |serve| serve).await;
+    assert_eq!(server.terminate().await.0, Some(0));
+    // What it needs to start is held by somebody else, for as long as a start waits for it.
+    let mut holder = crate::store::python(&server, "db.execute('BEGIN EXCLUSIVE')");
+    server.launch_and_do_not_wait();
+    let pid = std::fs::read_to_string(server.data_dir().join("alertrace.lock")).expect("the lock file");
+    assert!(Command::new("kill").args(["-HUP", pid.trim()]).status().expect("kill runs").success());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(server.terminate().await.0, Some(0), "a clean stop, when that is what is asked for");
+    drop(holder.stdin.take());
+    holder.wait().expect("it ends");
+}
+
+#[tokio::test]
 async fn a_start_does_not_read_a_million_readings() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut server = Server::start_in(dir, Place::new(), |serve| serve).await;
