@@ -96,7 +96,11 @@ fn install_logs(log: &Log) -> Result<(), Error> {
 /// Sends what is not sent yet to Sentry and the collector, for two seconds at most. For the end of the process.
 pub fn finish() {
     let mut elsewhere = ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner);
-    drop(elsewhere.0.take());
+    if let Some(guard) = elsewhere.0.take() {
+        guard.flush(Some(incidents::LAST));
+        // Dropped, it would wait for its thread, and that for an answer that may never come.
+        std::mem::forget(guard);
+    }
     if let Some(provider) = elsewhere.1.take()
         && let Err(e) = provider.shutdown_with_timeout(incidents::LAST)
     {
