@@ -36,7 +36,7 @@ use super::tokens::Firmante;
 use crate::domain::{Clock, Timestamp};
 use crate::limits::rate::Rate;
 use crate::store::identidades::Vigente;
-use crate::store::{self, Store, trabajadores};
+use crate::store::{Store, trabajadores};
 
 /// Who may register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,13 +135,13 @@ impl Cuentas {
         let Comprobado { user_id, caduca, generacion, emitido, segundo } =
             self.0.provider.comprueba(access_token, self.0.clock.now()).await?;
         let mut tx = self.0.store.read().await?;
-        let vigente = match &self.0.provider {
-            Provider::Interno(_) => store::identidades::active(&mut tx, &user_id).await?,
-            Provider::Supabase(_) => Some(Vigente { generacion, segundo: false }),
-        };
-        let perfil = trabajadores::by_user_id(&mut tx, &user_id).await?;
+        let perfil = trabajadores::present(&mut tx, &user_id).await?;
         tx.commit().await?;
         let perfil = perfil.ok_or(Error::SinPerfil)?;
+        let vigente = match &self.0.provider {
+            Provider::Interno(_) => perfil.vigente,
+            Provider::Supabase(_) => Some(Vigente { generacion, segundo: false }),
+        };
         let vigente = vigente.filter(|_| perfil.activo).ok_or(Error::Inactivo)?;
         if vigente.generacion != generacion {
             return Err(Error::TokenInvalido);
@@ -155,7 +155,7 @@ impl Cuentas {
             return Err(Error::TotpRequerido);
         }
         let usuario = Usuario {
-            user_id: perfil.user_id,
+            user_id,
             id_trabajador: perfil.id_trabajador,
             id_empresa: perfil.id_empresa,
             rol: perfil.rol,

@@ -1,5 +1,6 @@
 //! People, their role and the tenant that they belong to.
 
+use super::identidades::Vigente;
 use super::{Error, Hoja, Result, Tx, on, row};
 use crate::domain::{Rol, Timestamp};
 
@@ -51,8 +52,6 @@ pub struct Trabajador {
     pub razon_social: Option<String>,
     /// The tenant's tax number.
     pub ruc: Option<String>,
-    /// What another server issued for them before is good no more.
-    pub valen_desde: Timestamp,
 }
 
 /// Creates a person; answers their key.
@@ -104,13 +103,12 @@ pub async fn by_user_id(tx: &mut Tx, user_id: &str) -> Result<Option<Trabajador>
             activo: bool,
             razon_social: Option<String>,
             ruc: Option<String>,
-            valen_desde: i64,
         }
     );
     let fila: Option<Fila> = on!(tx, |db| {
         sqlx::query_as(
             "SELECT t.id_trabajador, t.user_id, t.id_empresa, t.nombre, t.apellido, t.dni, t.email, t.telefono, \
-             t.rol, t.activo, t.valen_desde, e.razon_social, e.ruc \
+             t.rol, t.activo, e.razon_social, e.ruc \
              FROM trabajadores t LEFT JOIN empresas e ON e.id_empresa = t.id_empresa WHERE t.user_id = $1",
         )
         .bind(user_id)
@@ -131,7 +129,63 @@ pub async fn by_user_id(tx: &mut Tx, user_id: &str) -> Result<Option<Trabajador>
         activo: f.activo,
         razon_social: f.razon_social,
         ruc: f.ruc,
+    }))
+}
+
+/// A person, as far as every request asks who somebody is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Presente {
+    /// Key.
+    pub id_trabajador: i64,
+    /// The tenant.
+    pub id_empresa: Option<i64>,
+    /// What they may do.
+    pub rol: Rol,
+    /// Whether they may sign in.
+    pub activo: bool,
+    /// What another server issued for them before is good no more.
+    pub valen_desde: Timestamp,
+    /// What tokens of their account have to be; `None` = it is none of ours, or may not sign in.
+    pub vigente: Option<Vigente>,
+}
+
+/// The person behind an account, by one look: every request takes it.
+///
+/// # Errors
+/// `Unavailable`, `Inconsistent`.
+pub async fn present(tx: &mut Tx, user_id: &str) -> Result<Option<Presente>> {
+    row!(
+        struct Fila {
+            id_trabajador: i64,
+            id_empresa: Option<i64>,
+            rol: String,
+            activo: bool,
+            valen_desde: i64,
+            activa: Option<bool>,
+            generacion: Option<i64>,
+            confirmado: Option<i64>,
+        }
+    );
+    let fila: Option<Fila> = on!(tx, |db| {
+        sqlx::query_as(
+            "SELECT t.id_trabajador, t.id_empresa, t.rol, t.activo, t.valen_desde, i.activa, i.generacion, \
+             f.confirmado FROM trabajadores t LEFT JOIN identidades i ON i.user_id = t.user_id \
+             LEFT JOIN totp f ON f.user_id = t.user_id WHERE t.user_id = $1",
+        )
+        .bind(user_id)
+        .fetch_optional(db)
+        .await
+    })?;
+    let Some(f) = fila else { return Ok(None) };
+    let segundo = f.confirmado.is_some();
+    let vigente = f.generacion.filter(|_| f.activa == Some(true));
+    Ok(Some(Presente {
+        id_trabajador: f.id_trabajador,
+        id_empresa: f.id_empresa,
+        rol: Rol::parse(&f.rol).ok_or_else(|| Error::inconsistent("trabajadores.rol"))?,
+        activo: f.activo,
         valen_desde: Timestamp::clamped(f.valen_desde),
+        vigente: vigente.map(|generacion| Vigente { generacion, segundo }),
     }))
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::domain::{BUILD_DATE, ManualClock, Rol};
 use crate::identity::password::Claves;
+use crate::store;
 use crate::store::auditoria::{Autor, Origen};
 
 struct Banco {
