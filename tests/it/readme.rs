@@ -32,7 +32,7 @@ fn shape(page: &str) -> (Vec<usize>, Vec<String>) {
     for line in page.lines() {
         match (&mut inside, line.starts_with("```")) {
             (Some(_), true) => blocks.extend(inside.take()),
-            (Some(block), false) => *block += &format!("{line}\n"),
+            (Some(block), false) => block.extend([line, "\n"]),
             (None, true) => inside = Some(format!("{line}\n")),
             (None, false) if line.starts_with('#') => headings.push(line.find(' ').expect("a heading")),
             (None, false) => {}
