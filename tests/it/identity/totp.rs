@@ -44,7 +44,7 @@ async fn begin(server: &Server, token: &str) -> String {
 }
 
 /// And confirms it; answers the address and what was answered.
-async fn enrol(server: &Server, token: &str) -> (String, Value) {
+pub(super) async fn enrol(server: &Server, token: &str) -> (String, Value) {
     let url = begin(server, token).await;
     let body = json!({ "codigo": code(&url, 0) });
     let (status, confirmed) = ask(server, "/api/v1/auth/totp/confirmar", token, body).await;
