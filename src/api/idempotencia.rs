@@ -170,10 +170,13 @@ async fn carried_out(
 /// Lets a key be used again. The store that failed the request may still be away: it is tried for a while, and
 /// the key is in progress meanwhile.
 async fn forgotten(state: &State, nombre: &Nombre) {
-    const TRIES: [Duration; 6] = [
+    const TRIES: [Duration; 9] = [
         Duration::ZERO,
         Duration::from_millis(100),
+        Duration::from_millis(300),
         Duration::from_secs(1),
+        Duration::from_secs(1),
+        Duration::from_secs(2),
         Duration::from_secs(5),
         Duration::from_secs(10),
         Duration::from_secs(30),

@@ -1,6 +1,7 @@
 //! A SQLite file that somebody else locks now and then (a backup tool, a person with `sqlite3`): a change that could
 //! not be made was not made at all, and may be sent again as it was.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use crate::support::postgres::Database;
 use crate::support::server::{PASSWORD, place};
 use crate::support::{Client, Server};
 
-/// Takes the file for some milliseconds again and again, at no rhythm that anything here shares.
+/// Takes the file for a second, and then for some milliseconds again and again, at no rhythm that anything here shares.
 struct Somebody(Child);
 
 impl Somebody {
@@ -19,12 +20,18 @@ impl Somebody {
         let script = "import random, sqlite3, sys, time\n\
                       db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)\n\
                       random.seed(1)\n\
+                      db.execute('BEGIN IMMEDIATE'); print('taken', flush=True); time.sleep(1); db.execute('ROLLBACK')\n\
                       while True:\n\
                       \x20   db.execute('BEGIN IMMEDIATE'); time.sleep(random.uniform(0.15, 0.4)); db.execute('ROLLBACK')\n\
-                      \x20   time.sleep(random.uniform(0.001, 0.05))";
+                      \x20   time.sleep(random.uniform(0.03, 0.12))";
         let mut python = Command::new("python3");
         python.args(["-c", script]).arg(server.data_dir().join("alertrace.db"));
-        Self(python.stdout(Stdio::null()).spawn().expect("python3 runs"))
+        let mut somebody = Self(python.stdout(Stdio::piped()).spawn().expect("python3 runs"));
+        let mut line = String::new();
+        let said = somebody.0.stdout.as_mut().expect("its output");
+        BufReader::new(said).read_line(&mut line).expect("a line");
+        assert_eq!(line, "taken\n");
+        somebody
     }
 }
 
@@ -68,7 +75,7 @@ async fn until_made(server: &Server, path: &str, key: Option<&str>, body: &Value
             503 => away += 1,
             _ => assert!(in_progress, "{path} after {away} refusals: {status} {said}"),
         }
-        assert!(start.elapsed() < Duration::from_secs(30), "{path} is never made");
+        assert!(start.elapsed() < Duration::from_secs(60), "{path} is never made");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
