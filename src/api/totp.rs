@@ -32,7 +32,7 @@ impl From<EstadoTotp> for Body {
 }
 
 /// Whether a code is asked for when whoever asks signs in.
-#[utoipa::path(get, path = "/auth/totp", tag = "auth",
+#[utoipa::path(get, path = "/auth/totp", tag = "auth", operation_id = "totp_state",
     responses((status = 200, body = Body), (status = 501, description = "Supabase's MFA is to be used")))]
 pub(super) async fn state(
     Shared(state): Shared<State>,
@@ -53,7 +53,7 @@ pub(super) struct Begun {
 }
 
 /// Set a second factor up, in the place of one that was not confirmed. Nothing is asked for until it is confirmed.
-#[utoipa::path(post, path = "/auth/totp", tag = "auth",
+#[utoipa::path(post, path = "/auth/totp", tag = "auth", operation_id = "totp_begin",
     responses((status = 201, body = Begun), (status = 409, description = "There is one"),
         (status = 501, description = "Supabase's MFA is to be used")))]
 pub(super) async fn begin(
@@ -95,7 +95,7 @@ pub(super) struct Confirmed {
 
 /// Confirm the second factor that is being set up by a first code. From now on every sign-in asks for one; what the
 /// account had open ends, and the tokens of the answer take its place.
-#[utoipa::path(post, path = "/auth/totp/confirmar", tag = "auth", request_body = Code,
+#[utoipa::path(post, path = "/auth/totp/confirmar", tag = "auth", operation_id = "totp_confirm", request_body = Code,
     responses((status = 200, body = Confirmed), (status = 409, description = "None is being set up"),
         (status = 422, description = "Not its code"), (status = 501, description = "Supabase's MFA is to be used")))]
 pub(super) async fn confirm(
@@ -120,7 +120,7 @@ pub(super) async fn confirm(
 }
 
 /// Other recovery codes, in the place of those that there were.
-#[utoipa::path(post, path = "/auth/totp/codigos", tag = "auth", request_body = Code,
+#[utoipa::path(post, path = "/auth/totp/codigos", tag = "auth", operation_id = "totp_codes", request_body = Code,
     responses((status = 200, body = Codes), (status = 409, description = "No second factor"),
         (status = 422, description = "Not its code"), (status = 501, description = "Supabase's MFA is to be used")))]
 pub(super) async fn codes(
@@ -144,7 +144,7 @@ pub(super) struct Proof {
 }
 
 /// Take one's own second factor away: the password alone signs in again.
-#[utoipa::path(post, path = "/auth/totp/quitar", tag = "auth", request_body = Proof,
+#[utoipa::path(post, path = "/auth/totp/quitar", tag = "auth", operation_id = "totp_remove", request_body = Proof,
     responses((status = 204), (status = 409, description = "No second factor"),
         (status = 422, description = "Neither its code nor the password"),
         (status = 501, description = "Supabase's MFA is to be used")))]
