@@ -37,15 +37,20 @@ const MAX_CONNECT: usize = 256 << 10;
 const MAX_CLIENT_ID: usize = 1_024;
 const MAX_USUARIO: usize = 256;
 
-/// A connection that is not let in, and what it is told.
+/// A connection that is not let in, and what it is told; `None`: nobody is there to be told, or somebody
+/// waits for its place, and it is closed at once.
 pub(super) struct Negada {
     pub(super) motivo: String,
-    pub(super) respuesta: BytesMut,
+    pub(super) respuesta: Option<BytesMut>,
 }
 
 impl Negada {
     fn callada(motivo: &str) -> Self {
-        Self { motivo: motivo.to_owned(), respuesta: BytesMut::new() }
+        Self { motivo: motivo.to_owned(), respuesta: Some(BytesMut::new()) }
+    }
+
+    fn sin_nadie(motivo: &str) -> Self {
+        Self { motivo: motivo.to_owned(), respuesta: None }
     }
 
     /// A CONNECT that is none. 3.1.1 is told nothing but that its level is not spoken.
@@ -58,13 +63,16 @@ impl Negada {
             Defecto::Version(nivel) if nivel > 0 => vec![0x20, 2, 0, 1],
             _ => Vec::new(),
         };
-        Self { motivo: format!("malformed CONNECT: {defecto:?}"), respuesta: BytesMut::from(&respuesta[..]) }
+        Self {
+            motivo: format!("malformed CONNECT: {defecto:?}"),
+            respuesta: Some(BytesMut::from(&respuesta[..])),
+        }
     }
 
     fn dicha(motivo: impl Into<String>, rechazo: Rechazo, protocol: &mut Protocol) -> Self {
         let mut respuesta = BytesMut::new();
         protocol.rechaza(rechazo, &mut respuesta);
-        Self { motivo: motivo.into(), respuesta }
+        Self { motivo: motivo.into(), respuesta: Some(respuesta) }
     }
 }
 
@@ -85,7 +93,7 @@ where
     let ahora = b.parts.clock.now();
     let dicho = tokio::select! {
         dicho = lee_connect(b, lee, ahora) => dicho?,
-        () = callado.echado() => return Err(Negada::callada(ECHADA)),
+        () = callado.echado() => return Err(Negada::sin_nadie(ECHADA)),
     };
     // It has said who it is, and gives its place to nobody any more.
     drop(callado);
@@ -212,7 +220,7 @@ where
             () = b.apaga.cancelled() => return Err(Negada::callada("the server stops")),
         };
         if leido.map_or(true, |n| n == 0) {
-            return Err(Negada::callada("closed before its CONNECT"));
+            return Err(Negada::sin_nadie("closed before its CONNECT"));
         }
     };
     let mut primero = entrada.split_to(largo);
@@ -226,7 +234,7 @@ where
         (Some(Entrante::Connect(connect)), None) => *connect,
         (_, violacion) => {
             let que = violacion.map(|v| v.que).unwrap_or_default();
-            return Err(Negada { motivo: format!("malformed CONNECT: {que}"), respuesta: salida });
+            return Err(Negada { motivo: format!("malformed CONNECT: {que}"), respuesta: Some(salida) });
         }
     };
     connect.clave = connect.clave.or(clave_sola);

@@ -18,7 +18,6 @@ use super::admission::{self, Legado, Negada};
 use super::broker::{Broker, Compartido};
 use super::connection::{Conexion, Fin};
 use super::door::Callado;
-use super::listener::ECHADA;
 use super::protocol::Cierre;
 use super::publicacion::Publicacion;
 use super::session::{Estado, Sesion};
@@ -80,8 +79,7 @@ where
         Ok(Ok((inicio, testamento))) => Some((Box::new(Conexion::new(inicio)), testamento.map(Box::new))),
         Ok(Err(Negada { motivo, respuesta })) => {
             b.puerta.niega(origen.ip, &motivo);
-            // Somebody waits for the place of one that is put out.
-            if motivo != ECHADA {
+            if let Some(respuesta) = respuesta {
                 Box::pin(despide(lee, escribe, respuesta)).await;
             }
             None
