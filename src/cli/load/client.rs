@@ -1,15 +1,16 @@
 //! The sending side: as little of MQTT as a load needs, so that the broker is measured and not the
 //! client. 3.1.1 or 5.0, any QoS, a window of unacknowledged messages.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::io::{Error, ErrorKind, Result};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::Cuenta;
 use super::site::Device;
@@ -53,6 +54,21 @@ pub(super) struct Cliente {
     /// Where its hundred values begin: not all devices are warm at once.
     fase: i64,
     entrada: BytesMut,
+    payload: String,
+}
+
+/// A message that is to be acknowledged.
+struct Abierto {
+    pid: u16,
+    micros: i64,
+    desde: Instant,
+}
+
+/// A packet that has arrived: its type, the first bytes of its body and how long that is.
+struct Paquete {
+    tipo: u8,
+    cuerpo: [u8; 3],
+    largo: usize,
 }
 
 impl Cliente {
@@ -86,12 +102,13 @@ impl Cliente {
         stream.write_all(&packet).await?;
         let topic = device.topic.clone();
         let entrada = BytesMut::with_capacity(16 << 10);
-        let mut cliente = Self { stream, version, qos, topic, fase: device.id_sensor, entrada };
+        let fase = device.id_sensor;
+        let mut cliente = Self { stream, version, qos, topic, fase, entrada, payload: String::new() };
         loop {
-            if let Some((0x20, cuerpo)) = cliente.paquete()? {
-                return match cuerpo.get(1) {
-                    Some(0) => Ok(cliente),
-                    code => Err(Error::new(ErrorKind::PermissionDenied, format!("CONNACK {code:?}"))),
+            if let Some(Paquete { tipo: 0x20, cuerpo, largo }) = cliente.paquete()? {
+                return match cuerpo[1] {
+                    0 if largo > 1 => Ok(cliente),
+                    code => Err(Error::new(ErrorKind::PermissionDenied, format!("CONNACK {code:#x}"))),
                 };
             }
             if cliente.stream.read_buf(&mut cliente.entrada).await? == 0 {
@@ -101,14 +118,14 @@ impl Cliente {
     }
 
     /// Sends one message every `cada` (zero = whenever the window has room) from `primero` until
-    /// `end`, then waits for what is open.
+    /// `end`, then waits for what is open; adds to `avance` what is acknowledged (with QoS 0: sent).
     pub(super) async fn run(
         mut self,
         primero: Instant,
         cada: Duration,
         end: Instant,
         window: usize,
-        avance: &UnboundedSender<u64>,
+        avance: &AtomicU64,
     ) -> Cuenta {
         let mut cuenta = Cuenta::default();
         if let Err(e) = self.send(primero, cada, end, window, avance, &mut cuenta).await {
@@ -123,14 +140,17 @@ impl Cliente {
         cada: Duration,
         end: Instant,
         window: usize,
-        avance: &UnboundedSender<u64>,
+        avance: &AtomicU64,
         cuenta: &mut Cuenta,
     ) -> Result<()> {
-        let mut abiertos: HashMap<u16, (i64, Instant)> = HashMap::with_capacity(window);
+        // In the order of their acknowledgements, unless the broker breaks it.
+        let mut abiertos: VecDeque<Abierto> = VecDeque::with_capacity(window);
         let (mut siguiente, mut pid, mut ultimo) = (primero, 0_u16, 0_i64);
-        let mut salida = BytesMut::with_capacity(16 << 10);
+        let mut salida = BytesMut::with_capacity(LOTE + 1024);
+        let alarma = sleep_until(end);
+        tokio::pin!(alarma);
         loop {
-            let (mut ahora, mut confirmados) = (Instant::now(), 0);
+            let mut ahora = Instant::now();
             while ahora < end && salida.len() < LOTE && abiertos.len() < window && ahora >= siguiente {
                 pid = if pid == u16::MAX { 1 } else { pid + 1 };
                 let micros = SystemClock.now().micros().max(ultimo + 1);
@@ -138,9 +158,9 @@ impl Cliente {
                 self.publish(&mut salida, pid, micros);
                 if self.qos == 0 {
                     cuenta.confirmados.push(Enviado { micros, latencia: Duration::ZERO });
-                    confirmados += 1;
+                    avance.fetch_add(1, Ordering::Relaxed);
                 } else {
-                    abiertos.insert(pid, (micros, ahora));
+                    abiertos.push_back(Abierto { pid, micros, desde: ahora });
                 }
                 cuenta.enviados += 1;
                 siguiente = if cada.is_zero() { ahora } else { siguiente + cada };
@@ -150,7 +170,6 @@ impl Cliente {
                 self.stream.write_all(&salida).await?;
                 self.stream.flush().await?;
                 salida.clear();
-                let _ = avance.send(std::mem::take(&mut confirmados));
             }
             if ahora >= end && (abiertos.is_empty() || ahora >= end + PACIENCIA) {
                 return if abiertos.is_empty() { Ok(()) } else { Err(ErrorKind::TimedOut.into()) };
@@ -160,58 +179,60 @@ impl Cliente {
                 () if abiertos.len() < window => siguiente.min(end),
                 () => end,
             };
+            if alarma.deadline() != plazo {
+                alarma.as_mut().reset(plazo);
+            }
             tokio::select! {
                 leido = self.stream.read_buf(&mut self.entrada) => {
                     if leido? == 0 {
                         return Err(ErrorKind::UnexpectedEof.into());
                     }
                 }
-                () = tokio::time::sleep_until(plazo) => continue,
+                () = &mut alarma => continue,
             }
             let recibido = Instant::now();
-            while let Some((tipo, cuerpo)) = self.paquete()? {
-                if !matches!((self.qos, tipo), (1, 0x40) | (2, 0x50 | 0x70)) || cuerpo.len() < 2 {
+            while let Some(Paquete { tipo, cuerpo, largo }) = self.paquete()? {
+                if !matches!((self.qos, tipo), (1, 0x40) | (2, 0x50 | 0x70)) || largo < 2 {
                     return Err(Error::new(ErrorKind::InvalidData, format!("packet {tipo:#x}")));
                 }
-                if cuerpo.len() > 2 && cuerpo[2] >= 0x80 {
+                if largo > 2 && cuerpo[2] >= 0x80 {
                     return Err(Error::other(format!("packet {tipo:#x} with reason {:#x}", cuerpo[2])));
                 }
                 let pid = u16::from_be_bytes([cuerpo[0], cuerpo[1]]);
-                if tipo == 0x50 {
-                    // It has it; the window has room again when that is completed.
-                    salida.extend_from_slice(&[0x62, 2, cuerpo[0], cuerpo[1]]);
-                }
-                let confirmado = if tipo == 0x70 {
-                    abiertos.remove(&pid);
-                    None
-                } else if tipo == 0x50 {
-                    abiertos.get(&pid).copied()
-                } else {
-                    abiertos.remove(&pid)
+                let Some(cual) = abiertos.iter().position(|a| a.pid == pid) else {
+                    return Err(Error::new(ErrorKind::InvalidData, format!("{pid} was not open")));
                 };
-                if let Some((micros, desde)) = confirmado {
-                    cuenta.confirmados.push(Enviado { micros, latencia: recibido - desde });
-                    confirmados += 1;
+                // PUBCOMP says no more than that the window has room again.
+                if tipo != 0x70 {
+                    let latencia = recibido - abiertos[cual].desde;
+                    cuenta.confirmados.push(Enviado { micros: abiertos[cual].micros, latencia });
+                    avance.fetch_add(1, Ordering::Relaxed);
+                }
+                if tipo == 0x50 {
+                    salida.extend_from_slice(&[0x62, 2, cuerpo[0], cuerpo[1]]);
+                } else {
+                    abiertos.remove(cual);
                 }
             }
-            let _ = avance.send(confirmados);
         }
     }
 
     /// Appends a reading of five variables, as a site's sensor sends it.
-    fn publish(&self, salida: &mut BytesMut, pid: u16, micros: i64) {
+    fn publish(&mut self, salida: &mut BytesMut, pid: u16, micros: i64) {
         let timestamp = crate::domain::Timestamp::clamped(micros);
-        #[expect(clippy::cast_precision_loss, reason = "below a hundred")]
-        let decimas = (self.fase.wrapping_add(pid.into()).rem_euclid(100)) as f64 / 10.0;
-        let payload = format!(
-            "{{\"temperatura\":{:.1},\"humedad_aire\":{:.1},\"humedad_suelo\":55.2,\"ph_suelo\":6.8,\
+        let decimas = self.fase.wrapping_add(pid.into()).rem_euclid(100);
+        let (grados, decima) = (decimas / 10, decimas % 10);
+        self.payload.clear();
+        let _ = write!(
+            self.payload,
+            "{{\"temperatura\":{}.{decima},\"humedad_aire\":{}.{decima},\"humedad_suelo\":55.2,\"ph_suelo\":6.8,\
              \"radiacion_solar\":412,\"timestamp\":\"{timestamp}\"}}",
-            20.0 + decimas,
-            60.0 + decimas
+            20 + grados,
+            60 + grados
         );
         let extra = usize::from(self.version == 5);
         let id = if self.qos == 0 { 0 } else { 2 };
-        encabeza(salida, 0x30 | self.qos << 1, 2 + self.topic.len() + id + extra + payload.len());
+        encabeza(salida, 0x30 | self.qos << 1, 2 + self.topic.len() + id + extra + self.payload.len());
         texto(salida, &self.topic);
         if self.qos > 0 {
             salida.put_u16(pid);
@@ -219,11 +240,11 @@ impl Cliente {
         if self.version == 5 {
             salida.put_u8(0);
         }
-        salida.extend_from_slice(payload.as_bytes());
+        salida.extend_from_slice(self.payload.as_bytes());
     }
 
-    /// The next whole packet that has arrived: first byte (without flags) and body.
-    fn paquete(&mut self) -> Result<Option<(u8, BytesMut)>> {
+    /// The next whole packet that has arrived.
+    fn paquete(&mut self) -> Result<Option<Paquete>> {
         let (mut largo, mut usados) = (0_usize, 1);
         loop {
             let Some(b) = self.entrada.get(usados) else { return Ok(None) };
@@ -236,12 +257,14 @@ impl Cliente {
                 return Err(ErrorKind::InvalidData.into());
             }
         }
-        if self.entrada.len() < usados + largo {
-            return Ok(None);
+        let Some(bytes) = self.entrada.get(usados..usados + largo) else { return Ok(None) };
+        let mut cuerpo = [0; 3];
+        for (hay, byte) in cuerpo.iter_mut().zip(bytes) {
+            *hay = *byte;
         }
         let tipo = self.entrada[0] & 0xf0;
-        self.entrada.advance(usados);
-        Ok(Some((tipo, self.entrada.split_to(largo))))
+        self.entrada.advance(usados + largo);
+        Ok(Some(Paquete { tipo, cuerpo, largo }))
     }
 }
 
