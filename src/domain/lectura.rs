@@ -22,6 +22,9 @@ struct Dentro {
     json: OnceLock<Arc<str>>,
 }
 
+/// Values of most readings (contract section 1.1 has eight variables of its own), for which there is room at once.
+const HABITUALES: usize = 8;
+
 impl Clone for Dentro {
     /// To be changed: what is written of it will not be true any more.
     fn clone(&self) -> Self {
@@ -54,7 +57,12 @@ impl Valores {
         json.take();
         match pares.binary_search_by(|(v, _)| v.cmp(&variable)) {
             Ok(i) => pares[i].1 = valor,
-            Err(i) => pares.insert(i, (variable, valor)),
+            Err(i) => {
+                if pares.capacity() == 0 {
+                    pares.reserve_exact(HABITUALES);
+                }
+                pares.insert(i, (variable, valor));
+            }
         }
     }
 
