@@ -1,6 +1,8 @@
 //! The OpenAPI document's frame, and Swagger UI on it.
 
 use axum::Router;
+use axum::body::Bytes;
+use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Flow, HttpAuthScheme, HttpBuilder, OAuth2, Password, Scopes, SecurityScheme,
@@ -57,11 +59,15 @@ pub(super) fn base() -> OpenApi {
         .build()
 }
 
-/// `/docs` and `/openapi.json`; the assets are in the binary.
-pub(super) fn ui(openapi: &OpenApi) -> Router<State> {
-    let document = openapi.clone();
+/// `/docs` and `/openapi.json`; the assets are in the binary. The document is written here, once: a router is cloned
+/// many times, and the document is ten times as large before it is written.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub(super) fn ui(openapi: &OpenApi) -> serde_json::Result<Router<State>> {
+    let document = Bytes::from(serde_json::to_vec(openapi)?);
     let config = Config::from("/openapi.json").validator_url("none").persist_authorization(true);
     let swagger: Router<State> = SwaggerUi::new(PATH).config(config).into();
-    let json = get(move || async move { axum::Json(document) });
-    Router::new().route("/openapi.json", json).merge(swagger)
+    let json = get(move || async move { ([(CONTENT_TYPE, "application/json")], document) });
+    Ok(Router::new().route("/openapi.json", json).merge(swagger))
 }

@@ -268,20 +268,23 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 /// All routes, with everything that stands around them; `tls` = they are served over TLS by this process.
-pub fn router(state: State, tls: bool) -> Router {
+///
+/// # Errors
+/// When the OpenAPI document cannot be written as JSON.
+pub fn router(state: State, tls: bool) -> serde_json::Result<Router> {
     let (routes, mut openapi) = documented().split_for_parts();
     openapi::complete(&mut openapi);
     let routes = routes
         // The older path of the front end.
         .route("/sensores/live", axum::routing::get(live::live))
         .route("/mqtt", axum::routing::get(mqtt::upgrade))
-        .merge(docs::ui(&openapi))
+        .merge(docs::ui(&openapi)?)
         .fallback(|| async { problem::Problem::not_found() });
     let routes =
         if state.parts().settings.compat.is_some() { routes.merge(compat::routes()) } else { routes };
     let routes = middleware::around(routes, &state, tls).with_state(state);
     // A layer inside a Router runs after routing: what changes the path stands in front of it.
-    Router::new().fallback_service(ServiceBuilder::new().map_request(trim_slash).service(routes))
+    Ok(Router::new().fallback_service(ServiceBuilder::new().map_request(trim_slash).service(routes)))
 }
 
 /// A trailing slash is accepted everywhere. `/docs/` alone keeps it: Swagger UI's page is there,
@@ -321,7 +324,11 @@ pub async fn serve(listener: TcpListener, tls: Option<Acceptor>, state: State, s
     let settings = &inner.parts.settings;
     let per_address = (!settings.behind_proxy).then_some(settings.connections_per_address);
     let limits = listener::Limits { grace: settings.grace, per_address };
-    let routes = router(state, tls.is_some());
+    let routes = match router(state, tls.is_some()) {
+        Ok(routes) => routes,
+        // The end of this task is that of the process.
+        Err(e) => return tracing::error!(error = %e, "the OpenAPI document cannot be written"),
+    };
     listener::run(listener, tls, routes, limits, stopping).await;
     // An upgraded connection is no request any more: nobody else waits for it. Each holds a permit.
     let all = u32::try_from(inner.parts.settings.max_sockets).unwrap_or(u32::MAX);
