@@ -1,9 +1,12 @@
 //! The OpenAPI document's frame, and Swagger UI on it.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use tokio::sync::OnceCell;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Flow, HttpAuthScheme, HttpBuilder, OAuth2, Password, Scopes, SecurityScheme,
 };
@@ -13,7 +16,7 @@ use utoipa::openapi::{
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::State;
-use super::problem::{Campo, ProblemBody};
+use super::problem::{Campo, Problem, ProblemBody};
 
 const DESCRIPTION: &str = "What a site's sensors said: readings, alerts, thresholds. Moments are RFC 3339, UTC. \
 Errors are RFC 9457 problems (`application/problem+json`) with a stable `code`; their text is Spanish, or English by \
@@ -59,15 +62,22 @@ pub(super) fn base() -> OpenApi {
         .build()
 }
 
-/// `/docs` and `/openapi.json`; the assets are in the binary. The document is written here, once: a router is cloned
-/// many times, and the document is ten times as large before it is written.
-///
-/// # Errors
-/// When it cannot be written as JSON.
-pub(super) fn ui(openapi: &OpenApi) -> serde_json::Result<Router<State>> {
-    let document = Bytes::from(serde_json::to_vec(openapi)?);
+/// `/docs` and `/openapi.json`; the assets are in the binary. The document is written when somebody first asks for it,
+/// and kept as it is sent, a tenth of what it takes before.
+pub(super) fn ui() -> Router<State> {
     let config = Config::from("/openapi.json").validator_url("none").persist_authorization(true);
     let swagger: Router<State> = SwaggerUi::new(PATH).config(config).into();
-    let json = get(move || async move { ([(CONTENT_TYPE, "application/json")], document) });
-    Ok(Router::new().route("/openapi.json", json).merge(swagger))
+    let document: Arc<OnceCell<Bytes>> = Arc::default();
+    let json = get(move || async move {
+        let document = document.get_or_try_init(written).await?.clone();
+        Ok::<_, Problem>(([(CONTENT_TYPE, "application/json")], document))
+    });
+    Router::new().route("/openapi.json", json).merge(swagger)
+}
+
+/// The document as JSON; putting it together takes some milliseconds.
+async fn written() -> Result<Bytes, Problem> {
+    let document = tokio::task::spawn_blocking(|| serde_json::to_vec(&super::openapi())).await;
+    let document = document.map_err(|e| Problem::internal(&e))?;
+    Ok(document.map_err(|e| Problem::internal(&e))?.into())
 }

@@ -35,6 +35,7 @@ mod paging;
 pub mod problem;
 mod rates;
 mod recuperar;
+mod routes;
 mod salud;
 mod sensores;
 mod sesiones;
@@ -59,7 +60,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa::openapi::OpenApi;
 use utoipa_axum::routes;
 
 use crate::config::OriginPattern;
@@ -72,6 +73,7 @@ use crate::mantenimiento::Disco;
 use crate::realtime::{Clientes, Hub, Pedidos, Presencia, Rutas};
 use crate::store::Store;
 use crate::tls::Acceptor;
+use routes::Routes;
 
 /// The settings of the API, as the configuration has them.
 #[derive(Debug, Clone)]
@@ -181,9 +183,9 @@ impl State {
     }
 }
 
-/// Every documented route, with its part of the OpenAPI document.
-fn documented() -> OpenApiRouter<State> {
-    let v1 = OpenApiRouter::new()
+/// Every route of the OpenAPI document, with it when it is to be read (`documented`).
+fn all(documented: bool) -> Routes {
+    let v1 = Routes::new(OpenApi::default(), documented)
         .routes(routes!(auth::register))
         .routes(routes!(auth::login))
         .routes(routes!(auth::token))
@@ -250,7 +252,7 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(dashboard::people))
         .routes(routes!(dashboard::sensor_data))
         .routes(routes!(live::live));
-    OpenApiRouter::with_openapi(docs::base())
+    Routes::new(docs::base(), documented)
         .nest("/api/v1", v1)
         .routes(routes!(salud::health))
         .routes(routes!(salud::ready))
@@ -261,30 +263,26 @@ fn documented() -> OpenApiRouter<State> {
 
 /// The OpenAPI document (3.1) of this version.
 #[must_use]
-pub fn openapi() -> utoipa::openapi::OpenApi {
-    let mut document = documented().into_openapi();
+pub fn openapi() -> OpenApi {
+    let (_, mut document) = all(true).into_parts();
     openapi::complete(&mut document);
     document
 }
 
 /// All routes, with everything that stands around them; `tls` = they are served over TLS by this process.
-///
-/// # Errors
-/// When the OpenAPI document cannot be written as JSON.
-pub fn router(state: State, tls: bool) -> serde_json::Result<Router> {
-    let (routes, mut openapi) = documented().split_for_parts();
-    openapi::complete(&mut openapi);
+pub fn router(state: State, tls: bool) -> Router {
+    let (routes, _) = all(false).into_parts();
     let routes = routes
         // The older path of the front end.
         .route("/sensores/live", axum::routing::get(live::live))
         .route("/mqtt", axum::routing::get(mqtt::upgrade))
-        .merge(docs::ui(&openapi)?)
+        .merge(docs::ui())
         .fallback(|| async { problem::Problem::not_found() });
     let routes =
         if state.parts().settings.compat.is_some() { routes.merge(compat::routes()) } else { routes };
     let routes = middleware::around(routes, &state, tls).with_state(state);
     // A layer inside a Router runs after routing: what changes the path stands in front of it.
-    Ok(Router::new().fallback_service(ServiceBuilder::new().map_request(trim_slash).service(routes)))
+    Router::new().fallback_service(ServiceBuilder::new().map_request(trim_slash).service(routes))
 }
 
 /// A trailing slash is accepted everywhere. `/docs/` alone keeps it: Swagger UI's page is there,
@@ -324,11 +322,7 @@ pub async fn serve(listener: TcpListener, tls: Option<Acceptor>, state: State, s
     let settings = &inner.parts.settings;
     let per_address = (!settings.behind_proxy).then_some(settings.connections_per_address);
     let limits = listener::Limits { grace: settings.grace, per_address };
-    let routes = match router(state, tls.is_some()) {
-        Ok(routes) => routes,
-        // The end of this task is that of the process.
-        Err(e) => return tracing::error!(error = %e, "the OpenAPI document cannot be written"),
-    };
+    let routes = router(state, tls.is_some());
     listener::run(listener, tls, routes, limits, stopping).await;
     // An upgraded connection is no request any more: nobody else waits for it. Each holds a permit.
     let all = u32::try_from(inner.parts.settings.max_sockets).unwrap_or(u32::MAX);

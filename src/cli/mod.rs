@@ -96,8 +96,9 @@ fn code(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// The allocator asks for pages of 2 MiB and touches a little of each: an idle server held 56 MB where
-/// 26 MB are used (docs/benchmarks.md). A small machine needs the difference more than the TLB does.
+/// Where the system gives every program pages of 2 MiB: an idle server touches a little of each, and held 56 MB where
+/// 26 MB are used (docs/benchmarks.md). A small machine needs the difference more than the TLB does. The allocator's
+/// feature `no_thp` is for systems that give them to whoever asks, as it would before this.
 fn small_pages() {
     #[cfg(target_os = "linux")]
     if let Err(e) = rustix::thread::disable_transparent_huge_pages(true) {
