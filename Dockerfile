@@ -5,7 +5,7 @@ WORKDIR /src
 # The dependencies first: they change seldom and take the time.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY .cargo .cargo
-RUN mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs && cargo build --profile image --locked; rm -rf src
+RUN mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs && cargo build --profile image --locked && rm -rf src
 COPY . .
 RUN touch src/main.rs src/lib.rs && cargo build --profile image --locked
 RUN packaging/make-root target/image/alertrace /root-fs
@@ -16,8 +16,10 @@ USER 65532:65532
 WORKDIR /
 # Certificates live with the data, so that one volume holds what must not be lost: the site's authority
 # is on every device. Set ALERTRACE__TLS__NAMES to the names that devices reach this container by: it
-# knows none but its own.
+# knows none but its own. SQLite sorts on disk what is too much for memory, and elsewhere than in a volume nothing
+# can be written.
 ENV ALERTRACE__DATA_DIR=/data \
+    SQLITE_TMPDIR=/data \
     ALERTRACE__TLS__DIR=/data/certs \
     ALERTRACE__HTTP__LISTEN=0.0.0.0:8000 \
     ALERTRACE__MQTT__LISTEN=0.0.0.0:1883 \

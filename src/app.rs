@@ -17,7 +17,7 @@ use crate::domain::Clock;
 use crate::identity::correo;
 use crate::identity::cuentas::Cuentas;
 use crate::identity::tokens::SinClave;
-use crate::identity::{Directorio, Revocado, Roto, Sello};
+use crate::identity::{Directorio, Prueba, Revocado, Roto, Sello};
 use crate::ingest::decode::Limites;
 use crate::ingest::{self, Ingest};
 use crate::lifecycle::{self, Tasks, Tokens, systemd};
@@ -135,6 +135,7 @@ pub async fn start(
     let parts = mqtt::Parts {
         store: store.clone(),
         cuentas: cuentas.clone(),
+        prueba: Prueba::new(secret.expose())?,
         directorio: directorio.clone(),
         ingest: ingest.clone(),
         hub: hub.clone(),
@@ -347,7 +348,8 @@ async fn bind_if(what: &'static str, address: Option<SocketAddr>) -> Result<Opti
 struct Sampled {
     ingest: Ingest,
     broker_ready: watch::Receiver<bool>,
-    data_dir: PathBuf,
+    /// Where the database grows.
+    disk: PathBuf,
     queue: usize,
 }
 
@@ -356,7 +358,7 @@ impl Sampled {
         Self {
             ingest: ingest.clone(),
             broker_ready: until_dead(tokens),
-            data_dir: config.data_dir.clone(),
+            disk: config.store_dir(),
             queue: config.ingest.queue,
         }
     }
@@ -373,7 +375,7 @@ impl Sampled {
         for (name, n) in gauges {
             gauge!(name).set(u32::try_from(n).unwrap_or(u32::MAX));
         }
-        if let Ok(disk) = rustix::fs::statvfs(&self.data_dir) {
+        if let Ok(disk) = rustix::fs::statvfs(&self.disk) {
             #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
             gauge!("alertrace_disk_free_bytes").set(disk.f_bavail.saturating_mul(disk.f_frsize) as f64);
         }

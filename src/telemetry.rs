@@ -8,7 +8,9 @@ mod incidents;
 mod logs;
 mod traces;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -93,19 +95,36 @@ fn install_logs(log: &Log) -> Result<(), Error> {
     Ok(())
 }
 
+/// How long the end waits for what is not sent yet, to both together.
+const LAST: Duration = Duration::from_secs(2);
+
 /// Sends what is not sent yet to Sentry and the collector, for two seconds at most. For the end of the process.
 pub fn finish() {
     let mut elsewhere = ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (done, all_done) = mpsc::channel::<()>();
+    // In threads that the end of the process ends: sentry's flush waits for room in a queue that nobody may be
+    // emptying, however long it is told to take.
     if let Some(guard) = elsewhere.0.take() {
-        guard.flush(Some(incidents::LAST));
-        // Dropped, it would wait for its thread, and that for an answer that may never come.
-        std::mem::forget(guard);
+        let done = done.clone();
+        thread::spawn(move || {
+            guard.flush(Some(LAST));
+            // Dropped, it would wait for its thread, and that for an answer that may never come.
+            std::mem::forget(guard);
+            drop(done);
+        });
     }
-    if let Some(provider) = elsewhere.1.take()
-        && let Err(e) = provider.shutdown_with_timeout(incidents::LAST)
-    {
-        tracing::warn!(error = %e, "the last spans could not be sent");
+    if let Some(provider) = elsewhere.1.take() {
+        thread::spawn(move || {
+            if let Err(e) = provider.shutdown_with_timeout(LAST) {
+                tracing::warn!(error = %e, "the last spans could not be sent");
+            }
+            drop(done);
+        });
+    } else {
+        drop(done);
     }
+    // Nothing is ever sent: it ends when both have, or when their time is over.
+    let _ = all_done.recv_timeout(LAST);
 }
 
 fn install_metrics() -> Result<PrometheusHandle, Error> {

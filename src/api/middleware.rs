@@ -33,7 +33,8 @@ pub(super) fn around(routes: Router<State>, state: &State, tls: bool) -> Router<
         .make_span_with(|request: &Request| {
             let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str);
             let id = request.headers().get(REQUEST_ID).and_then(|v| v.to_str().ok()).unwrap_or_default();
-            tracing::debug_span!("request", method = %request.method(), route, id)
+            // At the level of most lines: one that says what failed is to say in which request.
+            tracing::info_span!("request", method = %request.method(), route, id)
         })
         .on_response(DefaultOnResponse::new().level(Level::DEBUG))
         // What failed was logged where it failed, with its cause.

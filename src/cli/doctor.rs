@@ -1,17 +1,27 @@
 //! `alertrace doctor`: looks at everything that readings depend on, and says what to do about what is wrong.
 //!
-//! Beside a running server or without one. It changes nothing: what it tries out, it tries in a directory of its own
-//! that goes when it ends.
+//! Beside a running server, which is then tried itself (`running`), or without one, when a server of its own is started
+//! in a directory of its own (`selftest`). Nothing of either stays.
 
 mod checks;
+mod database;
+mod mqtt;
+mod running;
 mod selftest;
+mod server;
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
+use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 
 use crate::config::{self, Config};
-use crate::telemetry;
+use crate::{lifecycle, telemetry};
+
+/// For one answer on this machine.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Args {
@@ -115,14 +125,34 @@ struct Report<'a> {
 /// Looks, and tells. An error when something fails: exit code 1.
 pub(super) async fn run(args: &Args, mut config: Config) -> anyhow::Result<()> {
     if args.quick {
-        return checks::ready(&config).await.map_err(anyhow::Error::msg);
+        return server::ready(&config).await.map_err(anyhow::Error::msg);
     }
-    // The table is the answer; what the parts log while they are tried out would drown it.
+    // The table is the answer; what the parts log while they are tried out would drown it, and is no incident of the
+    // installation.
     config.log.level = String::from("off");
+    (config.log.sentry_dsn, config.log.otlp_endpoint) = (None, None);
     let metrics = telemetry::init(&config.log)?;
-    let mut all = checks::all(&config).await;
-    all.push(selftest::check(&config, metrics).await);
-    show(args, all)
+    // Half-way through, it has something to remove.
+    let stop = lifecycle::asked_to_stop().context("signals cannot be heard")?;
+    tokio::select! {
+        all = look(&config, metrics) => show(args, all),
+        () = stop => {
+            selftest::abandon(&config).await;
+            anyhow::bail!("stopped")
+        }
+    }
+}
+
+async fn look(config: &Config, metrics: PrometheusHandle) -> Vec<Check> {
+    selftest::sweep(config);
+    let ready = server::ready(config).await;
+    let mut all = checks::all(config, &ready).await;
+    all.push(match ready {
+        Ok(()) => running::check(config).await,
+        Err(server::No::NotReady(_)) => running::not_ready(),
+        Err(server::No::Away(_) | server::No::Foreign(_)) => selftest::check(config, metrics).await,
+    });
+    all
 }
 
 /// The same, when the configuration cannot be read: nothing else can be looked at.

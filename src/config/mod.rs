@@ -181,6 +181,18 @@ impl Config {
         self.http.tls || self.mqtt.tls_listen.is_some()
     }
 
+    /// The directory that grows with what is kept: the SQLite database's, or `data_dir` when it is elsewhere.
+    #[must_use]
+    pub fn store_dir(&self) -> PathBuf {
+        match &self.database.address {
+            Address::Postgres(_) => self.data_dir.clone(),
+            Address::Sqlite(_) => match self.sqlite_path().parent() {
+                Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
+                _ => PathBuf::from("."),
+            },
+        }
+    }
+
     /// The SQLite database's file, where there is one: the path of `database.url`, or `alertrace.db` in `data_dir`.
     #[must_use]
     pub fn sqlite_path(&self) -> PathBuf {

@@ -97,6 +97,18 @@ pub fn load_or_generate(data_dir: &Path) -> Result<JwtSecret, Error> {
     }
 }
 
+/// The configured secret, or else the one in `data_dir`, for whoever only looks: none is made.
+///
+/// # Errors
+/// As [`load_or_generate`]; one that is not there cannot be read.
+pub fn existing(config: &Config) -> Result<JwtSecret, Error> {
+    if let Some(secret) = &config.identity.jwt_secret {
+        return Ok(JwtSecret(secret.clone()));
+    }
+    let path = config.data_dir.join(JWT_FILE);
+    load(File::open(&path).map_err(io_error("read", &path))?, &path)
+}
+
 fn load(file: File, path: &Path) -> Result<JwtSecret, Error> {
     let metadata = file.metadata().map_err(io_error("inspect", path))?;
     // On the open file, not on the name: nothing can be put in its place in between.

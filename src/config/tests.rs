@@ -38,6 +38,9 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.mqtt.tls_listen.unwrap().to_string(), "0.0.0.0:8883");
     assert_eq!((config.mqtt.client_certs, &config.mqtt.proxy_from), (ClientCerts::Optional, &None));
     assert_eq!(config.sqlite_path(), Path::new("data/alertrace.db"));
+    assert_eq!(config.store_dir(), Path::new("data"));
+    let elsewhere = load(&env(&[("DATABASE_URL", "sqlite:///mnt/disk/a.db")])).unwrap();
+    assert_eq!(elsewhere.store_dir(), Path::new("/mnt/disk"), "where room is needed");
     assert_eq!(config.tls.dir, Path::new("certs"));
     assert_eq!(config.identity.registration, Registration::First);
     assert_eq!(config.log.format, LogFormat::Auto);

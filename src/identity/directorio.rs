@@ -139,7 +139,7 @@ impl Directorio {
             Principal::Usuario(_) | Principal::Llave(_) => {
                 quien.alcance().is_some_and(|a| self.alcanza(a, sensor.id_sensor, sensor.id_empresa))
             }
-            Principal::Anonimo => false,
+            Principal::Anonimo | Principal::Prueba => false,
         }
     }
 

@@ -15,6 +15,8 @@ pub enum Principal {
     Llave(Llave),
     /// Nobody in particular: `mqtt.open` on a loopback listener only.
     Anonimo,
+    /// `alertrace doctor`, which tries a server that runs ([`prueba`](super::prueba)).
+    Prueba,
 }
 
 impl Principal {
@@ -24,7 +26,7 @@ impl Principal {
         match self {
             Self::Usuario(usuario) => usuario.alcance(),
             Self::Llave(llave) => Some(llave.alcance()),
-            Self::Dispositivo(_) | Self::Anonimo => None,
+            Self::Dispositivo(_) | Self::Anonimo | Self::Prueba => None,
         }
     }
 }

@@ -150,7 +150,7 @@ impl Writer {
             }
             self.pulso.late();
             let desde = Instant::now();
-            let span = tracing::debug_span!("batch", messages = parte.len());
+            let span = tracing::info_span!("batch", messages = parte.len());
             match self.intenta(&mut parte).instrument(span).await {
                 Ok(hecho) => {
                     histogram!("alertrace_commit_seconds").record(desde.elapsed());

@@ -4,7 +4,7 @@
 //! see, and every delivery is checked again ([`entrega`]), so that a permission that ends, ends.
 
 use crate::domain::{Rol, SensorRef};
-use crate::identity::{Directorio, Principal};
+use crate::identity::{Directorio, Principal, prueba};
 
 /// The leaves under `sensores/{device_id}/` that people may hear.
 const PARA_USUARIOS: [&str; 4] = ["data", "estado", "respuestas", "errores"];
@@ -18,6 +18,8 @@ pub(super) enum Publicar {
     Ingerir(SensorRef),
     /// Routed as it is.
     Rutear,
+    /// A reading of the self-test: committed as one of a device, told to nobody.
+    Probar,
     /// Refused.
     Negado,
 }
@@ -33,6 +35,10 @@ pub(super) fn publica(quien: &Principal, topic: &str) -> Publicar {
         Principal::Usuario(_) | Principal::Llave(_) => Publicar::Negado,
         Principal::Anonimo if reservado(topic) => Publicar::Negado,
         Principal::Anonimo => Publicar::Rutear,
+        Principal::Prueba => match topic.strip_prefix(prueba::TOPIC) {
+            Some(cual) if !cual.is_empty() && !cual.contains('/') => Publicar::Probar,
+            _ => Publicar::Negado,
+        },
     }
 }
 
@@ -66,6 +72,7 @@ pub(super) fn suscribe(quien: &Principal, filtro: &str, directorio: &Directorio)
             _ => false,
         },
         Principal::Anonimo => !matches!(niveles[0], "sensores" | "alertas"),
+        Principal::Prueba => false,
     }
 }
 
@@ -88,6 +95,7 @@ pub(super) fn entrega(quien: &Principal, topic: &str, sensor: Option<i64>, direc
             _ => false,
         },
         Principal::Anonimo => !reservado(topic),
+        Principal::Prueba => false,
     }
 }
 
@@ -132,6 +140,20 @@ mod tests {
             "sensores/s1/comandos",
         ] {
             assert_eq!(publica(&d, topic), Publicar::Negado, "{topic}");
+        }
+    }
+
+    #[test]
+    fn the_self_test_has_a_topic_of_its_own_and_nobody_else_has_it() {
+        for (quien, espera) in [
+            (Principal::Prueba, Publicar::Probar),
+            (Principal::Anonimo, Publicar::Negado),
+            (dispositivo(), Publicar::Negado),
+        ] {
+            assert_eq!(publica(&quien, "$doctor/1"), espera, "{quien:?}");
+        }
+        for topic in ["$doctor", "$doctor/", "$doctor/1/2", "sensores/s1/data", "alertas/1", "$SYS/x", "x"] {
+            assert_eq!(publica(&Principal::Prueba, topic), Publicar::Negado, "{topic}");
         }
     }
 

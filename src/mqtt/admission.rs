@@ -27,7 +27,7 @@ use super::throttle::limita;
 use super::topic;
 use crate::domain::Timestamp;
 use crate::identity::dispositivo::{self, Entrada};
-use crate::identity::{Permiso, Principal, cuentas, llave};
+use crate::identity::{Permiso, Principal, cuentas, llave, prueba};
 use crate::realtime::clientes::{Cliente, Cuentas, Quien};
 use crate::tls::Peer;
 
@@ -128,7 +128,9 @@ async fn admite(
     }
     let asignado = connect.client_id.is_empty().then(|| uuid::Uuid::now_v7().simple().to_string());
     let client_id = asignado.clone().unwrap_or_else(|| std::mem::take(&mut connect.client_id));
-    let expiry = connect.expiry.min(s.max_session_expiry);
+    // Of the self-test nothing stays.
+    let max_expiry = if principal == Principal::Prueba { 0 } else { s.max_session_expiry };
+    let expiry = connect.expiry.min(max_expiry);
     // Soon enough that the client is still told.
     let plazo = s.connect_deadline * 3 / 4;
     let abre = opening::abre(b, &principal, &client_id, connect.clean, expiry, ahora);
@@ -276,11 +278,11 @@ async fn identifica(
     firmado
 }
 
-/// Under which name failures are counted. `jwt` and `key` are everybody's name: who holds a stale token does
+/// Under which name failures are counted. `jwt`, `key` and `$doctor` are everybody's name: who holds a stale token does
 /// not make all others behind the same address wait, and what is guessed there has 256 bits.
 fn intento<'a>(usuario: &'a str, clave: Option<&[u8]>) -> Cow<'a, str> {
     match (usuario, clave) {
-        ("jwt" | "key", Some(clave)) => {
+        ("jwt" | "key" | prueba::USUARIO, Some(clave)) => {
             format!("{usuario}:{}", URL_SAFE_NO_PAD.encode(&Sha256::digest(clave)[..12])).into()
         }
         _ => usuario.into(),
@@ -303,7 +305,7 @@ fn quien(principal: &Principal) -> Quien {
         Principal::Dispositivo(sensor) => Quien::Dispositivo(sensor.clone()),
         Principal::Usuario(u) => Quien::Usuario { user_id: u.user_id.clone(), id_empresa: u.id_empresa },
         Principal::Llave(k) => Quien::Llave { id_api_key: k.id_api_key, id_empresa: k.id_empresa },
-        Principal::Anonimo => Quien::Anonimo,
+        Principal::Anonimo | Principal::Prueba => Quien::Anonimo,
     }
 }
 
@@ -350,6 +352,13 @@ async fn firma(
             Ok(Some(_)) => Err(("API key: not for mqtt:subscribe".into(), Rechazo::NoAutorizado)),
             Ok(None) => Err(("API key: unknown, revoked or expired".into(), Rechazo::ClaveIncorrecta)),
             Err(e) => Err(no_disponible(&e)),
+        },
+        Some(prueba::USUARIO) => match b.parts.prueba.entra(clave, b.parts.clock.now()) {
+            Some(caduca) => Ok((Principal::Prueba, Some(caduca))),
+            None => Err((
+                "self-test: not made with this server's secret, or too old".into(),
+                Rechazo::ClaveIncorrecta,
+            )),
         },
         Some(device_id) => match dispositivo::entra(&b.parts.store, device_id, clave).await {
             Ok(Entrada::Aceptado(sensor)) => Ok((Principal::Dispositivo(sensor), None)),
@@ -408,7 +417,7 @@ fn examina_testamento(
         return Err(Rechazo::TestamentoInvalido);
     }
     match acl::publica(principal, &will.topic) {
-        Publicar::Negado => Err(Rechazo::NoAutorizado),
+        Publicar::Negado | Publicar::Probar => Err(Rechazo::NoAutorizado),
         Publicar::Ingerir(_) | Publicar::Rutear => Ok(Some((will, espera))),
     }
 }

@@ -23,7 +23,7 @@ use super::sessions::Sessions;
 use super::throttle::Intentos;
 use crate::domain::{Clock, Rechazo, SensorRef, Timestamp};
 use crate::identity::cuentas::Cuentas;
-use crate::identity::{Directorio, Principal};
+use crate::identity::{Directorio, Principal, Prueba};
 use crate::ingest::decode::{self, Limites};
 use crate::ingest::{Ingest, Mensaje};
 use crate::realtime::{Clientes, Evento, Hub, Llegadas, Pedidos, Presencia, Que};
@@ -88,6 +88,8 @@ pub struct Parts {
     pub store: Store,
     /// For the sign-in of people.
     pub cuentas: Cuentas,
+    /// For the sign-in of the self-test.
+    pub prueba: Prueba,
     /// Who sees what.
     pub directorio: Arc<Directorio>,
     /// Where readings go.
@@ -328,7 +330,7 @@ impl Compartido {
                     self.explica(&sensor, &resultado.rechazos).await;
                 }
             }
-            Publicar::Negado => {}
+            Publicar::Negado | Publicar::Probar => {}
         }
     }
 

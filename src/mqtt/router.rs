@@ -150,6 +150,11 @@ impl Router {
         let ventanas = comun.clone();
         std::thread::Builder::new().name("mqtt-fanout".into()).spawn(move || {
             let _fin = muerto.drop_guard();
+            // Its death on demand, as that of a task (`lifecycle`). Not in a release.
+            #[cfg(debug_assertions)]
+            if std::env::var("ALERTRACE_FAILPOINT").is_ok_and(|v| v == "ends:the MQTT router") {
+                return;
+            }
             // The link lives as long as this thread: nothing comes back on it.
             let _rx = rx;
             while let Some(mensaje) = llegadas.blocking_recv() {

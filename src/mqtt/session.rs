@@ -38,6 +38,7 @@ impl Clave {
             Principal::Usuario(u) => format!("u:{}", u.user_id),
             Principal::Llave(k) => format!("k:{}", k.id_api_key),
             Principal::Anonimo => "a:".to_owned(),
+            Principal::Prueba => "p:".to_owned(),
         };
         Self { principal, client_id: client_id.to_owned() }
     }
@@ -210,7 +211,9 @@ impl Sesion {
     pub(super) fn espera(&self, vida: &mut Vida, expira: Timestamp) -> Timestamp {
         let expira = match self.principal() {
             Principal::Llave(llave) => llave.expira.map_or(expira, |suya| suya.min(expira)),
-            Principal::Dispositivo(_) | Principal::Usuario(_) | Principal::Anonimo => expira,
+            Principal::Dispositivo(_) | Principal::Usuario(_) | Principal::Anonimo | Principal::Prueba => {
+                expira
+            }
         };
         let expira = if vida.revocada { Timestamp::MIN } else { expira };
         (vida.conectada, vida.expira) = (false, Some(expira));

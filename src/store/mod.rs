@@ -28,6 +28,7 @@ pub mod invitaciones;
 pub mod lecturas;
 mod lock;
 mod migrations;
+pub mod mirada;
 pub mod mqtt;
 #[cfg(test)]
 mod plans;

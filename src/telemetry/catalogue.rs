@@ -188,7 +188,12 @@ const ALL: [Metric; 40] = [
         One,
     ),
     // disk and the past
-    Metric(Gauge, "alertrace_disk_free_bytes", "Free space where data_dir is", One),
+    Metric(
+        Gauge,
+        "alertrace_disk_free_bytes",
+        "Free space where the SQLite database is; with PostgreSQL, where data_dir is",
+        One,
+    ),
     Metric(Gauge, "alertrace_disk_used_bytes", "What the SQLite database uses; 0 on PostgreSQL", One),
     Metric(Gauge, "alertrace_disk_file_bytes", "The SQLite database's file; 0 on PostgreSQL", One),
     Metric(Counter, "alertrace_hours_summed_total", "Hours of sensors that were summed", One),

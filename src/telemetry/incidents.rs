@@ -5,7 +5,6 @@
 //! bounded queue.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 use sentry::integrations::tracing::ErrorLayer;
@@ -18,8 +17,6 @@ use super::Error;
 use super::logs::Boxed;
 use crate::config::Log;
 
-/// How long the end waits for what is not sent yet.
-pub(super) const LAST: Duration = Duration::from_secs(2);
 /// Fields of a line that go with it.
 const FIELDS: [&str; 8] = ["error", "motivo", "what", "id_sensor", "id_empresa", "route", "method", "status"];
 /// Where sentry's layer puts them.
@@ -34,7 +31,6 @@ pub(super) fn layer(log: &Log, dsn: &secrecy::SecretString) -> Result<(Boxed, Cl
     options.environment = Some(log.environment.clone().into());
     options.send_default_pii = false;
     options.max_breadcrumbs = 0;
-    options.shutdown_timeout = LAST;
     options.before_send = Some(Arc::new(|event| Some(stripped(event))));
     let guard = sentry::init(options);
     let errors: Boxed = ErrorLayer::new().with_filter(LevelFilter::ERROR).boxed();

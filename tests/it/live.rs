@@ -13,7 +13,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::support::{Device, Server};
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Opens one, with headers of its own; answers the subprotocol too, or the status that refused it.
 async fn open(
@@ -37,7 +37,7 @@ async fn open(
     }
 }
 
-async fn signed_in(server: &Server, query: &str) -> Socket {
+pub async fn signed_in(server: &Server, query: &str) -> Socket {
     let bearer = format!("Bearer {}", server.token);
     open(server, query, &[("authorization", &bearer)]).await.expect("it opens").0
 }

@@ -26,6 +26,24 @@ fn the_readme_can_be_followed_word_by_word() {
     assert!(said.contains("good") && said.contains("4 lecturas"), "the backup: {said}");
 }
 
+/// The transcript is of this page and of this schema, and not of what they once were.
+#[test]
+fn the_transcript_is_of_this_readme() {
+    let (readme, transcript) = (page("README.md"), page("docs/transcript.md"));
+    let again = "scripts/transcript makes it anew";
+    let mut rest = transcript.as_str();
+    for block in readme.split("\n```sh run\n").skip(1) {
+        let block = block.split("\n```").next().expect("a block");
+        let shown: String =
+            block.lines().map(|l| if l.is_empty() { "\n".into() } else { format!("$ {l}\n") }).collect();
+        let (_, after) = rest.split_once(&shown).unwrap_or_else(|| panic!("{again}; it has not:\n{shown}"));
+        rest = after;
+    }
+    let schema = format!("schema {}:", crate::backup::newest_schema());
+    assert!(transcript.contains(&schema), "{again}: it is not of {schema}");
+    assert!(!transcript.contains("FAIL"), "doctor found something");
+}
+
 /// The headings' levels, and what is between fences.
 fn shape(page: &str) -> (Vec<usize>, Vec<String>) {
     let (mut headings, mut blocks, mut inside) = (Vec::new(), Vec::new(), None::<String>);

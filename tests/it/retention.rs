@@ -72,6 +72,11 @@ async fn what_is_past_its_days_goes_and_its_hours_stay_for_theirs() {
     eventually(&server, &format!("SELECT COUNT(*) FROM horas WHERE hora < {}", cut(60)), "0");
     eventually(&server, "SELECT COUNT(*) FROM lecturas_rechazadas", "0");
     eventually(&server, "SELECT COUNT(*) FROM historia WHERE relleno_hasta IS NOT NULL", "0");
+    let counts = server.request(Method::GET, "/metrics", "", None).await.text().await.expect("text");
+    for counted in ["readings_total", "hours_total"].map(|what| format!("alertrace_purged_{what} ")) {
+        let n = counts.lines().find_map(|l| l.strip_prefix(&counted)?.parse::<u64>().ok());
+        assert!(n.is_some_and(|n| n > 0), "{counted}is {n:?}");
+    }
     // Days 60 to 30 are there as hours, to the reading; what is younger as readings too.
     let days = format!(
         "/api/v1/sensores/{}/lecturas?intervalo=1d&variable=temperatura&desde={}&hasta={}",

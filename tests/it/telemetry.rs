@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::support::postgres::Database;
-use crate::support::server::{PASSWORD, place};
+use crate::support::server::{PASSWORD, command, place};
 use crate::support::{Client, Server};
 
 /// Hears what is posted, and says 200; or never says anything.
@@ -113,6 +113,90 @@ async fn an_error_is_reported_without_what_people_and_devices_said() {
 }
 
 #[tokio::test]
+async fn a_line_says_in_which_request_something_failed() {
+    let tee = "exec \"$0\" \"$@\" 2> >(tee log >&2)";
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let place = place(dir.path(), Database::Sqlite);
+    let server = Server::start_in(dir, place, |mut command| {
+        command.env("ALERTRACE__STORE__BUSY_TIMEOUT_MS", "250");
+        Server::wrapped("bash", &["-c", tee], &command)
+    })
+    .await;
+    let lock = Lock::on(&server);
+    let body = json!({ "email": "luz@fundo.pe", "password": PASSWORD, "nombre": "Luz", "apellido": "Rey" });
+    let answer = server.request(Method::POST, "/api/v1/trabajadores", &server.token, Some(body)).await;
+    drop(lock);
+    let id = answer.headers()["x-request-id"].to_str().expect("an id").to_owned();
+    let start = Instant::now();
+    loop {
+        let log = std::fs::read_to_string(server.dir().join("log")).expect("the log");
+        let lines = log.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok());
+        let failed: Vec<Value> = lines.filter(|l| l["level"] == "ERROR").collect();
+        let of_it = |l: &Value| l["span"]["name"] == "request" && l["span"]["id"] == id.as_str();
+        if failed.iter().any(|l| of_it(l) && l["span"]["route"] == "/api/v1/trabajadores") {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "no line of {id} in {failed:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The first line of the log of a server that cannot start, on a terminal of its own or without one.
+fn first_line(terminal: bool) -> String {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut serve = command(dir.path());
+    if terminal {
+        serve = Server::wrapped("bash", &["-c", "script -qec \"$0 serve\" /dev/null"], &serve);
+    } else {
+        serve.arg("serve");
+    }
+    serve
+        .env_remove("ALERTRACE__LOG__FORMAT")
+        .env("ALERTRACE__MAIL__TRANSPORT", "log")
+        .env("ALERTRACE__HTTP__LISTEN", taken.local_addr().expect("an address").to_string());
+    let output = serve.stdin(Stdio::null()).output().expect("it runs");
+    let said = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&said).lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn the_log_is_text_on_a_terminal_and_json_elsewhere() {
+    let line = first_line(true);
+    assert!(line.contains("WARN") && line.contains("mail.transport") && !line.contains("{\""), "{line}");
+    let line = first_line(false);
+    let json: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+    assert_eq!(json["level"], "WARN");
+}
+
+/// `doctor` tries things out, and what fails then is no incident of the installation.
+#[tokio::test]
+async fn what_doctor_tries_out_is_told_to_nobody() {
+    let (collector, sentry) = (Receiver::start(true).await, Receiver::start(true).await);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    // A key that does not belong to its certificate: the self-test fails.
+    let certs = dir.path().join("certs");
+    let made = command(dir.path()).args(["cert", "init"]).status().expect("it runs");
+    assert!(made.success());
+    std::fs::copy(certs.join("ca.key"), certs.join("server.key")).expect("a file");
+    let output = tokio::process::Command::from({
+        let mut doctor = command(dir.path());
+        doctor
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", collector.url))
+            .env("SENTRY_DSN", format!("http://llave@{}/1", sentry.url))
+            .args(["doctor", "--json"]);
+        doctor
+    })
+    .output()
+    .await
+    .expect("it runs");
+    let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let checks = said["checks"].as_array().expect("checks");
+    assert!(checks.iter().any(|c| c["check"] == "self_test" && c["status"] == "fail"), "{said:#}");
+    assert_eq!((collector.text(), sentry.text()), (String::new(), String::new()));
+}
+
+#[tokio::test]
 async fn a_collector_gets_the_spans_of_requests_clients_and_batches() {
     let collector = Receiver::start(true).await;
     let endpoint = format!("http://{}", collector.url);
@@ -137,7 +221,10 @@ async fn collectors_that_never_answer_delay_nothing() {
     let (collector, sentry) = (Receiver::start(false).await, Receiver::start(false).await);
     let (endpoint, dsn) = (format!("http://{}", collector.url), format!("http://llave@{}/1", sentry.url));
     let mut server = Server::start_with(|mut command| {
-        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).env("SENTRY_DSN", dsn);
+        command
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+            .env("SENTRY_DSN", dsn)
+            .env("ALERTRACE__STORE__BUSY_TIMEOUT_MS", "100");
         command
     })
     .await;
@@ -159,6 +246,14 @@ async fn collectors_that_never_answer_delay_nothing() {
         slowest = slowest.max(one.elapsed());
     }
     assert!(slowest < Duration::from_secs(2), "an acknowledgement took {slowest:?}");
+    // More errors than may wait to be sent, none of which ever is.
+    let lock = Lock::on(&server);
+    for n in 0..34 {
+        let body = json!({ "email": format!("l{n}@fundo.pe"), "password": PASSWORD, "nombre": "L", "apellido": "R" });
+        let answer = server.request(Method::POST, "/api/v1/trabajadores", &server.token, Some(body)).await;
+        assert_eq!(answer.status(), 503);
+    }
+    drop(lock);
     let (code, took) = server.terminate().await;
     assert_eq!(code, Some(0));
     assert!(took < Duration::from_secs(8), "it took {took:?} to stop");

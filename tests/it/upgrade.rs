@@ -119,6 +119,19 @@ async fn what_every_version_left_when_it_was_killed_is_opened_and_copied() {
     }
 }
 
+/// Else nothing shows that what this version leaves is opened again, nor that a start which changes nothing copies nothing.
+#[test]
+fn this_version_has_left_one_of_its_newest_schema() {
+    let expected = fixtures().join(env!("CARGO_PKG_VERSION")).join("expected.json");
+    let expected = std::fs::read_to_string(expected).expect("scripts/make-fixture makes it");
+    let expected: Value = serde_json::from_str(&expected).expect("JSON");
+    assert_eq!(
+        expected["schema"],
+        json!(crate::backup::newest_schema()),
+        "a migration is newer: run scripts/make-fixture"
+    );
+}
+
 #[test]
 fn every_version_of_the_changelog_has_left_one() {
     let changelog = Path::new(env!("CARGO_MANIFEST_DIR")).join("CHANGELOG.md");

@@ -1,22 +1,18 @@
-//! What is looked at from outside: configuration, server, ports, certificates, disk, clock, database.
+//! What is looked at from outside: configuration, ports, certificates, disk, clock.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
 
-use super::{Check, Text};
-use crate::cli::migrate;
-use crate::config::{Address, Config};
+use super::server::{No, reachable};
+use super::{Check, PATIENCE, Text, database, server};
+use crate::config::Config;
 use crate::domain::{BUILD_DATE, Clock as _, SystemClock, Timestamp};
-use crate::store::State;
 use crate::tls::{Certificate, Site};
 
-/// For one answer on this machine.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Days before its end from which a certificate is worth a word.
 const DAYS: i64 = 14;
 /// Free bytes below which the disk fails, and is worth a word.
@@ -25,16 +21,17 @@ const FREE: (u64, u64) = (100 << 20, 1 << 30);
 const BEHIND: Duration = Duration::from_secs(86_400);
 
 /// All of them, in the order of the table.
-pub(super) async fn all(config: &Config) -> Vec<Check> {
+pub(super) async fn all(config: &Config, ready: &Result<(), No>) -> Vec<Check> {
     let mut all = configuration(config);
-    let ready = ready(config).await;
-    let runs = !matches!(&ready, Err(No::Away(_)));
-    all.push(server(ready));
+    let runs = matches!(ready, Ok(()) | Err(No::NotReady(_)));
+    all.push(server::check(ready));
     all.extend(ports(config, runs).await);
     all.extend(certificates(config, runs));
     all.push(disk(&config.data_dir));
-    all.push(clock(config));
-    all.push(database(config).await);
+    // Where the readings are, if that is elsewhere.
+    all.extend(Some(config.store_dir()).filter(|dir| *dir != config.data_dir).map(|dir| disk(&dir)));
+    all.push(clock(config).await);
+    all.push(database::check(config).await);
     all
 }
 
@@ -66,98 +63,6 @@ pub(super) fn configuration_failed(error: &str) -> Check {
         Text::new(error, error),
         Text::new("Corrija lo que se nombra ahí y repita.", "Mend what is named there, and run this again."),
     )
-}
-
-/// Why a server is not ready.
-#[derive(Debug)]
-pub(super) enum No {
-    /// Nobody answers.
-    Away(String),
-    /// It says that it is not.
-    NotReady(String),
-}
-
-impl std::fmt::Display for No {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (Self::Away(why) | Self::NotReady(why)) = self;
-        f.write_str(why)
-    }
-}
-
-impl std::error::Error for No {}
-
-/// Asks `/ready` of the configured port.
-pub(super) async fn ready(config: &Config) -> Result<(), No> {
-    #[derive(Deserialize, Default)]
-    struct Said {
-        #[serde(default)]
-        detail: String,
-    }
-    let scheme = if config.http.tls { "https" } else { "http" };
-    let url = format!("{scheme}://{}/ready", reachable(config.http.listen));
-    let away = |e: reqwest::Error| No::Away(format!("{url}: {}", root(&e)));
-    // Its own port, on this machine: a certificate for the name that others use is as good.
-    let client = reqwest::Client::builder()
-        .timeout(PATIENCE)
-        .no_proxy()
-        .tls_danger_accept_invalid_certs(true)
-        .build()
-        .map_err(&away)?;
-    let answer = client.get(&url).header("accept-language", "en").send().await.map_err(&away)?;
-    let status = answer.status();
-    if status.is_success() {
-        return Ok(());
-    }
-    let said: Said = answer.json().await.unwrap_or_default();
-    Err(No::NotReady(format!("{url}: {} {}", status.as_u16(), said.detail)))
-}
-
-/// What an error comes from.
-fn root(e: &dyn std::error::Error) -> String {
-    let mut cause = e;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
-}
-
-/// Where a listener can be reached from this machine.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen {
-        SocketAddr::V4(a) if a.ip().is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        SocketAddr::V6(a) if a.ip().is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        a => a.ip(),
-    };
-    SocketAddr::new(ip, listen.port())
-}
-
-fn server(ready: Result<(), No>) -> Check {
-    let title = Text::new("Servidor", "Server");
-    match ready {
-        Ok(()) => Check::ok(
-            "server",
-            title,
-            Text::new("en marcha; confirma lecturas", "running; readings are acknowledged"),
-        ),
-        Err(No::Away(why)) => Check::warn(
-            "server",
-            title,
-            Text::new(format!("no responde ({why})"), format!("it does not answer ({why})")),
-            Text::new("Inícielo: alertrace serve", "Start it: alertrace serve"),
-        ),
-        Err(No::NotReady(why)) => Check::fail(
-            "server",
-            title,
-            Text::new(
-                format!("en marcha, pero no confirma lecturas ({why})"),
-                format!("running, but nothing is acknowledged ({why})"),
-            ),
-            Text::new(
-                "Atienda lo que dice; los dispositivos guardan y reenvían mientras tanto.",
-                "See to what it says; devices keep their readings and send them again meanwhile.",
-            ),
-        ),
-    }
 }
 
 async fn ports(config: &Config, runs: bool) -> Vec<Check> {
@@ -311,7 +216,7 @@ fn disk(data_dir: &Path) -> Check {
     }
 }
 
-fn clock(config: &Config) -> Check {
+async fn clock(config: &Config) -> Check {
     let title = Text::new("Reloj", "Clock");
     let now = SystemClock.now();
     let detail = Text::new(format!("{now}"), format!("{now}"));
@@ -319,72 +224,38 @@ fn clock(config: &Config) -> Check {
         "Ponga la hora (timedatectl set-ntp true): mientras tanto no se confirma nada.",
         "Set it (timedatectl set-ntp true): nothing is acknowledged until then.",
     );
-    if now < BUILD_DATE || written(config).is_some_and(|newest| now.plus(BEHIND) < newest) {
+    if now < BUILD_DATE || modified(&config.sqlite_path()).is_some_and(|newest| now.plus(BEHIND) < newest) {
         return Check::fail("clock", title, detail, remedy);
+    }
+    if synchronised().await == Some(false) {
+        return Check::warn(
+            "clock",
+            title,
+            Text::new(format!("{now}, sin sincronizar"), format!("{now}, not synchronised")),
+            Text::new(
+                "Actívelo: timedatectl set-ntp true. Un reloj que se adelanta fecha mal las lecturas.",
+                "Turn it on: timedatectl set-ntp true. A clock that runs ahead dates readings wrongly.",
+            ),
+        );
     }
     Check::ok("clock", title, detail)
 }
 
-/// When the database was written last, by the same machine's clock of then.
-fn written(config: &Config) -> Option<Timestamp> {
-    let modified = std::fs::metadata(config.sqlite_path()).ok()?.modified().ok()?;
-    let since = modified.duration_since(std::time::UNIX_EPOCH).ok()?;
-    Some(Timestamp::clamped(i64::try_from(since.as_micros()).ok()?))
+/// What systemd says of the clock, where there is one that knows.
+async fn synchronised() -> Option<bool> {
+    let mut asked = Command::new("timedatectl");
+    asked.args(["show", "--property=NTPSynchronized", "--value"]).kill_on_drop(true);
+    let said = tokio::time::timeout(PATIENCE, asked.output()).await.ok()?.ok()?;
+    match str::from_utf8(&said.stdout).ok()?.trim() {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
+    }
 }
 
-async fn database(config: &Config) -> Check {
-    let title = Text::new("Base de datos", "Database");
-    let (kind, remedy) = match &config.database.address {
-        Address::Postgres(_) => (
-            "PostgreSQL",
-            Text::new(
-                "Compruebe DATABASE_URL y que el servidor PostgreSQL acepte conexiones.",
-                "Look at DATABASE_URL, and whether the PostgreSQL server takes connections.",
-            ),
-        ),
-        Address::Sqlite(_) => (
-            "SQLite",
-            Text::new(
-                "Restaure una copia: alertrace restore --help",
-                "Put a backup back: alertrace restore --help",
-            ),
-        ),
-    };
-    let steps = match tokio::time::timeout(PATIENCE, migrate::steps(config)).await {
-        Ok(Ok(steps)) => steps,
-        Ok(Err(e)) => {
-            return Check::fail(
-                "database",
-                title,
-                Text::new(format!("{kind}: {e}"), format!("{kind}: {e}")),
-                remedy,
-            );
-        }
-        Err(_) => {
-            let detail = Text::new(format!("{kind}: no responde"), format!("{kind}: it does not answer"));
-            return Check::fail("database", title, detail, remedy);
-        }
-    };
-    let version = steps.iter().filter(|s| s.state != State::Pending).map(|s| s.version).max();
-    let pending = steps.iter().filter(|s| s.state == State::Pending).count();
-    let shown = version.map_or_else(|| String::from("–"), |v| v.to_string());
-    let detail = Text::new(
-        format!("{kind}, esquema {shown}, {pending} pasos pendientes"),
-        format!("{kind}, schema {shown}, {pending} steps pending"),
-    );
-    if let Err(e) = crate::store::refuse_unknown(&steps) {
-        let newer = Text::new(
-            "Actualice alertrace: una versión más nueva escribió esta base.",
-            "Update alertrace: a newer version wrote this database.",
-        );
-        return Check::fail("database", title, Text::new(e.to_string(), e.to_string()), newer);
-    }
-    if pending > 0 {
-        let remedy = Text::new(
-            "Se aplican en el próximo inicio, con copia previa; o ahora: alertrace migrate",
-            "They are applied at the next start, after a copy is made; or now: alertrace migrate",
-        );
-        return Check::warn("database", title, detail, remedy);
-    }
-    Check::ok("database", title, detail)
+/// When a file was written last, by the same machine's clock of then.
+pub(super) fn modified(path: &Path) -> Option<Timestamp> {
+    let modified = std::fs::metadata(path).ok()?.modified().ok()?;
+    let since = modified.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(Timestamp::clamped(i64::try_from(since.as_micros()).ok()?))
 }

@@ -1,26 +1,32 @@
-//! The self-test: a whole server of its own, on the same disk and with the site's certificate, to which a device
-//! publishes over TLS and from which the reading is read back. All of it goes when it ends.
+//! The self-test when nothing runs: a whole server of its own, on the same disk and with the site's certificate, to
+//! which a device publishes over TLS and from which the reading is read back. All of it goes when it ends.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
-use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, QoS, TlsConfiguration, Transport};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
-use super::{Check, Text};
+use super::checks::modified;
+use super::mqtt::{Device, Way};
+use super::{Check, Text, database};
 use crate::app::{self, Running};
 use crate::cli::demo;
-use crate::config::{Address, Config, MailTransport};
-use crate::domain::SystemClock;
-use crate::tls::Site;
+use crate::config::{Address, ClientCerts, Config, MailTransport};
+use crate::domain::{Clock as _, SystemClock};
+use crate::tls::{Connector, Site};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const DEVICE: &str = "doctor";
 const VALUE: f64 = 21.5;
+/// What its directories begin with, and after how long one is nobody's any more.
+const PREFIX: &str = ".doctor-";
+const ABANDONED: Duration = Duration::from_secs(3_600);
 /// What is served with, where it is there.
 const CERTIFICATES: [&str; 4] = ["ca.pem", "ca.key", "server.pem", "server.key"];
 
@@ -33,14 +39,15 @@ pub(super) async fn check(config: &Config, metrics: PrometheusHandle) -> Check {
     match tested {
         Ok(()) => {
             let ms = start.elapsed().as_millis();
-            Check::ok(
-                "self_test",
-                title,
-                Text::new(
-                    format!("una lectura publicada por TLS se guardó y se leyó ({ms} ms)"),
-                    format!("a reading published over TLS was stored and read back ({ms} ms)"),
-                ),
-            )
+            let mut said = Text::new(
+                format!("un servidor de prueba guardó en SQLite una lectura publicada por TLS ({ms} ms)"),
+                format!("a server for the test stored a reading published over TLS in SQLite ({ms} ms)"),
+            );
+            if database::kind(config) != "SQLite" {
+                said.es.push_str("; PostgreSQL se prueba con el servidor en marcha");
+                said.en.push_str("; PostgreSQL is tried once the server runs");
+            }
+            Check::ok("self_test", title, said)
         }
         Err(e) => Check::fail(
             "self_test",
@@ -55,10 +62,7 @@ pub(super) async fn check(config: &Config, metrics: PrometheusHandle) -> Check {
 }
 
 async fn run(config: &Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
-    let mut made = tempfile::Builder::new();
-    made.prefix(".doctor-");
-    // On the disk that is to hold; a first start has none yet.
-    let dir = if config.data_dir.is_dir() { made.tempdir_in(&config.data_dir) } else { made.tempdir() };
+    let dir = tempfile::Builder::new().prefix(&ours()).tempdir_in(place(config));
     let dir = dir.context("cannot make a temporary directory")?;
     let own = own_config(config, dir.path())?;
     let running = app::start(&own, Arc::new(SystemClock), metrics).await.context("it does not start")?;
@@ -67,6 +71,46 @@ async fn run(config: &Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
     tested?;
     stopped.context("it does not stop")?;
     dir.close().context("the temporary directory stays")
+}
+
+/// Where its directory is: on the disk that is to hold; a first start has none yet.
+fn place(config: &Config) -> PathBuf {
+    if config.data_dir.is_dir() { config.data_dir.clone() } else { std::env::temp_dir() }
+}
+
+/// How the directories of this process are called.
+fn ours() -> String {
+    format!("{PREFIX}{}-", std::process::id())
+}
+
+/// The directories of self-tests whose names begin so.
+fn left(config: &Config, prefix: &str) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(place(config)) else { return Vec::new() };
+    let ours = entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(prefix));
+    ours.map(|e| e.path()).collect()
+}
+
+/// Removes what a doctor that was killed has left.
+pub(super) fn sweep(config: &Config) {
+    let old = SystemClock.now().minus(ABANDONED);
+    for dir in left(config, PREFIX).iter().filter(|dir| modified(dir).is_some_and(|then| then < old)) {
+        // What cannot be removed is looked at again next time.
+        let _ = std::fs::remove_dir_all(dir);
+    }
+}
+
+/// Removes what a test leaves that is stopped half-way: for a moment its threads may still write.
+pub(super) async fn abandon(config: &Config) {
+    for _ in 0..40 {
+        let ours = left(config, &ours());
+        if ours.is_empty() {
+            return;
+        }
+        for dir in ours {
+            let _ = std::fs::remove_dir_all(dir);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// The configuration of a server that nobody else notices.
@@ -85,15 +129,20 @@ fn own_config(config: &Config, dir: &Path) -> anyhow::Result<Config> {
     own.mail.transport = MailTransport::Log;
     std::fs::create_dir_all(&own.data_dir)?;
     std::fs::create_dir_all(&own.tls.dir)?;
-    // One that is not for this machine's own name is nothing to test with from here: then one is made.
     let site = Site::new(&config.tls, Arc::new(SystemClock));
-    let usable = site.server().is_ok_and(|c| c.has_name(&Ipv4Addr::LOCALHOST.to_string()));
-    for name in CERTIFICATES.into_iter().filter(|_| usable) {
-        let from = config.tls.dir.join(name);
+    // By another name and not copied: a key is to be in one place.
+    for name in CERTIFICATES.into_iter().filter(|_| site.server().is_ok()) {
+        let from = std::path::absolute(config.tls.dir.join(name))?;
         if from.is_file() {
-            std::fs::copy(&from, own.tls.dir.join(name))
-                .with_context(|| format!("cannot read {}", from.display()))?;
+            symlink(&from, own.tls.dir.join(name))?;
         }
+    }
+    if !Site::new(&own.tls, Arc::new(SystemClock)).can_sign() && site.server().is_ok() {
+        // It cannot make itself a certificate to show.
+        own.mqtt.client_certs = match own.mqtt.client_certs {
+            ClientCerts::Required => ClientCerts::Optional,
+            asked => asked,
+        };
     }
     Ok(own)
 }
@@ -103,7 +152,13 @@ async fn publish_and_read(running: &Running, own: &Config) -> anyhow::Result<()>
     let id_empresa = demo::make_empresa(running, &password).await?;
     let token = demo::make_sensor(running, id_empresa, DEVICE, DEVICE, "doctor", &SystemClock).await?;
     let mqtts = running.mqtts.context("it does not listen on TLS")?;
-    publish(mqtts, &own.tls.dir.join("ca.pem"), &token).await?;
+    let site = Site::new(&own.tls, Arc::new(SystemClock));
+    let way = Way { tls: Some(Connector::pinned(&site).context("server.pem")?), proxied: false };
+    let mut device =
+        Device::connect(TcpStream::connect(mqtts).await?, &way, DEVICE, (DEVICE, &token)).await?;
+    let payload = json!({ "temperatura": VALUE }).to_string();
+    device.publish(&format!("sensores/{DEVICE}/data"), payload.as_bytes()).await?;
+    device.close().await?;
 
     let api = format!("http://{}/api/v1", running.http);
     let client = reqwest::Client::builder().no_proxy().build()?;
@@ -117,22 +172,4 @@ async fn publish_and_read(running: &Running, own: &Config) -> anyhow::Result<()>
     let read = &sensors[0]["temperatura"];
     anyhow::ensure!(read.as_f64() == Some(VALUE), "published {VALUE}, read {read}");
     Ok(())
-}
-
-/// Publishes a reading as a device does, and waits for its acknowledgement.
-async fn publish(to: SocketAddr, ca: &Path, token: &str) -> anyhow::Result<()> {
-    let ca = std::fs::read(ca).with_context(|| format!("cannot read {}", ca.display()))?;
-    let mut options = MqttOptions::new(DEVICE, to.ip().to_string(), to.port());
-    options.set_credentials(DEVICE, token);
-    options.set_transport(Transport::Tls(TlsConfiguration::Simple { ca, alpn: None, client_auth: None }));
-    let (client, mut events) = AsyncClient::new(options, 4);
-    let payload = json!({ "temperatura": VALUE }).to_string();
-    client.publish(format!("sensores/{DEVICE}/data"), QoS::AtLeastOnce, false, payload).await?;
-    loop {
-        match events.poll().await.context("MQTT over TLS")? {
-            Event::Incoming(Incoming::PubAck(_)) => return Ok(()),
-            Event::Incoming(Incoming::Disconnect) => anyhow::bail!("the broker disconnected the device"),
-            _ => {}
-        }
-    }
 }

@@ -6,13 +6,14 @@ use metrics::counter;
 
 use super::acks::{Acuse, Atascado, Espera, Lectura, Que, Respuesta};
 use super::{Conexion, Fin};
-use crate::domain::SensorRef;
-use crate::identity::Principal;
-use crate::ingest::{Mensaje, NoTomado};
+use crate::domain::{DeviceId, SensorRef};
+use crate::identity::{Principal, prueba};
+use crate::ingest::{Mensaje, NoTomado, decode};
 use crate::mqtt::acl::{self, Publicar};
 use crate::mqtt::comandos;
 use crate::mqtt::protocol::{Cierre, Entrante, Pedido, Razon};
 use crate::mqtt::publicacion::{Publicacion, Qos};
+use crate::mqtt::retained::Retained;
 use crate::mqtt::session::{self, Entrega};
 use crate::mqtt::throttle::limita;
 use crate::mqtt::topic;
@@ -123,7 +124,31 @@ impl Conexion {
                 self.encarga(Que::Tomado { pid, qos, razon, reparto: Box::new(reparto) }, cambios)
             }
             Publicar::Ingerir(sensor) => self.ingiere(sensor, publicacion, pid, dup),
+            Publicar::Probar => self.prueba(publicacion, pid),
         }
+    }
+
+    /// What `alertrace doctor` publishes: read as a reading is, and committed by the same writer, in a row beside
+    /// retained messages that nobody is told of. An empty one removes it; a row that is left goes with its time.
+    fn prueba(&mut self, publicacion: Publicacion, pid: Option<u16>) -> Result<(), Fin> {
+        let (b, qos) = (self.b.clone(), publicacion.qos);
+        let leida = b.parts.ingest.hora().map_err(|e| e.to_string()).and_then(|ahora| {
+            let de = DeviceId::new("doctor").map_err(|e| e.to_string())?;
+            let leida = decode::decode(&publicacion.payload, &de, ahora, &b.parts.settings.limites);
+            let entera = leida.rechazos.is_empty() || publicacion.payload.is_empty();
+            entera.then_some(ahora).ok_or_else(|| String::from("it is not a reading"))
+        });
+        let ahora = match leida {
+            Ok(ahora) => ahora,
+            Err(e) => {
+                let que = Que::Negado { pid, qos, razon: Razon::CargaInvalida, detalle: Some(e) };
+                return self.encarga(que, Vec::new());
+            }
+        };
+        let guardada = Publicacion { expira: Some(ahora.plus(prueba::DURA)), ..publicacion };
+        let cambio = Retained::cambio(&guardada);
+        let (reparto, _) = b.reparto(Publicacion { retain: false, ..guardada });
+        self.encarga(Que::Tomado { pid, qos, razon: Razon::Exito, reparto: Box::new(reparto) }, vec![cambio])
     }
 
     /// Readings go to the writer first.

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::packets::{self, Heard, Property, Said, Value};
 use crate::domain::SystemClock;
-use crate::identity::Directorio;
 use crate::identity::cuentas::{self, Cuentas};
+use crate::identity::{Directorio, Prueba};
 use crate::ingest::decode::Limites;
 use crate::ingest::{self, Ingest};
 use crate::mqtt::handshake::{self, Origen};
@@ -123,6 +123,7 @@ impl Bench {
         let parts = Parts {
             store: store.clone(),
             cuentas: Cuentas::new(store.clone(), clock.clone(), &[7; 32], accounts).unwrap(),
+            prueba: Prueba::new(&[7; 32]).unwrap(),
             directorio: Arc::new(Directorio::load(&store).await.unwrap()),
             ingest,
             hub,

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Postgres, Transaction};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -51,6 +51,18 @@ pub struct Options {
     pub acquire_timeout: Duration,
     /// Where the lock file and this installation's name are.
     pub data_dir: PathBuf,
+}
+
+/// A connection for whoever only looks, beside the server that has the schema.
+pub(super) async fn look(options: &Options) -> Result<PgConnection> {
+    Ok(conexion::connect(&conexion::options(&options.url, options.ca.as_deref())?).await?)
+}
+
+/// Names the schema for the transaction that `db` is in.
+pub(super) async fn search(db: &mut PgConnection, schema: &str) -> Result<()> {
+    let sql = format!("SET LOCAL search_path TO \"{schema}\"");
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(db).await?;
+    Ok(())
 }
 
 /// A handle to the database; cheap to clone.
