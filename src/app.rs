@@ -467,6 +467,7 @@ pub fn postgres_options(config: &Config) -> Option<store::PostgresOptions> {
         max_connections: database.max_connections,
         acquire_timeout: Duration::from_millis(database.acquire_timeout_ms),
         data_dir: config.data_dir.clone(),
+        copy: database.copy_before_migrating,
     })
 }
 

@@ -112,13 +112,12 @@ impl Resto {
             (Some((_, ultima)), Orden::Ascendente) => self.rango.desde = ultima.next(),
             (Some((primera, _)), Orden::Descendente) => self.rango.antes_de = primera,
         }
-        self.lines(&tira, &mut salida)?;
+        self.lines(&tira, &mut salida);
         Ok(Some(salida))
     }
 
-    fn lines(&mut self, tira: &Tira, salida: &mut String) -> store::Result<()> {
-        for fila in tira.iter() {
-            let (ts, valores) = fila?;
+    fn lines(&mut self, tira: &Tira, salida: &mut String) {
+        for (ts, valores) in tira.iter() {
             if self.lineas <= 0 {
                 break;
             }
@@ -137,7 +136,6 @@ impl Resto {
             line(salida, &campos);
             self.lineas -= 1;
         }
-        Ok(())
     }
 }
 

@@ -10,16 +10,20 @@ pub(super) struct Args {
     /// be running.
     #[arg(long)]
     status: bool,
+    /// Change the schema of PostgreSQL without having pg_dump copy it before: you have a copy, or want none.
+    #[arg(long, conflicts_with = "status")]
+    without_copy: bool,
 }
 
 /// Applies what is missing; or shows it.
-pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<()> {
+pub(super) async fn run(args: &Args, mut config: Config) -> anyhow::Result<()> {
     telemetry::init(&config.log)?;
-    let before = steps(config).await?;
+    config.database.copy_before_migrating &= !args.without_copy;
+    let before = steps(&config).await?;
     if args.status {
         return show(&before);
     }
-    app::open_store(config).await?.close().await;
+    app::open_store(&config).await?.close().await;
     let applied: Vec<&Step> = before.iter().filter(|s| s.state == State::Pending).collect();
     for Step { version, description, .. } in &applied {
         println!("{version:>4}  applied  {description}");

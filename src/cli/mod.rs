@@ -116,7 +116,7 @@ async fn dispatch(command: Command, config: Config, sources: Sources) -> anyhow:
         Command::Cert(args) => cert::run(&args, &config),
         Command::Backup(args) => backup::run(&args, &config).await,
         Command::Restore(args) => restore::run(&args, &config).await,
-        Command::Migrate(args) => migrate::run(&args, &config).await,
+        Command::Migrate(args) => migrate::run(&args, config).await,
         Command::Doctor(args) => doctor::run(&args, config).await,
         Command::Openapi => openapi::run(),
     }

@@ -60,6 +60,8 @@ pub struct Database {
     pub acquire_timeout_ms: u64,
     /// Seconds that a server which starts waits for PostgreSQL.
     pub start_wait_s: u64,
+    /// Whether PostgreSQL's data is copied before the schema changes.
+    pub copy_before_migrating: bool,
 }
 
 /// Where the data is.
@@ -110,6 +112,7 @@ impl Database {
             max_connections: r.integer("database.max_connections", 4..=1000),
             acquire_timeout_ms: r.integer("database.acquire_timeout_ms", 100..=600_000),
             start_wait_s: r.integer("database.start_wait_s", 0..=86_400),
+            copy_before_migrating: r.boolean("database.copy_before_migrating"),
         }
     }
 }

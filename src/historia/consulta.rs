@@ -48,7 +48,7 @@ pub(super) async fn sum_readings(
     let (mut desde, mut cubetas) = (rango.desde, Vec::new());
     loop {
         let tira = lecturas::tira(tx, id_sensor, desde, rango.antes_de, Orden::Ascendente, PAGINA).await?;
-        tira.suma(&mut cubetas, variable, &inicio)?;
+        tira.suma(&mut cubetas, variable, &inicio);
         let sigue = tira.extremos.filter(|_| tira.n == PAGINA).map(|(_, ultima)| ultima.next());
         // What comes next may belong to the last one.
         let hechas = cubetas.len().saturating_sub(usize::from(sigue.is_some()));

@@ -106,16 +106,13 @@ async fn from_readings(
         match variable {
             Some(variable) => {
                 let suyos = todos.entry(variable.to_owned()).or_default();
-                for punto in tira.valores_de(variable) {
-                    suyos.push(punto?);
-                    valores += 1;
-                }
+                let antes = suyos.len();
+                suyos.extend(tira.valores_de(variable));
+                valores += suyos.len() - antes;
             }
             None => {
-                for fila in tira.iter() {
-                    let (ts, texto) = fila?;
-                    for par in lecturas::pares(texto) {
-                        let (nombre, valor) = par?;
+                for (ts, texto) in tira.iter() {
+                    for (nombre, valor) in lecturas::pares(texto) {
                         match todos.get_mut(nombre) {
                             Some(suyos) => suyos.push((ts, valor)),
                             None => drop(todos.insert(nombre.to_owned(), vec![(ts, valor)])),

@@ -423,3 +423,74 @@ async fn a_sensor_that_stays_after_all_is_summed_again() {
     let hours = horas::readings(&mut tx, id, Timestamp::MIN, Timestamp::MAX, 10).await.unwrap();
     assert_eq!(hours.iter().map(|h| h.n).collect::<Vec<_>>(), [2]);
 }
+
+#[tokio::test]
+async fn a_curve_of_more_points_than_an_answer_has_room_for_is_refused_and_each_by_itself_is_not() {
+    let (_dir, store, id) = with_sensor().await;
+    // 250 variables, 801 readings of each: 200,250 points.
+    let de = |m: i64| {
+        let mut valores = Valores::new();
+        for v in 0..250 {
+            valores.set(Variable::new(&format!("v{v}")).unwrap(), 1.0);
+        }
+        Fila { id_sensor: id, ts: Timestamp::clamped(CERO + m * MINUTO), valores }
+    };
+    write(&store, &(0..801).map(de).collect::<Vec<_>>()).await;
+    let rango =
+        |n: i64| Rango { desde: Timestamp::clamped(CERO), antes_de: Timestamp::clamped(CERO + n * MINUTO) };
+    let mut tx = store.read().await.unwrap();
+    assert_eq!(curve(&mut tx, id, rango(801), None, 5_000).await.unwrap(), None);
+    for (n, variable, puntos, each) in
+        [(801, Some("v7"), 5_000, 801), (800, None, 5_000, 800), (801, None, 800, 800)]
+    {
+        let curva = curve(&mut tx, id, rango(n), variable, puntos).await.unwrap().unwrap();
+        assert_eq!(curva.variables.len(), if variable.is_some() { 1 } else { 250 });
+        assert!(curva.variables.values().all(|suyos| suyos.len() == each));
+    }
+}
+
+/// Has so many readings stored, a second apart, each with these values: more than are written one by one.
+fn flood(dir: &TempDir, id: i64, n: i64, valores: &str) {
+    let script = "import sqlite3, sys\nid, cero, n = map(int, sys.argv[2:5])\n\
+                  db = sqlite3.connect(sys.argv[1], timeout=10)\ndb.execute('DELETE FROM lecturas')\n\
+                  db.executemany('INSERT INTO lecturas VALUES (?, ?, ?)', ((id, cero + i * 1000000, sys.argv[5]) for i in range(n)))\n\
+                  db.commit()";
+    let mut python = std::process::Command::new("python3");
+    python.args(["-c", script]).arg(dir.path().join("a.db"));
+    python.args([id, CERO, n].map(|n| n.to_string())).arg(valores);
+    assert!(python.status().unwrap().success());
+}
+
+#[tokio::test]
+async fn no_more_values_are_held_for_a_curve_than_there_is_room_for() {
+    let (dir, store, id) = with_sensor().await;
+    let pares: Vec<String> = (0..250).map(|v| format!("\"v{v}\":1.5")).collect();
+    flood(&dir, id, 8_001, &format!("{{{}}}", pares.join(",")));
+    let rango = |n: i64| Rango {
+        desde: Timestamp::clamped(CERO),
+        antes_de: Timestamp::clamped(CERO + n * 1_000_000),
+    };
+    let mut tx = store.read().await.unwrap();
+    // 2,000,250 values, and 2,000,000, of which ten points each are asked for.
+    assert_eq!(curve(&mut tx, id, rango(8_001), None, 10).await.unwrap(), None);
+    assert_eq!(curve(&mut tx, id, rango(8_000), None, 10).await.unwrap().unwrap().variables.len(), 250);
+    assert_eq!(
+        curve(&mut tx, id, rango(8_001), Some("v7"), 10).await.unwrap().unwrap().variables["v7"].len(),
+        10
+    );
+}
+
+#[tokio::test]
+async fn a_million_readings_are_summed_in_short_buckets_and_no_more() {
+    let (dir, store, id) = with_sensor().await;
+    flood(&dir, id, 1_000_001, "{\"a\":0.5}");
+    let rango = |n: i64| Rango {
+        desde: Timestamp::clamped(CERO),
+        antes_de: Timestamp::clamped(CERO + n * 1_000_000),
+    };
+    let media = Intervalo::parse("30m").unwrap();
+    let mut tx = store.read().await.unwrap();
+    assert_eq!(buckets(&mut tx, id, rango(1_000_001), media, None).await.unwrap(), None);
+    let figuras = buckets(&mut tx, id, rango(180_000), media, None).await.unwrap().unwrap();
+    assert_eq!((figuras.len(), figuras[0].total.n), (100, 1_800));
+}

@@ -9,6 +9,7 @@ pub mod decode;
 mod lote;
 mod mensaje;
 mod pulso;
+mod reenvios;
 mod reloj;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::reenvios::{Reenvios, Ya};
 use super::{Ajustes, Ingest, Mensaje, Resultado, Salud};
 use crate::domain::{
     BUILD_DATE, DeviceId, EstadoAlerta, Lectura, ManualClock, Motivo, SensorRef, Timestamp, Valores, Variable,
@@ -207,4 +208,102 @@ async fn who_gives_up_waiting_leaves_its_place_taken_and_readings_theirs() {
     let taken: Vec<_> = (0..4).map(|n| ingest.try_submit(b.mensaje(f64::from(n), None)).is_ok()).collect();
     assert_eq!(taken, [true; 4], "commands have no part of the readings' room");
     drop(escritor);
+}
+
+#[tokio::test]
+async fn the_store_is_asked_once_in_a_batch_for_what_a_sensor_sends_again() {
+    use crate::domain::Clock as _;
+    let b = banco().await;
+    let ahora = b.clock.now();
+    b.manda(b.mensaje(20.0, Some(ahora))).await;
+    let de = |temperatura| b.mensaje(temperatura, None).lecturas.remove(0).valores;
+    let id = b.sensor.id_sensor;
+    let mut reenvios = Reenvios::default();
+    let mut tx = b.store.read().await.unwrap();
+    let guardada = Some(Ya::Guardada(ahora));
+    assert_eq!(reenvios.busca(&mut tx, id, &de(20.0), ahora).await.unwrap(), guardada);
+    assert_eq!(reenvios.busca(&mut tx, id, &de(21.0), ahora).await.unwrap(), None);
+    drop(tx);
+    // What came in meanwhile would be found by whoever asked again.
+    b.manda(b.mensaje(21.0, Some(ahora.next()))).await;
+    let mut tx = b.store.read().await.unwrap();
+    assert_eq!(reenvios.busca(&mut tx, id, &de(21.0), ahora).await.unwrap(), None, "asked once");
+    assert_eq!(reenvios.busca(&mut tx, id, &de(20.0), ahora).await.unwrap(), guardada);
+    let tarde = ahora.plus(Duration::from_secs(121));
+    assert_eq!(reenvios.busca(&mut tx, id, &de(20.0), tarde).await.unwrap(), None, "two minutes later");
+    // One that is in the batch is there, and not in the store.
+    reenvios.recuerda(id, &de(22.0), tarde);
+    assert_eq!(reenvios.busca(&mut tx, id, &de(22.0), tarde).await.unwrap(), Some(Ya::EnLote(tarde)));
+    assert_eq!(reenvios.busca(&mut tx, id + 1, &de(22.0), tarde).await.unwrap(), None, "another sensor");
+}
+
+#[tokio::test]
+async fn an_alert_that_somebody_else_opened_costs_no_reading() {
+    use crate::domain::Clock as _;
+    let b = banco().await;
+    let ahora = b.clock.now();
+    b.manda(b.mensaje(20.0, Some(ahora))).await;
+    // Behind the writer's back, as by SQL.
+    let umbral = crate::alertas::Umbrales::default().de(&Variable::TEMPERATURA).unwrap();
+    let severidad = crate::alertas::severidad(umbral, 90.0).unwrap();
+    let suya = crate::alertas::nueva(&b.sensor, &Variable::TEMPERATURA, umbral, 90.0, ahora, severidad);
+    let mut tx = b.store.write().await.unwrap();
+    let id_alerta = store::alertas::create(&mut tx, &suya, 0).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut respuestas = Vec::new();
+    for n in 1..=5_u8 {
+        let ts = ahora.plus(Duration::from_secs(n.into()));
+        let fuera = b.mensaje(90.0 + f64::from(n), Some(ts));
+        respuestas.push(b.ingest.submit(fuera).await.unwrap());
+    }
+    for respuesta in respuestas {
+        let resultado = respuesta.await.unwrap();
+        assert_eq!((resultado.aceptadas, resultado.rechazos.len()), (1, 0), "{resultado:?}");
+    }
+    assert_eq!(b.guardadas().await, 6);
+    let abiertas = b.alertas(EstadoAlerta::Pendiente).await;
+    assert_eq!(abiertas.iter().map(|a| a.id_alerta).collect::<Vec<_>>(), [id_alerta]);
+}
+
+#[tokio::test]
+async fn alerts_of_one_batch_keep_to_their_variables_from_the_first_reading_to_the_last() {
+    use crate::domain::Clock as _;
+    let b = banco().await;
+    let ahora = b.clock.now();
+    let variables = [Variable::TEMPERATURA, Variable::HUMEDAD_AIRE, Variable::PH_SUELO];
+    // All outside, all outside by more (they are raised), and all inside again until they close; a second time in one batch.
+    let mut n = 0;
+    let mut lectura = |valores: [f64; 3]| {
+        n += 1;
+        let mut mensaje = b.mensaje(valores[0], Some(ahora.plus(Duration::from_secs(n))));
+        for (variable, valor) in variables.iter().zip(valores) {
+            mensaje.lecturas[0].valores.set(variable.clone(), valor);
+        }
+        mensaje
+    };
+    let (fuera, mas, dentro) = ([36.0, 91.0, 7.6], [60.0, 100.0, 14.0], [20.0, 60.0, 6.5]);
+    for valores in [fuera, mas, dentro, dentro, dentro] {
+        b.manda(lectura(valores)).await;
+    }
+    let mut respuestas = Vec::new();
+    for valores in [fuera, dentro, dentro, dentro, mas] {
+        respuestas.push(b.ingest.submit(lectura(valores)).await.unwrap());
+    }
+    for respuesta in respuestas {
+        assert_eq!(respuesta.await.unwrap().aceptadas, 1);
+    }
+    for (estado, each) in [(EstadoAlerta::Resuelta, 2), (EstadoAlerta::Pendiente, 1)] {
+        let alertas = b.alertas(estado).await;
+        assert_eq!(alertas.len(), 3 * each, "{alertas:?}");
+        for (i, variable) in variables.iter().enumerate() {
+            let suyas: Vec<_> = alertas.iter().filter(|a| a.tipo_alerta == variable.as_str()).collect();
+            assert_eq!(suyas.len(), each, "{alertas:?}");
+            for alerta in suyas {
+                let valor = alerta.valor_actual.unwrap();
+                assert!([fuera[i], mas[i], dentro[i]].iter().any(|v| (v - valor).abs() < 1e-9), "{alerta:?}");
+                assert!(alerta.titulo.to_lowercase().contains(&variable.as_str()[..2]), "{alerta:?}");
+            }
+        }
+    }
+    assert_eq!(b.guardadas().await, 10);
 }

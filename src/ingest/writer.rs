@@ -6,7 +6,7 @@
 //! and is refused; the others commit. A commit of unknown outcome is followed by a reload, and the
 //! readings keep the moments they were given, so that trying again finds them.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,19 +17,18 @@ use tracing::Instrument as _;
 
 use super::batcher::{Ajustes, Encargo, Pendiente, Salud, Trabajo};
 use super::lote::{AlertaTocada, Clave, Hecho, Lote};
-use super::mensaje::{Resolver, Resuelta, Resultado};
+use super::mensaje::{Mensaje, Resolver, Resuelta, Resultado};
 use super::pulso::Pulso;
+use super::reenvios::{Reenvios, Ya};
 use super::reloj::Reloj;
 use super::vivo::Vivo;
 use crate::alertas;
-use crate::domain::{Accion, EstadoAlerta, Motivo, Rechazo, SensorRef, Timestamp, Valores, Variable};
+use crate::domain::{Accion, EstadoAlerta, Lectura, Motivo, Rechazo, SensorRef, Timestamp, Variable};
 use crate::realtime::{Evento, Hub, Que};
-use crate::store::lecturas::Orden;
+use crate::store::lecturas::Fila;
 use crate::store::mqtt::Cambio;
 use crate::store::{self, Store};
 
-/// A redelivery (DUP) without a timestamp counts as a reading stored within this time.
-const REENVIO: Duration = Duration::from_secs(120);
 /// Waits between tries while the store is away: from, to.
 const ESPERA: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
@@ -143,6 +142,8 @@ impl Writer {
         }
         let mut partes = VecDeque::from([lote]);
         let mut espera = ESPERA.0;
+        // What is remembered has been read again since the last commit.
+        let mut releido = false;
         while let Some(mut parte) = partes.pop_front() {
             parte.retain(|p| !p.abandonado());
             if parte.is_empty() {
@@ -157,8 +158,14 @@ impl Writer {
                     #[expect(clippy::cast_precision_loss, reason = "a batch is far below 2^52")]
                     histogram!("alertrace_commit_messages").record(parte.len() as f64);
                     espera = ESPERA.0;
+                    releido = false;
                     self.salud.send_if_modified(|s| std::mem::replace(s, Salud::Listo) != Salud::Listo);
                     self.cierra(parte, hecho);
+                }
+                // An alert that is open already, which we do not know of: the readings are good.
+                Err(store::Error::Conflict { .. }) if !releido => {
+                    (self.dudoso, releido) = (true, true);
+                    partes.push_front(parte);
                 }
                 Err(e) if e.de_contenido() && parte.len() > 1 => {
                     let cola = parte.split_off(parte.len() / 2);
@@ -170,8 +177,7 @@ impl Writer {
                     self.dudoso = true;
                     // A refusal is an answer only once it is recorded; a database that cannot record
                     // one is away, whatever it says of the content.
-                    let registrado =
-                        if e.de_contenido() { Some(self.registra(&parte, &e).await) } else { None };
+                    let registrado = if e.de_contenido() { Some(self.registra(&parte).await) } else { None };
                     let e = match registrado {
                         Some(Ok(())) => {
                             rechaza(parte, e);
@@ -197,19 +203,29 @@ impl Writer {
         }
     }
 
-    /// Records that the database will not take a message.
-    async fn registra(&self, parte: &[Pendiente], e: &store::Error) -> store::Result<()> {
+    /// Records what the database will not take, for whoever looks for it.
+    async fn registra(&self, parte: &[Pendiente]) -> store::Result<()> {
         let mut tx = self.store.write_first().await?;
-        for mensaje in parte.iter().filter_map(Pendiente::mensaje) {
-            let (id, contenido) = (mensaje.sensor.id_sensor, e.to_string());
-            let rechazo = Rechazo::new(Motivo::Almacen, None, None, &contenido);
-            match store::rechazos::record(&mut tx, id, mensaje.recibido, &rechazo).await {
-                // The sensor is gone, and its refusals with it.
-                Err(store::Error::Refused(_)) => return Ok(()),
-                hecho => hecho?,
-            }
+        let mensajes = parte.iter().filter_map(Pendiente::mensaje);
+        let rechazos: Vec<_> = mensajes
+            .flat_map(|m| no_admitidas(m).into_iter().map(|r| (m.sensor.id_sensor, m.recibido, r)))
+            .collect();
+        match self.anota_rechazos(&mut tx, &rechazos).await {
+            // The sensor is gone, and its refusals with it.
+            Err(store::Error::Refused(_)) => return Ok(()),
+            hecho => hecho?,
         }
         tx.commit().await
+    }
+
+    async fn anota_rechazos(
+        &self,
+        tx: &mut store::Tx,
+        rechazos: &[(i64, Timestamp, Rechazo)],
+    ) -> store::Result<()> {
+        store::rechazos::record(tx, rechazos).await?;
+        let sensores: BTreeSet<i64> = rechazos.iter().map(|(id_sensor, ..)| *id_sensor).collect();
+        store::rechazos::trim(tx, &sensores, self.ajustes.rechazos_por_sensor).await
     }
 
     /// Reads again what a commit of unknown outcome may have changed, before anything builds on it.
@@ -249,22 +265,8 @@ impl Writer {
         let por_marcar = marcas.faltan(filas.iter().map(|f| (f.id_sensor, f.ts.hora())));
         store::horas::mark(&mut tx, &por_marcar).await?;
         store::lecturas::write_latest(&mut tx, &lote.ultimas()).await?;
-        for AlertaTocada { abierta, nueva } in &mut lote.tocadas {
-            if *nueva {
-                abierta.alerta.id_alerta =
-                    store::alertas::create(&mut tx, &abierta.alerta, abierta.dentro).await?;
-            } else {
-                store::alertas::update(&mut tx, &abierta.alerta, abierta.dentro).await?;
-            }
-        }
-        let mut con_rechazos = HashSet::new();
-        for (id_sensor, recibida, rechazo) in &lote.rechazos {
-            store::rechazos::record(&mut tx, *id_sensor, *recibida, rechazo).await?;
-            con_rechazos.insert(*id_sensor);
-        }
-        for id_sensor in con_rechazos {
-            store::rechazos::trim(&mut tx, id_sensor, self.ajustes.rechazos_por_sensor).await?;
-        }
+        anota_alertas(&mut tx, &mut lote.tocadas).await?;
+        self.anota_rechazos(&mut tx, &lote.rechazos).await?;
         tx.commit().await?;
         marcas.recuerda(por_marcar);
         drop(marcas);
@@ -275,11 +277,7 @@ impl Writer {
     /// Gives every reading its moment, for good: what a device left out is the moment of arrival,
     /// unique per sensor to the microsecond; or, for a redelivery, that of the reading that is
     /// stored already. Answers what is stored under the keys of the batch.
-    async fn fija_momentos(
-        &self,
-        tx: &mut store::Tx,
-        parte: &mut [Pendiente],
-    ) -> store::Result<Vec<store::lecturas::Fila>> {
+    async fn fija_momentos(&self, tx: &mut store::Tx, parte: &mut [Pendiente]) -> store::Result<Vec<Fila>> {
         // Only a key that is not newer than the sensor's newest can be stored already.
         let mut ultimas: HashMap<i64, Option<Timestamp>> = HashMap::new();
         let mut ultima = |vivo: &Vivo, id| *ultimas.entry(id).or_insert_with(|| vivo.ultima(id));
@@ -293,23 +291,23 @@ impl Writer {
             }
         }
         let mut existentes = store::lecturas::existing(tx, &por_mirar).await?;
-        // (sensor, values) → the moment given in this batch, for redeliveries within it.
-        let mut recientes: Vec<(i64, Valores, Timestamp)> = Vec::new();
+        let mut reenvios = Reenvios::default();
         let hay_dup = parte.iter().filter_map(Pendiente::mensaje).any(|m| m.dup);
         for mensaje in parte.iter_mut().filter_map(Pendiente::mensaje_mut) {
             let id = mensaje.sensor.id_sensor;
             for lectura in mensaje.lecturas.iter_mut().filter(|l| l.ts.is_none()) {
                 if mensaje.dup {
-                    let en_lote = recientes.iter().find(|(s, v, _)| *s == id && *v == lectura.valores);
-                    let ya = match en_lote {
-                        Some((_, _, ts)) => Some(*ts),
-                        None => {
-                            reenviada(tx, id, &lectura.valores, mensaje.recibido, &mut existentes).await?
+                    match reenvios.busca(tx, id, &lectura.valores, mensaje.recibido).await? {
+                        Some(Ya::EnLote(ts)) => {
+                            lectura.ts = Some(ts);
+                            continue;
                         }
-                    };
-                    if ya.is_some() {
-                        lectura.ts = ya;
-                        continue;
+                        Some(Ya::Guardada(ts)) => {
+                            lectura.ts = Some(ts);
+                            existentes.push(Fila { id_sensor: id, ts, valores: lectura.valores.clone() });
+                            continue;
+                        }
+                        None => {}
                     }
                 }
                 let mut ts = mensaje.recibido;
@@ -327,7 +325,7 @@ impl Writer {
                 dadas.insert((id, ts));
                 lectura.ts = Some(ts);
                 if hay_dup {
-                    recientes.push((id, lectura.valores.clone(), ts));
+                    reenvios.recuerda(id, &lectura.valores, ts);
                 }
             }
         }
@@ -474,24 +472,19 @@ impl Writer {
     }
 }
 
-/// The moment of the reading that a redelivery repeats, if one was stored in the last two minutes;
-/// its row joins `existentes`.
-async fn reenviada(
-    tx: &mut store::Tx,
-    id_sensor: i64,
-    valores: &Valores,
-    recibido: Timestamp,
-    existentes: &mut Vec<store::lecturas::Fila>,
-) -> store::Result<Option<Timestamp>> {
-    /// Rows looked at; a device that sends faster than this a second gives timestamps.
-    const FILAS: i64 = 1_000;
-    let desde = recibido.minus(REENVIO);
-    let filas =
-        store::lecturas::page(tx, id_sensor, desde, Timestamp::MAX, Orden::Descendente, FILAS).await?;
-    let Some(fila) = filas.into_iter().find(|f| f.valores == *valores) else { return Ok(None) };
-    let ts = fila.ts;
-    existentes.push(fila);
-    Ok(Some(ts))
+/// Writes what a batch made of alerts; those that are new get their keys.
+async fn anota_alertas(tx: &mut store::Tx, tocadas: &mut [AlertaTocada]) -> store::Result<()> {
+    let de = |nueva| {
+        let suyas = tocadas.iter().filter(move |t| t.nueva == nueva);
+        suyas.map(|t| (&t.abierta.alerta, t.abierta.dentro)).collect::<Vec<_>>()
+    };
+    // Those that close first: another of the same sensor and variable may have opened since.
+    store::alertas::update_all(tx, &de(false)).await?;
+    let claves = store::alertas::create_all(tx, &de(true)).await?;
+    for (tocada, clave) in tocadas.iter_mut().filter(|t| t.nueva).zip(claves) {
+        tocada.abierta.alerta.id_alerta = clave;
+    }
+    Ok(())
 }
 
 /// What became of messages, as the metrics name it.
@@ -507,18 +500,20 @@ fn por_resultado(r: &Resultado) -> usize {
     }
 }
 
-/// What the database will never take: answered as refused, recorded nowhere.
+/// What becomes of a message that the database will never take.
+fn no_admitidas(mensaje: &Mensaje) -> Vec<Rechazo> {
+    let de = |l: &Lectura| Rechazo::new(Motivo::Almacen, None, l.ts, &l.valores.to_json());
+    mensaje.rechazos.iter().cloned().chain(mensaje.lecturas.iter().map(de)).collect()
+}
+
+/// What the database will never take, once that is recorded: answered as refused.
 fn rechaza(parte: Vec<Pendiente>, e: store::Error) {
     let mut e = Some(e);
     for pendiente in parte {
         match pendiente.encargo {
             Encargo::Mensaje(mensaje, responde) => {
                 tracing::warn!(device_id = %mensaje.sensor.device_id, error = ?e, "a message was refused by the database");
-                let de = |l: &crate::domain::Lectura| {
-                    Rechazo::new(Motivo::Almacen, None, l.ts, &l.valores.to_json())
-                };
-                let mut rechazos = mensaje.rechazos.clone();
-                rechazos.extend(mensaje.lecturas.iter().map(de));
+                let rechazos = no_admitidas(&mensaje);
                 counter!("alertrace_readings_total", "result" => "refused").increment(rechazos.len() as u64);
                 counter!("alertrace_ingest_messages_total", "result" => "refused").increment(1);
                 let _ = responde.send(Resultado { rechazos, ..Resultado::default() });

@@ -1,7 +1,6 @@
 //! Forgets what is past its days: readings (which stay in their hours), hours, refusals,
 //! lines of the audit.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use metrics::{counter, histogram};
@@ -20,6 +19,8 @@ const RECARGA: Duration = Duration::from_secs(5);
 pub(super) const PASO: i64 = 250;
 /// Hours in one step, some rows each.
 const PASO_HORAS: i64 = 50;
+/// Sensors looked at in one question.
+const SENSORES: i64 = 500;
 
 pub(super) async fn run(m: Mantenimiento) {
     let mut dicho = false;
@@ -50,7 +51,6 @@ pub(super) async fn round(
 ) -> store::Result<()> {
     let mut tx = m.store.read().await?;
     let propias = empresas::retentions(&mut tx).await?;
-    let sensores = horas::oldest(&mut tx).await?;
     tx.commit().await?;
     if antes.as_ref() != Some(&propias) {
         // Before anything is removed: what would be removed at once is not taken.
@@ -61,17 +61,8 @@ pub(super) async fn round(
         *antes = Some(propias.clone());
     }
     let ahora = m.hora_de_olvidar().await?;
-    let limites: HashMap<i64, Limites> =
-        propias.iter().map(|r| (r.id_empresa, limits(m, ahora, r))).collect();
-    for sensor in sensores {
-        let Some(limite) = limites.get(&sensor.id_empresa) else { continue };
-        if sensor.lectura.is_some_and(|ts| ts < limite.lecturas) {
-            readings(m, sensor.id_sensor, limite.lecturas).await?;
-        }
-        // Readings that old have just become hours.
-        if sensor.hora.into_iter().chain(sensor.lectura).any(|hora| hora < limite.horas) {
-            hours(m, sensor.id_sensor, limite.horas).await?;
-        }
+    for empresa in &propias {
+        history(m, empresa.id_empresa, &limits(m, ahora, empresa)).await?;
         if m.parar.is_cancelled() {
             return Ok(());
         }
@@ -86,6 +77,32 @@ fn limits(m: &Mantenimiento, ahora: Timestamp, de: &empresas::Retencion) -> Limi
     let lecturas = ahora.minus(propia(de.dias, m.ajustes.lecturas)).hora();
     // No hour goes before its readings: answers come from it.
     Limites { lecturas, horas: ahora.minus(propia(de.horas_dias, m.ajustes.horas)).hora().min(lecturas) }
+}
+
+/// Removes what is past its days of an empresa's sensors, some of them at a time: however many there are, no
+/// question takes long.
+async fn history(m: &Mantenimiento, id_empresa: i64, limite: &Limites) -> store::Result<()> {
+    let mut tras = 0;
+    loop {
+        let mut tx = m.store.read().await?;
+        let limites = (limite.lecturas, limite.horas);
+        let sensores = horas::past(&mut tx, id_empresa, tras, limites, SENSORES).await?;
+        tx.commit().await?;
+        let Some(ultimo) = sensores.last() else { return Ok(()) };
+        tras = ultimo.id_sensor;
+        for sensor in sensores {
+            if sensor.lectura.is_some() {
+                readings(m, sensor.id_sensor, limite.lecturas).await?;
+            }
+            // Readings that old have just become hours.
+            if sensor.hora.into_iter().chain(sensor.lectura).any(|hora| hora < limite.horas) {
+                hours(m, sensor.id_sensor, limite.horas).await?;
+            }
+            if m.parar.is_cancelled() {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// Removes a sensor's readings before `limite`, step by step.

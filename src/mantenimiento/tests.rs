@@ -26,7 +26,7 @@ const DIA: i64 = 24 * HORA;
 struct Banco {
     store: Store,
     clock: Arc<ManualClock>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Banco {
@@ -37,7 +37,7 @@ impl Banco {
         // In the middle of an hour, far enough from the beginning of time.
         let ahora = BUILD_DATE.plus(Duration::from_secs(100 * 86_400)).hora().micros() + HORA / 2;
         let clock = Arc::new(ManualClock::new(Timestamp::clamped(ahora)));
-        Self { store, clock, _dir: dir }
+        Self { store, clock, dir }
     }
 
     /// With a writer that works, or with one that never answers.
@@ -195,6 +195,125 @@ async fn every_sensor_has_its_turn_however_many_there_are() {
     let m = b.mantenimiento(0, true).await;
     b.suma(&m).await;
     assert_eq!(b.pendientes(last).await, 1, "the hour that is not over yet");
+    // Nor is the last one forgotten when it has something that is past its days.
+    b.lee(last, b.hace(800 * DIA), HORA, 2, true).await;
+    retencion::round(&m, &mut None).await.unwrap();
+    assert_eq!(b.crudas(last).await, 2);
+    assert_eq!(b.contadas(last).await, 4);
+}
+
+#[tokio::test]
+async fn readings_that_cannot_be_read_stop_nobodys_maintenance() {
+    let b = Banco::new().await;
+    let (first, second) = (b.empresa("20123456789").await, b.empresa("20999999999").await);
+    let (bad, other) = (b.sensor(first, "bad").await, b.sensor(second, "other").await);
+    for sensor in [bad, other] {
+        b.lee(sensor, b.hace(900 * DIA), HORA, 50, false).await;
+        b.lee(sensor, b.hace(90 * DIA), HORA, 500, true).await;
+    }
+    // As another program wrote them, or a disk made them of what was written: in every way there is.
+    let malas = [
+        "'roto'",
+        "''",
+        "'}{'",
+        "'{\"temperatura\": 20.25, \"nota\":\"}\"}'",
+        "'9{\"a\":1}'",
+        "'{\"a\":1x}'",
+        "x'ff7b22ff'",
+    ];
+    let script =
+        "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], timeout=10)\ndb.executescript(sys.argv[2])";
+    for (n, mala) in malas.into_iter().enumerate() {
+        for desde in [900 * DIA, 90 * DIA] {
+            let ts = b.hace(desde).micros() + i64::try_from(n).unwrap() * HORA + HORA / 4;
+            let sql = format!("INSERT INTO lecturas VALUES ({bad}, {ts}, {mala})");
+            let mut python = std::process::Command::new("python3");
+            python.args(["-c", script]).arg(b.dir.path().join("t.db")).arg(&sql);
+            assert!(python.status().unwrap().success(), "{sql}");
+        }
+    }
+    let m = b.mantenimiento(1, true).await;
+    b.suma(&m).await;
+    assert!(!b.relleno(bad).await && !b.relleno(other).await, "what was there before is summed");
+    assert_eq!((b.pendientes(bad).await, b.pendientes(other).await), (0, 0));
+    retencion::round(&m, &mut None).await.unwrap();
+    assert_eq!(b.crudas(other).await, 500, "what is past its days has gone, and nothing else");
+    assert_eq!(b.crudas(bad).await, 500 + 7);
+    assert_eq!(b.contadas(other).await, 550);
+    disco::round(&m, &mut Memoria::load(&m).await.unwrap()).await.unwrap();
+    assert_eq!((b.crudas(bad).await, b.crudas(other).await), (0, 0), "for want of disk all may go");
+    assert_eq!(b.contadas(other).await, 550);
+    // Those that are an object are readings, whatever they lack.
+    assert!((550..=550 + 2 * 3).contains(&b.contadas(bad).await), "{}", b.contadas(bad).await);
+}
+
+#[tokio::test]
+async fn an_empresa_may_keep_its_hours_for_fewer_days_than_others() {
+    let b = Banco::new().await;
+    let (short, long) = (b.empresa("20123456789").await, b.empresa("20999999999").await);
+    let (s, l) = (b.sensor(short, "s").await, b.sensor(long, "l").await);
+    for sensor in [s, l] {
+        b.lee(sensor, b.hace(100 * DIA), HORA, 100 * 24, true).await;
+    }
+    let mut tx = b.store.write().await.unwrap();
+    for (id, dias, horas) in [(short, 10, Some(30)), (long, 10, None)] {
+        let ficha = empresas::get(&mut tx, id).await.unwrap().unwrap();
+        let ficha = empresas::Ficha { retencion_dias: Some(dias), retencion_horas_dias: horas, ..ficha };
+        empresas::update(&mut tx, &ficha).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let m = b.mantenimiento(0, true).await;
+    b.suma(&m).await;
+    retencion::round(&m, &mut None).await.unwrap();
+    for sensor in [s, l] {
+        let left = b.crudas(sensor).await;
+        assert!((10 * 24..11 * 24).contains(&left), "{left} readings");
+    }
+    let left = b.contadas(s).await;
+    assert!((30 * 24..31 * 24).contains(&left), "{left} in hours");
+    assert_eq!(b.contadas(l).await, 100 * 24, "the other keeps its own");
+}
+
+/// What is written to the log, as text.
+#[derive(Clone, Default)]
+struct Diario(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Diario {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_says_that_history_goes_for_want_of_disk_and_that_none_is_left() {
+    use tracing::instrument::WithSubscriber as _;
+    let b = Banco::new().await;
+    let empresa = b.empresa("20123456789").await;
+    let s = b.sensor(empresa, "s").await;
+    b.lee(s, b.hace(60 * DIA), 60_000_000, 30_000, true).await;
+    b.suma(&b.mantenimiento(0, true).await).await;
+    let used = b.store.disk().await.unwrap().unwrap().usado();
+    for (bytes, said) in
+        [(used, "the oldest readings go before their time"), (1, "no history is left that may go")]
+    {
+        let m = b.mantenimiento(bytes, true).await;
+        let (diario, mut memoria) = (Diario::default(), Memoria::load(&m).await.unwrap());
+        let writer = diario.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let twice = async {
+            disco::round(&m, &mut memoria).await.unwrap();
+            disco::round(&m, &mut memoria).await.unwrap();
+        };
+        twice.with_subscriber(subscriber).await;
+        let text = String::from_utf8(diario.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches(said).count(), 1, "once: {text}");
+        assert!(text.contains("maximo="), "{text}");
+    }
 }
 
 #[tokio::test]

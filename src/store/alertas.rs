@@ -1,6 +1,6 @@
 //! Alerts.
 
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, QueryBuilder};
 
 use super::asignaciones::asignado;
 use super::sensores::Alcance;
@@ -58,7 +58,8 @@ impl Fila {
             resuelta_por: self.resuelta_por,
             notas: self.notas,
         };
-        Ok((alerta, u8::try_from(self.dentro).map_err(Error::inconsistent)?))
+        // A count that makes no sense begins anew.
+        Ok((alerta, u8::try_from(self.dentro).unwrap_or_default()))
     }
 }
 
@@ -75,44 +76,52 @@ macro_rules! select {
     };
 }
 
+/// Rows in one statement; SQLite takes 32,766 bound values.
+const FILAS: usize = 1_000;
+
 /// Stores a new alert (its `id_alerta` is ignored) with its count of readings back inside; answers its
 /// key.
 ///
 /// # Errors
 /// `Conflict` when one is open for (sensor, tipo), `Refused` when the sensor is gone, `Unavailable`.
 pub async fn create(tx: &mut Tx, a: &Alerta, dentro: u8) -> Result<i64> {
-    row!(
-        struct Clave {
-            id_alerta: i64,
-        }
-    );
-    let clave: Clave = on!(tx, |db| {
-        sqlx::query_as(
-            "INSERT INTO alertas (id_empresa, id_sensor, tipo_alerta, severidad, titulo, mensaje, valor_actual, \
-             valor_umbral, unidad, estado, vista, historica, fecha_creacion, fecha_resolucion, resuelta_por, notas, \
-             dentro) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) RETURNING id_alerta",
-        )
-        .bind(a.id_empresa)
-        .bind(a.id_sensor)
-        .bind(a.tipo_alerta.as_str())
-        .bind(a.severidad.as_str())
-        .bind(a.titulo.as_str())
-        .bind(a.mensaje.as_str())
-        .bind(a.valor_actual)
-        .bind(a.valor_umbral)
-        .bind(a.unidad.as_str())
-        .bind(a.estado.as_str())
-        .bind(a.vista)
-        .bind(a.historica)
-        .bind(a.fecha_creacion.micros())
-        .bind(a.fecha_resolucion.map(Timestamp::micros))
-        .bind(a.resuelta_por.as_deref())
-        .bind(a.notas.as_deref())
-        .bind(i64::from(dentro))
-        .fetch_one(db)
-        .await
-    })?;
-    Ok(clave.id_alerta)
+    let clave = create_all(tx, &[(a, dentro)]).await?.pop();
+    clave.ok_or_else(|| Error::inconsistent("alertas.id_alerta"))
+}
+
+/// As [`create`], of many; answers their keys, in the same order. One statement, but for very many.
+///
+/// # Errors
+/// As [`create`].
+pub async fn create_all(tx: &mut Tx, nuevas: &[(&Alerta, u8)]) -> Result<Vec<i64>> {
+    let mut todas = Vec::with_capacity(nuevas.len());
+    for nuevas in nuevas.chunks(FILAS) {
+        let mut claves: Vec<i64> = on!(&mut *tx, |db| {
+            let mut q = QueryBuilder::new(
+                "INSERT INTO alertas (id_empresa, id_sensor, tipo_alerta, severidad, titulo, mensaje, valor_actual, \
+                 valor_umbral, unidad, estado, vista, historica, fecha_creacion, fecha_resolucion, resuelta_por, notas, \
+                 dentro) ",
+            );
+            q.push_values(nuevas, |mut fila, (a, dentro)| {
+                fila.push_bind(a.id_empresa).push_bind(a.id_sensor).push_bind(a.tipo_alerta.as_str());
+                fila.push_bind(a.severidad.as_str())
+                    .push_bind(a.titulo.as_str())
+                    .push_bind(a.mensaje.as_str());
+                fila.push_bind(a.valor_actual).push_bind(a.valor_umbral).push_bind(a.unidad.as_str());
+                fila.push_bind(a.estado.as_str()).push_bind(a.vista).push_bind(a.historica);
+                fila.push_bind(a.fecha_creacion.micros())
+                    .push_bind(a.fecha_resolucion.map(Timestamp::micros));
+                fila.push_bind(a.resuelta_por.as_deref()).push_bind(a.notas.as_deref());
+                fila.push_bind(i64::from(*dentro));
+            });
+            q.push(" RETURNING id_alerta");
+            q.build_query_scalar().persistent(false).fetch_all(db).await
+        })?;
+        // Given in the order of the rows, and answered in any.
+        claves.sort_unstable();
+        todas.extend(claves);
+    }
+    Ok(todas)
 }
 
 /// Writes what may change of an alert: severity, texts, values, state, resolution, and the count of
@@ -121,40 +130,55 @@ pub async fn create(tx: &mut Tx, a: &Alerta, dentro: u8) -> Result<i64> {
 /// # Errors
 /// `Unavailable`.
 pub async fn update(tx: &mut Tx, a: &Alerta, dentro: u8) -> Result<()> {
-    on!(tx, |db| {
-        sqlx::query(
-            "UPDATE alertas SET severidad = $2, titulo = $3, mensaje = $4, valor_actual = $5, valor_umbral = $6, \
-             estado = $7, vista = CASE WHEN severidad = $2 THEN vista ELSE $8 END, dentro = $9, fecha_resolucion = $10, resuelta_por = $11, notas = $12 \
-             WHERE id_alerta = $1",
-        )
-        .bind(a.id_alerta)
-        .bind(a.severidad.as_str())
-        .bind(a.titulo.as_str())
-        .bind(a.mensaje.as_str())
-        .bind(a.valor_actual)
-        .bind(a.valor_umbral)
-        .bind(a.estado.as_str())
-        .bind(a.vista)
-        .bind(i64::from(dentro))
-        .bind(a.fecha_resolucion.map(Timestamp::micros))
-        .bind(a.resuelta_por.as_deref())
-        .bind(a.notas.as_deref())
-        .execute(db)
-        .await
-        .map(drop)
-    })?;
+    update_all(tx, &[(a, dentro)]).await
+}
+
+/// As [`update`], of many, each at most once. One statement, but for very many.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn update_all(tx: &mut Tx, alertas: &[(&Alerta, u8)]) -> Result<()> {
+    for alertas in alertas.chunks(FILAS) {
+        on!(&mut *tx, |db| {
+            // Both databases call the columns of VALUES so.
+            let mut q = QueryBuilder::new(
+                "UPDATE alertas SET severidad = n.column2, titulo = n.column3, mensaje = n.column4, \
+                 valor_actual = n.column5, valor_umbral = n.column6, estado = n.column7, \
+                 vista = CASE WHEN alertas.severidad = n.column2 THEN alertas.vista ELSE n.column8 END, \
+                 dentro = n.column9, fecha_resolucion = n.column10, resuelta_por = n.column11, notas = n.column12 FROM (",
+            );
+            q.push_values(alertas, |mut fila, (a, dentro)| {
+                fila.push_bind(a.id_alerta).push_bind(a.severidad.as_str()).push_bind(a.titulo.as_str());
+                fila.push_bind(a.mensaje.as_str()).push_bind(a.valor_actual).push_bind(a.valor_umbral);
+                fila.push_bind(a.estado.as_str()).push_bind(a.vista).push_bind(i64::from(*dentro));
+                fila.push_bind(a.fecha_resolucion.map(Timestamp::micros));
+                fila.push_bind(a.resuelta_por.as_deref()).push_bind(a.notas.as_deref());
+            });
+            q.push(") n WHERE alertas.id_alerta = n.column1");
+            q.build().persistent(false).execute(db).await.map(drop)
+        })?;
+    }
     Ok(())
 }
 
-/// Every open alert, with its count of readings back inside.
+/// Every open alert, with its count of readings back inside. One that cannot be read is left out: it is not to
+/// hold up the readings of all.
 ///
 /// # Errors
-/// `Unavailable`, `Inconsistent`.
+/// `Unavailable`.
 pub async fn all_open(tx: &mut Tx) -> Result<Vec<(Alerta, u8)>> {
     let filas: Vec<Fila> = on!(tx, |db| {
         sqlx::query_as(select!("WHERE a.estado IN ('pendiente', 'en_proceso')")).fetch_all(db).await
     })?;
-    filas.into_iter().map(Fila::alerta).collect()
+    let legible = |f: Fila| {
+        let id_alerta = f.id_alerta;
+        f.alerta()
+            .inspect_err(
+                |e| tracing::error!(id_alerta, error = %e, "an open alert cannot be read; it is left alone"),
+            )
+            .ok()
+    };
+    Ok(filas.into_iter().filter_map(legible).collect())
 }
 
 /// The open alerts of a kind, whosever they are.

@@ -69,6 +69,18 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The same of PostgreSQL, by its own program.
+    #[error(
+        "the database is copied by pg_dump before its schema changes; that failed, and nothing was changed: {why}\n\
+         Mend that and start again; or have a copy made elsewhere, by\n  {by_hand}\n\
+         and then change the schema without another: alertrace migrate --without-copy"
+    )]
+    NoDump {
+        /// Why.
+        why: String,
+        /// What a person would run, who knows the password.
+        by_hand: String,
+    },
     /// There is no room for it.
     #[error(
         "the database is copied to {} before its schema changes: that takes {needed} bytes, and {free} are free; \
@@ -103,10 +115,11 @@ impl Error {
             || *on == format!("{table}_{column}")
     }
 
-    /// What was to be written is at fault, and not the database: trying again changes nothing.
+    /// What was to be written is at fault, and not the database: trying again changes nothing. What is
+    /// stored and makes no sense is nobody's fault who sends something.
     #[must_use]
     pub const fn de_contenido(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::Conflict { .. } | Self::Inconsistent(_))
+        matches!(self, Self::Refused(_) | Self::Conflict { .. })
     }
 
     /// The database's server is not there, or not yet: waiting may be all it takes.
@@ -193,8 +206,9 @@ fn of_code(code: &str, message: &str) -> Option<Error> {
         return match number & 0xff {
             // SQLITE_TOOBIG, SQLITE_CONSTRAINT, SQLITE_MISMATCH
             18..=20 => Some(Error::Refused(message.to_owned())),
-            // SQLITE_ERROR (a missing table or column), SQLITE_CORRUPT, SQLITE_NOTADB
-            1 | 11 | 26 => Some(Error::Inconsistent(message.to_owned())),
+            // SQLITE_ERROR: a missing table or column
+            1 => Some(Error::Inconsistent(message.to_owned())),
+            // Among them SQLITE_CORRUPT and SQLITE_NOTADB, as PostgreSQL's XX001: another file may mend that.
             _ => None,
         };
     }
@@ -223,9 +237,16 @@ mod tests {
         // Connections, resources, an administrator, serialization, read-only, a pooler's confusion, a privilege.
         for code in [
             "08000", "08006", "25006", "25P02", "26000", "40001", "40P01", "42501", "42P05", "53100",
-            "53300", "55P03", "57014", "57P01", "57P03", "58030", "XX000",
+            "53300", "55P03", "57014", "57P01", "57P03", "58030", "XX000", "XX001",
         ] {
             assert!(of_code(code, "").is_none(), "{code}");
+        }
+        // SQLite: locked, full, damaged (SQLITE_CORRUPT, and its SQLITE_CORRUPT_INDEX), no database at all.
+        for code in ["5", "13", "11", "779", "26"] {
+            assert!(of_code(code, "").is_none(), "{code}");
+        }
+        for e in [Error::Unavailable(sqlx::Error::PoolTimedOut), Error::inconsistent("a row")] {
+            assert!(!e.de_contenido(), "{e}: nobody who sends a reading can help it");
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The record of what was refused.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
+use sqlx::QueryBuilder;
 
 use super::{Hoja, Result, Tx, on, row};
 use crate::domain::{Rechazo, Timestamp};
@@ -22,45 +25,51 @@ pub struct Registrado {
     pub contenido: String,
 }
 
-/// Records a refusal.
+/// Rows in one statement; SQLite takes 32,766 bound values.
+const FILAS: usize = 1_000;
+
+/// Records refusals: (`id_sensor`, when the message arrived, what was refused).
 ///
 /// # Errors
-/// `Refused` when the sensor is gone, `Unavailable`.
-pub async fn record(tx: &mut Tx, id_sensor: i64, recibida: Timestamp, rechazo: &Rechazo) -> Result<()> {
-    on!(tx, |db| {
-        sqlx::query(
-            "INSERT INTO lecturas_rechazadas (id_sensor, recibida, ts, motivo, variable, contenido) \
-             VALUES ($1, $2, $3, $4, $5, $6)",
-        )
-        .bind(id_sensor)
-        .bind(recibida.micros())
-        .bind(rechazo.ts.map(Timestamp::micros))
-        .bind(rechazo.motivo.as_str())
-        .bind(rechazo.variable.as_deref())
-        .bind(rechazo.contenido.as_str())
-        .execute(db)
-        .await
-        .map(drop)
-    })?;
+/// `Refused` when a sensor is gone, `Unavailable`.
+pub async fn record(tx: &mut Tx, rechazos: &[(i64, Timestamp, Rechazo)]) -> Result<()> {
+    for rechazos in rechazos.chunks(FILAS) {
+        on!(&mut *tx, |db| {
+            let mut q = QueryBuilder::new(
+                "INSERT INTO lecturas_rechazadas (id_sensor, recibida, ts, motivo, variable, contenido) ",
+            );
+            q.push_values(rechazos, |mut fila, (id_sensor, recibida, rechazo)| {
+                fila.push_bind(*id_sensor).push_bind(recibida.micros());
+                fila.push_bind(rechazo.ts.map(Timestamp::micros)).push_bind(rechazo.motivo.as_str());
+                fila.push_bind(rechazo.variable.as_deref()).push_bind(rechazo.contenido.as_str());
+            });
+            q.build().persistent(false).execute(db).await.map(drop)
+        })?;
+    }
     Ok(())
 }
 
-/// Keeps the newest `cuantos` of a sensor.
+/// Keeps the newest `cuantos` of each of these sensors.
 ///
 /// # Errors
 /// `Unavailable`.
-pub async fn trim(tx: &mut Tx, id_sensor: i64, cuantos: i64) -> Result<()> {
-    on!(tx, |db| {
-        sqlx::query(
-            "DELETE FROM lecturas_rechazadas WHERE id_sensor = $1 AND id_rechazo <= (SELECT id_rechazo \
-             FROM lecturas_rechazadas WHERE id_sensor = $1 ORDER BY id_rechazo DESC LIMIT 1 OFFSET $2)",
-        )
-        .bind(id_sensor)
-        .bind(cuantos)
-        .execute(db)
-        .await
-        .map(drop)
-    })?;
+pub async fn trim(tx: &mut Tx, sensores: &BTreeSet<i64>, cuantos: i64) -> Result<()> {
+    let sensores: Vec<i64> = sensores.iter().copied().collect();
+    for sensores in sensores.chunks(FILAS) {
+        on!(&mut *tx, |db| {
+            let mut q = QueryBuilder::new(
+                "DELETE FROM lecturas_rechazadas WHERE id_rechazo IN (SELECT t.id_rechazo FROM \
+                 (SELECT id_rechazo, ROW_NUMBER() OVER (PARTITION BY id_sensor ORDER BY id_rechazo DESC) AS n \
+                 FROM lecturas_rechazadas WHERE id_sensor IN (",
+            );
+            let mut lista = q.separated(", ");
+            for id_sensor in sensores {
+                lista.push_bind(*id_sensor);
+            }
+            q.push(")) t WHERE t.n > ").push_bind(cuantos).push(")");
+            q.build().persistent(false).execute(db).await.map(drop)
+        })?;
+    }
     Ok(())
 }
 

@@ -4,7 +4,8 @@ use serde::Serialize;
 use sqlx::AssertSqlSafe;
 
 use super::asignaciones::asignado;
-use super::{Error, Hoja, Result, Tx, on, row};
+use super::row::Texto;
+use super::{Error, Hoja, Result, Tx, lecturas, on, row};
 use crate::domain::{DeviceId, EstadoSensor, SensorRef, Timestamp, Valores};
 
 /// A sensor as people see it, with its newest values.
@@ -100,7 +101,7 @@ row!(
         coordenadas_lng: Option<f64>,
         fecha_instalacion: i64,
         ultima_ts: Option<i64>,
-        ultima_valores: Option<String>,
+        ultima_valores: Option<Texto>,
     }
 );
 
@@ -108,9 +109,8 @@ impl Fila {
     fn sensor(self) -> Result<Sensor> {
         let ultima = match (self.ultima_ts, self.ultima_valores) {
             (Some(ts), Some(valores)) => {
-                let valores = Valores::from_json(&valores)
-                    .ok_or_else(|| Error::inconsistent("ultimas_lecturas.valores"))?;
-                Some((Timestamp::clamped(ts), valores))
+                let ts = Timestamp::clamped(ts);
+                Some((ts, lecturas::valores(self.id_sensor, ts, &valores)))
             }
             _ => None,
         };

@@ -53,7 +53,7 @@ pub struct Puestos {
 /// Everything that one empresa set, or (`None`) every one.
 ///
 /// # Errors
-/// `Unavailable`, `Inconsistent`.
+/// `Unavailable`.
 pub async fn all(tx: &mut Tx, id_empresa: Option<i64>) -> Result<Puestos> {
     let (desde, hasta) = id_empresa.map_or((i64::MIN, i64::MAX), |id| (id, id));
     let mut puestos = Puestos::default();
@@ -76,7 +76,12 @@ pub async fn all(tx: &mut Tx, id_empresa: Option<i64>) -> Result<Puestos> {
     ] {
         let filas: Vec<Fila> =
             on!(&mut *tx, |db| sqlx::query_as(sql).bind(desde).bind(hasta).fetch_all(db).await)?;
-        *en = filas.into_iter().map(Fila::umbral).collect::<Result<_>>()?;
+        // A row that makes no sense is not to hold up the readings of all.
+        let legible = |f: Fila| {
+            let id_empresa = f.id_empresa;
+            f.umbral().inspect_err(|e| tracing::error!(id_empresa, error = %e, "a bound cannot be read")).ok()
+        };
+        *en = filas.into_iter().filter_map(legible).collect();
     }
     row!(
         struct Planta {

@@ -473,3 +473,38 @@ async fn the_largest_numbers_are_answered_with_numbers() {
         all_summed(&server);
     }
 }
+
+#[tokio::test]
+async fn availability_is_what_came_of_what_the_interval_lets_expect() {
+    let server = Server::start().await;
+    let device = server.device("s1").await;
+    let body = json!({ "intervalo_lectura": 600 });
+    let path = format!("/api/v1/sensores/{}", device.id_sensor);
+    assert_eq!(server.request(Method::PATCH, &path, &server.token, Some(body)).await.status(), 200);
+    // Six an hour are expected. A day with all of them; one with half, and a burst that makes up for nothing; none.
+    let start = midnight(5);
+    let mut readings = Vec::new();
+    for n in 0..144 {
+        readings.push(start + n * 10 * MINUTE);
+        if n % 2 == 0 {
+            readings.push(start + DAY + n * 10 * MINUTE);
+        }
+    }
+    readings.extend((1..=500).map(|n| start + DAY + n * 100_000));
+    let readings: Vec<_> =
+        readings.iter().map(|ts| json!({ "timestamp": moment(*ts), "temperatura": 20 })).collect();
+    send(&server, &device, &readings).await;
+    let of = async |from: i64, to: i64| {
+        let (desde, hasta) = (moment(start + from * DAY), moment(start + to * DAY - 1));
+        let path = format!("/api/v1/sensores/{}/estadisticas?desde={desde}&hasta={hasta}", device.id_sensor);
+        server.get(&path).await["disponibilidad"].as_f64()
+    };
+    for summed in [false, true] {
+        assert_eq!(of(0, 1).await, Some(100.0), "summed: {summed}");
+        // The burst fills its hour, 3 of whose 6 were missing.
+        assert_eq!(of(1, 2).await, Some(100.0 * 75.0 / 144.0), "summed: {summed}");
+        assert_eq!(of(2, 3).await, Some(0.0), "summed: {summed}");
+        assert_eq!(of(-3, -1).await, None, "nothing is expected before the first reading");
+        all_summed(&server);
+    }
+}

@@ -188,12 +188,8 @@ async fn names_that_a_device_invents_are_bounded_however_old_its_readings_are() 
     );
 }
 
-/// Among many that are committed together.
-#[tokio::test]
-async fn a_row_that_the_database_refuses_is_refused_alone_and_a_nul_is_no_such_row() {
-    let server = Server::start().await;
-    let device = server.device("s1").await;
-    // Something that the program does not know of, as an administrator may have put there.
+/// Something that the program does not know of, as an administrator may have put there.
+fn refuse_hottest(server: &Server) {
     let refuse = match of_this_run() {
         Database::Sqlite => {
             "db.execute(\"CREATE TRIGGER no BEFORE INSERT ON lecturas WHEN NEW.valores LIKE '%66.6%' \
@@ -201,9 +197,17 @@ async fn a_row_that_the_database_refuses_is_refused_alone_and_a_nul_is_no_such_r
         }
         _ => "db.execute(\"ALTER TABLE lecturas ADD CONSTRAINT no CHECK (valores NOT LIKE '%66.6%')\")",
     };
-    let mut editor = python(&server, refuse);
+    let mut editor = python(server, refuse);
     drop(editor.stdin.take());
     editor.wait().expect("it ends");
+}
+
+/// Among many that are committed together.
+#[tokio::test]
+async fn a_row_that_the_database_refuses_is_refused_alone_and_a_nul_is_no_such_row() {
+    let server = Server::start().await;
+    let device = server.device("s1").await;
+    refuse_hottest(&server);
     let mut client = Client::device(&server.mqtt, 5, &device).await;
     let mut bytes = Vec::new();
     let payload = |n: u16| match n {
@@ -231,6 +235,66 @@ async fn a_row_that_the_database_refuses_is_refused_alone_and_a_nul_is_no_such_r
     why.sort_unstable();
     assert_eq!(why, ["almacen", "almacen", "malformado", "no_numerico", "nombre_invalido"]);
     assert_eq!(server.request(Method::GET, "/ready", "", None).await.status(), 200);
+}
+
+#[tokio::test]
+async fn what_the_database_refuses_is_kept_as_it_came_and_no_more_of_it_than_of_anything() {
+    let server = Server::start_with(|mut command| {
+        command.env("ALERTRACE__INGEST__REJECTED_PER_SENSOR", "5");
+        command
+    })
+    .await;
+    let device = server.device("s1").await;
+    refuse_hottest(&server);
+    let mut client = Client::device(&server.mqtt, 5, &device).await;
+    for n in 1..=8 {
+        let payload = format!("{{\"temperatura\":66.6,\"ph_suelo\":6.{n},\"timestamp\":{}}}", moment(n));
+        assert_eq!(client.publish("sensores/s1/data", n, &payload).await, 0x99);
+    }
+    let refused = server.get(&format!("/api/v1/sensores/{}/rechazos", device.id_sensor)).await;
+    let refused = refused.as_array().expect("an array");
+    assert_eq!(refused.len(), 5, "the newest: {refused:?}");
+    for (n, r) in (1..=8_u16).rev().zip(refused) {
+        let ts = alertrace::domain::Timestamp::clamped(i64::from(n) * 1_000 + moment(0) * 1_000).to_string();
+        let values = format!("{{\"ph_suelo\":6.{n},\"temperatura\":66.6}}");
+        assert_eq!((&r["motivo"], &r["contenido"]), (&json!("almacen"), &json!(values)));
+        assert_eq!(r["timestamp"], json!(ts), "{r}");
+    }
+}
+
+#[tokio::test]
+async fn rows_that_make_no_sense_hold_up_nobody() {
+    let mut server = Server::start().await;
+    let (bad, good) = (server.device("s1").await, server.device("s2").await);
+    let reading = |n| format!("{{\"temperatura\":20,\"timestamp\":{}}}", moment(n));
+    let mut client = Client::device(&server.mqtt, 5, &bad).await;
+    assert_eq!(client.publish("sensores/s1/data", 1, &reading(1)).await, 0);
+    // As an import, a script or a disk may leave them.
+    server.sql(&format!(
+        "UPDATE lecturas SET valores = 'roto'; UPDATE ultimas_lecturas SET valores = '[1]'; \
+         INSERT INTO umbrales (id_empresa, variable, minimo, maximo) SELECT id_empresa, 'No Es', 1, 2 FROM empresas; \
+         INSERT INTO alertas (id_empresa, id_sensor, tipo_alerta, severidad, titulo, mensaje, unidad, estado, dentro, \
+         fecha_creacion) SELECT id_empresa, id_sensor, 'temperatura', 'alta', 't', 'm', 'C', 'pendiente', 999, 0 \
+         FROM sensores WHERE id_sensor = {}",
+        bad.id_sensor
+    ));
+    server.kill_and_restart();
+    let (mut one, mut two) =
+        (Client::device(&server.mqtt, 5, &bad).await, Client::device(&server.mqtt, 5, &good).await);
+    assert_eq!(two.publish("sensores/s2/data", 1, &reading(2)).await, 0, "the other notices nothing");
+    // It stands without values until its device sends it again.
+    let stored = server.readings(&bad).await;
+    assert_eq!((stored.len(), &stored[0]["temperatura"]), (1, &Value::Null), "{stored:?}");
+    assert_eq!(one.publish("sensores/s1/data", 1, &reading(1)).await, 0);
+    assert_eq!(
+        one.publish("sensores/s1/data", 2, &format!("{{\"temperatura\":90,\"timestamp\":{}}}", moment(3)))
+            .await,
+        0
+    );
+    let stored: Vec<_> = server.readings(&bad).await.iter().map(|l| l["temperatura"].clone()).collect();
+    assert_eq!(stored, [json!(20.0), json!(90.0)]);
+    let open = server.get("/api/v1/alertas").await;
+    assert_eq!(open.as_array().map(Vec::len), Some(1), "the one that was there: {open}");
 }
 
 /// Milliseconds since 1970 of a reading, after the build and before now.

@@ -4,15 +4,17 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::postgres::shared;
+
 const BIN: &str = env!("CARGO_BIN_EXE_alertrace");
 
 /// Runs one; answers what it says, which must be a success.
 fn run(script: &str, args: &[&str], env: &[(&str, &str)]) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(root.join("scripts").join(script));
-    command.args(args).env("BIN", BIN).envs(env.iter().copied());
-    // Each has a server of its own, on SQLite.
+    // Each has a server of its own, on SQLite unless it is said.
     command.env_remove("DATABASE_URL").env_remove("BASELINE");
+    command.args(args).env("BIN", BIN).envs(env.iter().copied());
     let output = command.output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{script}: {said}{}", String::from_utf8_lossy(&output.stderr));
@@ -37,6 +39,23 @@ fn contains(said: &str, expected: &[&str]) {
 fn bench_verifies_what_was_acknowledged() {
     let said = run("bench", &["--rate", "200", "--seconds", "1", "--connections", "3"], &[]);
     contains(&said, &["acknowledged/s", "acknowledgement: p50", " stored readings: 0 "]);
+}
+
+#[test]
+fn bench_verifies_on_postgresql_and_through_a_pooler() {
+    let (direct, pooler) = (shared().url(), shared().pooler_url());
+    for (name, place) in [
+        ("d", &[("DATABASE_URL", direct.as_str())][..]),
+        ("p", &[("DATABASE_URL", pooler.as_str()), ("DIRECT_URL", direct.as_str())]),
+    ] {
+        let schema = format!("bench{}{name}", std::process::id());
+        let env = [place, &[("ALERTRACE__DATABASE__SCHEMA", schema.as_str())]].concat();
+        let said = run("bench", &["--rate", "200", "--seconds", "1", "--connections", "3"], &env);
+        contains(&said, &["acknowledged/s", " stored readings: 0 "]);
+        let stored: u32 =
+            shared().sql(&format!("SELECT COUNT(*) FROM {schema}.lecturas")).parse().expect("a number");
+        assert!(stored > 0, "it is there that they are");
+    }
 }
 
 #[test]

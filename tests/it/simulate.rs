@@ -43,3 +43,23 @@ async fn a_server_that_another_authority_vouches_for_is_not_spoken_to() {
     assert_eq!(answer.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&answer.stderr).contains("certificate"), "{answer:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reading_that_nobody_sent_is_found() {
+    let server = Server::start().await;
+    // As soon as there is one of a device's, another beside it: a message that was stored twice.
+    let twice = "import threading, time\ndef again():\n  while not db.execute('SELECT COUNT(*) FROM lecturas').fetchone()[0]: time.sleep(0.01)\n  \
+                 db.execute('INSERT INTO lecturas SELECT id_sensor, ts + 1, valores FROM lecturas ORDER BY ts LIMIT 1')\n\
+                 db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10, check_same_thread=False)\n\
+                 threading.Thread(target=again).start()";
+    let mut other = crate::store::python(&server, twice);
+    let answer = simulate(&server, &server.mqtt, &[]);
+    drop(other.stdin.take());
+    other.wait().expect("it ends");
+    let said = String::from_utf8_lossy(&answer.stdout);
+    assert_eq!(answer.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains(" stored readings: 0 acknowledged and missing, 0 stored twice, 1 that nobody sent"),
+        "{said}"
+    );
+}

@@ -68,7 +68,12 @@ fn python_with(server: &Server, code: &str, args: &[&str]) -> Child {
 
 #[tokio::test]
 async fn a_locked_database_holds_acknowledgements_back_and_the_device_with_them() {
-    let server = Server::start().await;
+    // It is held for longer than anybody waits for it.
+    let server = Server::start_with(|mut command| {
+        command.env("ALERTRACE__STORE__BUSY_TIMEOUT_MS", "300");
+        command
+    })
+    .await;
     let device = server.device("s1").await;
     let client = Client::device(&server.mqtt, 4, &device).await;
     let mut holder = python(&server, "db.execute('BEGIN IMMEDIATE')");
@@ -86,6 +91,12 @@ async fn a_locked_database_holds_acknowledgements_back_and_the_device_with_them(
     let waited = timeout(Duration::from_secs(2), lee.peek(&mut byte)).await;
     assert!(waited.is_err(), "nothing is acknowledged while nothing can be stored");
     assert!(!sender.is_finished(), "the broker stopped reading");
+    let problem = ready(&server, 503).await;
+    assert_eq!(problem["code"], "store_unavailable", "{problem}");
+    assert!(
+        problem["detail"].as_str().is_some_and(|d| d.contains("locked") || d.contains("timed out")),
+        "{problem}"
+    );
 
     // Let go: what was sent is acknowledged.
     holder.stdin.take().expect("piped").flush().expect("a pipe");
@@ -97,6 +108,108 @@ async fn a_locked_database_holds_acknowledgements_back_and_the_device_with_them(
     for (n, ack) in (1..=20_000_u16).zip(acks.chunks(4)) {
         assert_eq!(ack, [0x40, 2, n.to_be_bytes()[0], n.to_be_bytes()[1]]);
     }
+    ready(&server, 200).await;
+    // Without a timestamp, so that a second try could have stored them anew.
+    assert_eq!(server.readings(&device).await.len(), 20_000, "each is stored, once");
+}
+
+/// Waits until `/ready` answers with a status; answers what it said.
+async fn ready(server: &Server, status: u16) -> serde_json::Value {
+    for _ in 0..200 {
+        let answer = server.request(reqwest::Method::GET, "/ready", "", None).await;
+        if answer.status() == status {
+            return answer.json().await.expect("JSON");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("/ready never says {status}");
+}
+
+#[tokio::test]
+async fn a_damaged_database_acknowledges_nothing_until_a_good_one_is_in_its_place() {
+    let mut server = Server::start().await;
+    let device = server.device("s1").await;
+    let mut client = Client::device(&server.mqtt, 5, &device).await;
+    assert_eq!(
+        client
+            .publish("sensores/s1/data", 1, &format!("{{\"temperatura\":20,\"timestamp\":{}}}", moment(1, 0)))
+            .await,
+        0
+    );
+    server.terminate().await;
+    // The first page of the table of readings, as a dying disk leaves it. What refusals are recorded in is whole.
+    let db = server.data_dir().join("alertrace.db");
+    let good = std::fs::read(&db).expect("the database");
+    let damage = "n = db.execute(\"SELECT rootpage FROM sqlite_schema WHERE name = 'lecturas'\").fetchone()[0]\n\
+                  size = db.execute('PRAGMA page_size').fetchone()[0]\ndb.close()\nf = open(sys.argv[1], 'r+b')\n\
+                  f.seek((n - 1) * size)\nf.write(b'\\xff' * size)\nf.close()";
+    let mut editor = python(&server, damage);
+    drop(editor.stdin.take());
+    editor.wait().expect("it ends");
+    server.kill_and_restart();
+
+    let mut client = Client::device(&server.mqtt, 5, &device).await;
+    let payload = format!("{{\"temperatura\":21,\"timestamp\":{}}}", moment(2, 0));
+    let packet = client.publish_packet("sensores/s1/data", 1, 1, payload.as_bytes());
+    client.send(&packet).await;
+    let problem = ready(&server, 503).await;
+    assert_eq!(problem["code"], "store_unavailable", "{problem}");
+    assert!(problem["detail"].as_str().is_some_and(|d| d.contains("malformed")), "{problem}");
+    assert!(timeout(Duration::from_secs(1), client.read()).await.is_err(), "neither stored nor refused");
+    let refused = server.get(&format!("/api/v1/sensores/{}/rechazos", device.id_sensor)).await;
+    assert_eq!(refused, serde_json::json!([]), "the reading is good");
+
+    // A backup put back.
+    server.kill();
+    for suffix in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(server.data_dir().join(format!("alertrace.db{suffix}")));
+    }
+    std::fs::write(&db, good).expect("the database");
+    server.kill_and_restart();
+    let mut client = Client::device(&server.mqtt, 5, &device).await;
+    assert_eq!(client.publish("sensores/s1/data", 1, &payload).await, 0);
+    assert_eq!(server.readings(&device).await.len(), 2);
+}
+
+/// On a file system of its own, which is really full: SQLite has other answers to that than to a file that may
+/// not grow.
+#[tokio::test]
+async fn a_full_file_system_loses_nothing_and_room_is_all_it_takes() {
+    let server = Server::start_with(|inner| {
+        // What is in the directory moves to 12 MB of memory, half of which something else takes.
+        let moved = "set -e; mkdir small; mount -t tmpfs -o size=12m small small; cp -a data/. small/; \
+                     mount --bind small data; head -c 6000000 /dev/zero > data/ballast; exec \"$0\" \"$@\"";
+        Server::wrapped("unshare", &["--mount", "--map-root-user", "sh", "-c", moved], &inner)
+    })
+    .await;
+    let device = server.device("s1").await;
+    let mut client = Client::device(&server.mqtt, 4, &device).await;
+    let mut acknowledged = 0_u16;
+    loop {
+        let pid = acknowledged + 1;
+        let reading = |n| format!("{{\"temperatura\":20.5,\"timestamp\":{}}}", moment(pid, n));
+        let payload = format!("[{}]", (0..500).map(reading).collect::<Vec<_>>().join(","));
+        let bytes = client.publish_packet("sensores/s1/data", 1, pid, payload.as_bytes());
+        client.send(&bytes).await;
+        match timeout(Duration::from_secs(2), client.read()).await {
+            Ok(ack) => assert_eq!(ack.map(|p| p.0), Some(0x40)),
+            Err(_) => break,
+        }
+        acknowledged = pid;
+        assert!(pid < 2_000, "the disk is never full");
+    }
+    let problem = ready(&server, 503).await;
+    assert_eq!(problem["code"], "store_unavailable", "{problem}");
+    assert!(problem["detail"].as_str().is_some_and(|d| d.contains("full")), "{problem}");
+    assert!(client.alive().await, "the device stays connected");
+
+    let inside = format!("/proc/{}/root{}", server.pid(), server.data_dir().join("ballast").display());
+    std::fs::remove_file(inside).expect("room");
+    let (first, body) = client.read().await.expect("the PUBACK that was held back");
+    assert_eq!((first, body), (0x40, (acknowledged + 1).to_be_bytes().to_vec()));
+    ready(&server, 200).await;
+    let stored = server.readings(&device).await.len();
+    assert_eq!(stored, usize::from(acknowledged + 1) * 500, "all that was acknowledged, once");
 }
 
 #[tokio::test]

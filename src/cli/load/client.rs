@@ -1,7 +1,6 @@
 //! The sending side: as little of MQTT as a load needs, so that the broker is measured and not the
 //! client. 3.1.1 or 5.0, any QoS, a window of unacknowledged messages.
 
-use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{Error, ErrorKind, Result};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,9 +57,9 @@ pub(super) struct Cliente {
 }
 
 /// A message that is to be acknowledged.
-struct Abierto {
+pub(super) struct Abierto {
     pid: u16,
-    micros: i64,
+    pub(super) micros: i64,
     desde: Instant,
 }
 
@@ -143,15 +142,13 @@ impl Cliente {
         avance: &AtomicU64,
         cuenta: &mut Cuenta,
     ) -> Result<()> {
-        // In the order of their acknowledgements, unless the broker breaks it.
-        let mut abiertos: VecDeque<Abierto> = VecDeque::with_capacity(window);
         let (mut siguiente, mut pid, mut ultimo) = (primero, 0_u16, 0_i64);
         let mut salida = BytesMut::with_capacity(LOTE + 1024);
         let alarma = sleep_until(end);
         tokio::pin!(alarma);
         loop {
             let mut ahora = Instant::now();
-            while ahora < end && salida.len() < LOTE && abiertos.len() < window && ahora >= siguiente {
+            while ahora < end && salida.len() < LOTE && cuenta.abiertos.len() < window && ahora >= siguiente {
                 pid = if pid == u16::MAX { 1 } else { pid + 1 };
                 let micros = SystemClock.now().micros().max(ultimo + 1);
                 ultimo = micros;
@@ -160,7 +157,7 @@ impl Cliente {
                     cuenta.confirmados.push(Enviado { micros, latencia: Duration::ZERO });
                     avance.fetch_add(1, Ordering::Relaxed);
                 } else {
-                    abiertos.push_back(Abierto { pid, micros, desde: ahora });
+                    cuenta.abiertos.push_back(Abierto { pid, micros, desde: ahora });
                 }
                 cuenta.enviados += 1;
                 siguiente = if cada.is_zero() { ahora } else { siguiente + cada };
@@ -171,12 +168,12 @@ impl Cliente {
                 self.stream.flush().await?;
                 salida.clear();
             }
-            if ahora >= end && (abiertos.is_empty() || ahora >= end + PACIENCIA) {
-                return if abiertos.is_empty() { Ok(()) } else { Err(ErrorKind::TimedOut.into()) };
+            if ahora >= end && (cuenta.abiertos.is_empty() || ahora >= end + PACIENCIA) {
+                return if cuenta.abiertos.is_empty() { Ok(()) } else { Err(ErrorKind::TimedOut.into()) };
             }
             let plazo = match () {
                 () if ahora >= end => end + PACIENCIA,
-                () if abiertos.len() < window => siguiente.min(end),
+                () if cuenta.abiertos.len() < window => siguiente.min(end),
                 () => end,
             };
             if alarma.deadline() != plazo {
@@ -199,19 +196,19 @@ impl Cliente {
                     return Err(Error::other(format!("packet {tipo:#x} with reason {:#x}", cuerpo[2])));
                 }
                 let pid = u16::from_be_bytes([cuerpo[0], cuerpo[1]]);
-                let Some(cual) = abiertos.iter().position(|a| a.pid == pid) else {
+                let Some(cual) = cuenta.abiertos.iter().position(|a| a.pid == pid) else {
                     return Err(Error::new(ErrorKind::InvalidData, format!("{pid} was not open")));
                 };
                 // PUBCOMP says no more than that the window has room again.
                 if tipo != 0x70 {
-                    let latencia = recibido - abiertos[cual].desde;
-                    cuenta.confirmados.push(Enviado { micros: abiertos[cual].micros, latencia });
+                    let latencia = recibido - cuenta.abiertos[cual].desde;
+                    cuenta.confirmados.push(Enviado { micros: cuenta.abiertos[cual].micros, latencia });
                     avance.fetch_add(1, Ordering::Relaxed);
                 }
                 if tipo == 0x50 {
                     salida.extend_from_slice(&[0x62, 2, cuerpo[0], cuerpo[1]]);
                 } else {
-                    abiertos.remove(cual);
+                    cuenta.abiertos.remove(cual);
                 }
             }
         }

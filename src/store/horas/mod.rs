@@ -15,7 +15,7 @@ use crate::domain::{Agregado, Resumen, Timestamp};
 pub use marcas::{Marcas, Pendiente, Turno, any, due, mark, take};
 pub use purga::{Purgado, delete_hours, forget, purge};
 pub use resumen::{Resumida, backfill, put, sum, sum_next};
-pub use tamano::{SinSumar, Tamano, Viejo, oldest, oldest_of, sizes, unsummed};
+pub use tamano::{SinSumar, Tamano, Viejo, oldest_of, past, sizes, unsummed};
 
 /// How far the history of a sensor has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,6 +1,6 @@
 //! Removing history, in steps: readings are added to their hours as they go.
 
-use super::resumen::{Resumida, account, replace};
+use super::resumen::{Resumida, account, add, replace};
 use super::{Marcas, Orden, Result, Timestamp, Tx, history, hours, lecturas, on, readings, row};
 
 /// What a step removed.
@@ -25,7 +25,7 @@ pub async fn purge(tx: &mut Tx, id_sensor: i64, antes_de: Timestamp, cuantas: i6
     // An hour that loses its first reading starts from nothing: from now on it stands for what is gone.
     enter(tx, id_sensor, zona, hasta.techo_hora()).await?;
     let mut cubetas = Vec::new();
-    tira.suma(&mut cubetas, None, Timestamp::hora)?;
+    add(id_sensor, &tira, &mut cubetas);
     let mut sumadas = Vec::with_capacity(cubetas.len());
     for mut cubeta in cubetas {
         if cubeta.inicio < zona {

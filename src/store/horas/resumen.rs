@@ -8,7 +8,7 @@ use sqlx::QueryBuilder;
 use super::marcas::{FILAS, Pendiente, unmark};
 use super::{Historia, Orden, Result, Resumen, Timestamp, Tx, history, lecturas, on, row};
 use crate::domain::Agregado;
-use crate::store::lecturas::Cubeta;
+use crate::store::lecturas::{Cubeta, Tira};
 
 /// Readings in one text.
 const PAGINA: i64 = 2_000;
@@ -33,13 +33,22 @@ pub async fn sum(tx: &mut Tx, (id_sensor, hora): Pendiente) -> Result<Option<Res
     let mut cubetas = Vec::new();
     loop {
         let tira = lecturas::tira(tx, id_sensor, desde, fin, Orden::Ascendente, PAGINA).await?;
-        tira.suma(&mut cubetas, None, Timestamp::hora)?;
+        add(id_sensor, &tira, &mut cubetas);
         match tira.extremos {
             Some((_, ultima)) if tira.n == PAGINA => desde = ultima.next(),
             _ => break,
         }
     }
     Ok(cubetas.pop().map(|cubeta| Resumida { id_sensor, cubeta, purgada: false }))
+}
+
+/// Adds readings to their hours, and says it of those that cannot be read: it is all that is left of them.
+pub(super) fn add(id_sensor: i64, tira: &Tira, cubetas: &mut Vec<Cubeta>) {
+    let leidas = tira.suma(cubetas, None, Timestamp::hora);
+    if leidas < tira.n {
+        let (malas, desde) = (tira.n - leidas, tira.extremos.map(|(desde, _)| desde.to_string()));
+        tracing::warn!(id_sensor, malas, desde, "stored readings cannot be read; they are in no figure");
+    }
 }
 
 /// Whatever a sensor has before `hasta` has never been summed: for readings that came in without marks.
@@ -89,7 +98,7 @@ pub async fn sum_next(tx: &mut Tx, cuantas: i64) -> Result<Option<(i64, Vec<Resu
     let pagina = cuantas.clamp(1, PAGINA);
     let hecho = loop {
         let tira = lecturas::tira(tx, id_sensor, desde, fin, Orden::Ascendente, pagina).await?;
-        tira.suma(&mut cubetas, None, Timestamp::hora)?;
+        add(id_sensor, &tira, &mut cubetas);
         quedan -= tira.n;
         match tira.extremos {
             Some((_, ultima)) if tira.n == pagina => desde = ultima.next(),

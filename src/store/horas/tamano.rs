@@ -113,23 +113,40 @@ impl From<Fila> for Viejo {
 }
 
 pub(in crate::store) const VIEJOS: &str = "SELECT s.id_sensor, s.id_empresa, s.estado <> 'inactivo' AS activo, \
-     (SELECT MIN(l.ts) FROM lecturas l WHERE l.id_sensor = s.id_sensor) AS lectura, \
-     (SELECT MIN(h.hora) FROM horas h WHERE h.id_sensor = s.id_sensor) AS hora FROM sensores s";
+     (SELECT MIN(l.ts) FROM lecturas l WHERE l.id_sensor = s.id_sensor AND l.ts < $3) AS lectura, \
+     (SELECT MIN(h.hora) FROM horas h WHERE h.id_sensor = s.id_sensor AND h.hora < $4) AS hora FROM sensores s \
+     WHERE s.id_empresa = $1 AND s.id_sensor > $2 ORDER BY s.id_sensor LIMIT $5";
 pub(in crate::store) const VIEJOS_DE: &str = "SELECT s.id_sensor, s.id_empresa, s.estado <> 'inactivo' AS activo, \
      (SELECT MIN(l.ts) FROM lecturas l WHERE l.id_sensor = s.id_sensor) AS lectura, \
      (SELECT MIN(h.hora) FROM horas h WHERE h.id_sensor = s.id_sensor) AS hora FROM sensores s \
      WHERE s.id_empresa = $1";
 
-/// How far back each sensor's history goes: two look-ups a sensor.
+/// The next `cuantos` sensors of an empresa after `tras`, each with its oldest reading and its oldest hour, if they are
+/// from before `lecturas` and `horas`. Two look-ups a sensor; months that begin later are not opened for it.
 ///
 /// # Errors
 /// `Unavailable`.
-pub async fn oldest(tx: &mut Tx) -> Result<Vec<Viejo>> {
-    let filas: Vec<Fila> = on!(tx, |db| sqlx::query_as(VIEJOS).fetch_all(db).await)?;
+pub async fn past(
+    tx: &mut Tx,
+    id_empresa: i64,
+    tras: i64,
+    (lecturas, horas): (Timestamp, Timestamp),
+    cuantos: i64,
+) -> Result<Vec<Viejo>> {
+    let filas: Vec<Fila> = on!(tx, |db| {
+        sqlx::query_as(VIEJOS)
+            .bind(id_empresa)
+            .bind(tras)
+            .bind(lecturas.micros())
+            .bind(horas.micros())
+            .bind(cuantos)
+            .fetch_all(db)
+            .await
+    })?;
     Ok(filas.into_iter().map(Viejo::from).collect())
 }
 
-/// As [`oldest`], of one empresa.
+/// How far back the history of each sensor of an empresa goes: two look-ups a sensor.
 ///
 /// # Errors
 /// `Unavailable`.

@@ -4,7 +4,8 @@ mod postgres;
 mod sqlite;
 pub(super) mod tira;
 
-use super::{Error, Result, Tx, on, row};
+use super::row::Texto;
+use super::{Result, Tx, on, row};
 use crate::domain::{Timestamp, Valores, Variable};
 
 pub use tira::{Cubeta, Tira, pares, pares_texto, tira};
@@ -24,26 +25,34 @@ row!(
     struct Cruda {
         id_sensor: i64,
         ts: i64,
-        valores: String,
+        valores: Texto,
     }
 );
 
 impl Cruda {
-    fn fila(self) -> Result<Fila> {
-        let valores =
-            Valores::from_json(&self.valores).ok_or_else(|| Error::inconsistent("lecturas.valores"))?;
-        Ok(Fila { id_sensor: self.id_sensor, ts: Timestamp::clamped(self.ts), valores })
+    fn fila(self) -> Fila {
+        let (id_sensor, ts) = (self.id_sensor, Timestamp::clamped(self.ts));
+        Fila { id_sensor, ts, valores: valores(id_sensor, ts, &self.valores) }
     }
 }
 
-fn filas(crudas: Vec<Cruda>) -> Result<Vec<Fila>> {
+/// Values as they are stored. Those that cannot be read (another program's, or changed by the disk) are none: a row of
+/// one sensor holds up nobody, and what its device sends again takes its place.
+pub(super) fn valores(id_sensor: i64, ts: Timestamp, texto: &Texto) -> Valores {
+    Valores::from_json(&texto.0).unwrap_or_else(|| {
+        tracing::warn!(id_sensor, %ts, "a stored reading cannot be read; it stands without values");
+        Valores::new()
+    })
+}
+
+fn filas(crudas: Vec<Cruda>) -> Vec<Fila> {
     crudas.into_iter().map(Cruda::fila).collect()
 }
 
 /// Which of `claves` are stored already.
 ///
 /// # Errors
-/// `Unavailable`, `Inconsistent`.
+/// `Unavailable`.
 pub async fn existing(tx: &mut Tx, claves: &[(i64, Timestamp)]) -> Result<Vec<Fila>> {
     if claves.is_empty() {
         return Ok(Vec::new());
@@ -52,7 +61,7 @@ pub async fn existing(tx: &mut Tx, claves: &[(i64, Timestamp)]) -> Result<Vec<Fi
         Tx::Sqlite(tx) => sqlite::existing(tx, claves).await?,
         Tx::Postgres(tx) => postgres::existing(tx, claves).await?,
     };
-    filas(crudas)
+    Ok(filas(crudas))
 }
 
 /// Writes readings, each key at most once in `nuevas`; a stored key gets the values given here.
@@ -105,18 +114,18 @@ pub async fn delete_some(tx: &mut Tx, id_sensor: i64, cuantas: i64) -> Result<u6
 /// The newest values of every sensor in use.
 ///
 /// # Errors
-/// `Unavailable`, `Inconsistent`.
+/// `Unavailable`.
 pub async fn latest(tx: &mut Tx) -> Result<Vec<Fila>> {
     let crudas: Vec<Cruda> = on!(tx, |db| {
         sqlx::query_as("SELECT id_sensor, ts, valores FROM ultimas_lecturas").fetch_all(db).await
     })?;
-    filas(crudas)
+    Ok(filas(crudas))
 }
 
 /// The newest values of some sensors.
 ///
 /// # Errors
-/// `Unavailable`, `Inconsistent`.
+/// `Unavailable`.
 pub async fn latest_of(tx: &mut Tx, id_sensor: i64) -> Result<Option<Fila>> {
     let cruda: Option<Cruda> = on!(tx, |db| {
         sqlx::query_as("SELECT id_sensor, ts, valores FROM ultimas_lecturas WHERE id_sensor = $1")
@@ -124,7 +133,7 @@ pub async fn latest_of(tx: &mut Tx, id_sensor: i64) -> Result<Option<Fila>> {
             .fetch_optional(db)
             .await
     })?;
-    cruda.map(Cruda::fila).transpose()
+    Ok(cruda.map(Cruda::fila))
 }
 
 /// The moment of the newest reading of all.
@@ -187,7 +196,7 @@ pub(super) const PAGINA: (&str, &str) = (
 /// Readings of one sensor with `desde <= ts <= hasta`, at most `limit`.
 ///
 /// # Errors
-/// `Unavailable`, `Inconsistent`.
+/// `Unavailable`.
 pub async fn page(
     tx: &mut Tx,
     id_sensor: i64,
@@ -209,7 +218,7 @@ pub async fn page(
             .fetch_all(db)
             .await
     })?;
-    filas(crudas)
+    Ok(filas(crudas))
 }
 
 // `valores` holds numbers alone, so `"name":` can only be a key: one text serves both databases.
@@ -223,7 +232,7 @@ pub(super) const PAGINA_CON: (&str, &str) = (
 /// As [`page`], only the readings that have a value of `variable`.
 ///
 /// # Errors
-/// `Unavailable`, `Inconsistent`.
+/// `Unavailable`.
 pub async fn page_with(
     tx: &mut Tx,
     id_sensor: i64,
@@ -248,5 +257,5 @@ pub async fn page_with(
             .fetch_all(db)
             .await
     })?;
-    filas(crudas)
+    Ok(filas(crudas))
 }

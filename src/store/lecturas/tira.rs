@@ -1,9 +1,16 @@
-//! Many readings as one text, in order: `<ts>{…}<ts>{…}…`. The driver hands over one row where it would
+//! Many readings as one text, in order: `<ts>{…}␞<ts>{…}␞…`. The driver hands over one row where it would
 //! hand over thousands, which is what makes a month of readings a matter of milliseconds.
+//!
+//! What is no reading (a row that another program wrote, or that the disk has changed) is passed over, and of
+//! one that can be read in part that part is taken: one row must not keep anybody's hours from being summed.
 
 use super::{Orden, Result};
 use crate::domain::{Agregado, Resumen, Timestamp};
-use crate::store::{Error, Tx, on, row};
+use crate::store::row::Texto;
+use crate::store::{Tx, on, row};
+
+/// What stands between two of them: JSON has no such character, be it in a text.
+const SEPARA: char = '\u{1e}';
 
 /// Readings of one sensor.
 #[derive(Debug, Default)]
@@ -28,10 +35,10 @@ pub struct Cubeta {
     pub variables: Vec<(String, Resumen)>,
 }
 
-pub(in crate::store) const ASCENDENTE: &str = "SELECT string_agg(t.ts || t.valores, '') AS texto, COUNT(*) AS n, MIN(t.ts) AS desde, MAX(t.ts) AS hasta \
+pub(in crate::store) const ASCENDENTE: &str = "SELECT string_agg(t.ts || t.valores, '\u{1e}') AS texto, COUNT(*) AS n, MIN(t.ts) AS desde, MAX(t.ts) AS hasta \
      FROM (SELECT ts, valores FROM lecturas WHERE id_sensor = $1 AND ts >= $2 AND ts < $3 \
      ORDER BY ts ASC LIMIT $4) t";
-pub(in crate::store) const DESCENDENTE: &str = "SELECT string_agg(t.ts || t.valores, '') AS texto, COUNT(*) AS n, MIN(t.ts) AS desde, MAX(t.ts) AS hasta \
+pub(in crate::store) const DESCENDENTE: &str = "SELECT string_agg(t.ts || t.valores, '\u{1e}') AS texto, COUNT(*) AS n, MIN(t.ts) AS desde, MAX(t.ts) AS hasta \
      FROM (SELECT ts, valores FROM lecturas WHERE id_sensor = $1 AND ts >= $2 AND ts < $3 \
      ORDER BY ts DESC LIMIT $4) t";
 
@@ -49,7 +56,7 @@ pub async fn tira(
 ) -> Result<Tira> {
     row!(
         struct Fila {
-            texto: Option<String>,
+            texto: Option<Texto>,
             n: i64,
             desde: Option<i64>,
             hasta: Option<i64>,
@@ -69,80 +76,63 @@ pub async fn tira(
             .await
     })?;
     let extremos = fila.desde.zip(fila.hasta).map(|(a, b)| (Timestamp::clamped(a), Timestamp::clamped(b)));
-    Ok(Tira { texto: fila.texto.unwrap_or_default(), n: fila.n, extremos })
-}
-
-/// What is stored is not what this program writes.
-fn malo() -> Error {
-    Error::inconsistent("lecturas.valores")
+    Ok(Tira { texto: fila.texto.unwrap_or_default().0, n: fila.n, extremos })
 }
 
 impl Tira {
     /// The readings, each with its values as they are stored.
-    pub fn iter(&self) -> impl Iterator<Item = Result<(Timestamp, &str)>> {
-        let mut resto = self.texto.as_str();
-        std::iter::from_fn(move || {
-            // Values are numbers and names have no braces, so the first `}` ends the object.
-            let (abre, cierra) = match (resto.find('{'), resto.find('}')) {
-                (Some(abre), Some(cierra)) if abre < cierra => (abre, cierra),
-                _ if resto.is_empty() => return None,
-                _ => {
-                    resto = "";
-                    return Some(Err(malo()));
-                }
-            };
-            let ts = resto[..abre].parse().map(Timestamp::clamped).map_err(|_| malo());
-            let valores = &resto[abre..=cierra];
-            resto = &resto[cierra + 1..];
-            Some(ts.map(|ts| (ts, valores)))
+    pub fn iter(&self) -> impl Iterator<Item = (Timestamp, &str)> {
+        self.texto.split(SEPARA).filter_map(|fila| {
+            let abre = fila.find('{')?;
+            let ts = Timestamp::clamped(fila[..abre].parse().ok()?);
+            let suyo = self.extremos.is_none_or(|(primera, ultima)| primera <= ts && ts <= ultima);
+            suyo.then(|| (ts, &fila[abre..]))
         })
     }
 
     /// The values of one variable.
-    pub fn valores_de(&self, variable: &str) -> impl Iterator<Item = Result<(Timestamp, f64)>> {
+    pub fn valores_de(&self, variable: &str) -> impl Iterator<Item = (Timestamp, f64)> {
         let clave = format!("\"{variable}\":");
-        self.iter().filter_map(move |fila| match fila {
-            Ok((ts, valores)) => {
-                let desde = valores.find(&clave)? + clave.len();
-                let hasta = valores[desde..].find([',', '}']).map_or(valores.len(), |i| desde + i);
-                Some(valores[desde..hasta].parse().map(|valor| (ts, valor)).map_err(|_| malo()))
-            }
-            Err(e) => Some(Err(e)),
+        self.iter().filter_map(move |(ts, valores)| {
+            let desde = valores.find(&clave)? + clave.len();
+            let hasta = valores[desde..].find([',', '}']).map_or(valores.len(), |i| desde + i);
+            Some((ts, numero(&valores[desde..hasta])?))
         })
     }
 
     /// Adds the readings to `cubetas`, whose last may be under way. They come oldest first; `inicio` says
     /// which bucket a moment belongs to. With `variable`, only the readings that have it, and nothing else
-    /// of them.
-    ///
-    /// # Errors
-    /// `Inconsistent`.
+    /// of them. Answers how many could be read, and all of each.
     pub fn suma(
         &self,
         cubetas: &mut Vec<Cubeta>,
         variable: Option<&str>,
         inicio: impl Fn(Timestamp) -> Timestamp,
-    ) -> Result<()> {
+    ) -> i64 {
+        let mut leidas = 0;
         if let Some(variable) = variable {
-            for fila in self.valores_de(variable) {
-                let (ts, valor) = fila?;
+            for (ts, valor) in self.valores_de(variable) {
                 let cubeta = cubeta(cubetas, inicio(ts));
                 cubeta.n += 1;
                 cubeta.anota(0, variable, ts, valor);
+                leidas += 1;
             }
-            return Ok(());
+            return leidas;
         }
-        for fila in self.iter() {
-            let (ts, valores) = fila?;
+        for (ts, valores) in self.iter() {
             let cubeta = cubeta(cubetas, inicio(ts));
             cubeta.n += 1;
             cubeta.bytes += i64::try_from(valores.len()).unwrap_or_default();
-            for (i, par) in pares(valores).enumerate() {
-                let (nombre, valor) = par?;
-                cubeta.anota(i, nombre, ts, valor);
+            let mut entera = true;
+            for (i, (nombre, valor)) in textos(valores).enumerate() {
+                match numero(valor) {
+                    Some(valor) => cubeta.anota(i, nombre, ts, valor),
+                    None => entera = false,
+                }
             }
+            leidas += i64::from(entera);
         }
-        Ok(())
+        leidas
     }
 }
 
@@ -189,17 +179,26 @@ impl Cubeta {
 }
 
 /// The names and values of a stored object, which is flat and holds nothing but numbers.
-pub fn pares(valores: &str) -> impl Iterator<Item = Result<(&str, f64)>> {
-    pares_texto(valores).map(|(nombre, valor)| Ok((nombre, valor.parse().map_err(|_| malo())?)))
+pub fn pares(valores: &str) -> impl Iterator<Item = (&str, f64)> {
+    textos(valores).filter_map(|(nombre, valor)| Some((nombre, numero(valor)?)))
 }
 
 /// As [`pares`], the values as they are written.
 pub fn pares_texto(valores: &str) -> impl Iterator<Item = (&str, &str)> {
+    textos(valores).filter(|(_, valor)| numero(valor).is_some())
+}
+
+fn textos(valores: &str) -> impl Iterator<Item = (&str, &str)> {
     let dentro = valores.get(1..valores.len().saturating_sub(1)).unwrap_or_default();
     dentro.split(',').filter(|par| !par.is_empty()).map(|par| {
         let (nombre, valor) = par.split_once(':').unwrap_or((par, ""));
-        (nombre.trim_matches('"'), valor)
+        // This program writes no spaces, but others do.
+        (nombre.trim().trim_matches('"'), valor.trim())
     })
+}
+
+fn numero(texto: &str) -> Option<f64> {
+    texto.trim().parse().ok().filter(|valor: &f64| valor.is_finite())
 }
 
 #[cfg(test)]
@@ -218,30 +217,30 @@ mod tests {
             valores.set(Variable::new(nombre).unwrap(), valor);
         }
         let json = valores.to_json();
-        let leidos: Vec<_> = pares(&json).map(Result::unwrap).collect();
+        let leidos: Vec<_> = pares(&json).collect();
         assert_eq!(leidos, valores.iter().map(|(v, x)| (v.as_str(), x)).collect::<Vec<_>>());
-        let tira = de(&format!("7{json}8{{}}9{json}"));
+        let tira = de(&format!("7{json}\u{1e}8{{}}\u{1e}9{json}"));
         assert_eq!(tira.iter().count(), 3);
-        let ph: Vec<_> = tira.valores_de("ph_suelo").map(|v| v.unwrap().0.micros()).collect();
+        let ph: Vec<_> = tira.valores_de("ph_suelo").map(|v| v.0.micros()).collect();
         assert_eq!(ph, [7, 9]);
     }
 
     #[test]
     fn a_name_within_a_name_is_not_taken_for_it() {
         let tira = de(r#"1{"subph":1.0,"ph":2.0,"ph_2":3.0}"#);
-        assert_eq!(tira.valores_de("ph").map(|v| v.unwrap().1).collect::<Vec<_>>(), [2.0]);
+        assert_eq!(tira.valores_de("ph").map(|v| v.1).collect::<Vec<_>>(), [2.0]);
     }
 
     #[test]
     fn readings_fall_into_their_buckets() {
-        let tira = de(r#"1{"a":1.0}4{"a":3.0,"b":9.0}12{"b":2.5}"#);
+        let tira = de("1{\"a\":1.0}\u{1e}4{\"a\":3.0,\"b\":9.0}\u{1e}12{\"b\":2.5}");
         let mut cubetas = Vec::new();
-        tira.suma(&mut cubetas, None, |ts| Timestamp::clamped(ts.micros() / 10 * 10)).unwrap();
+        tira.suma(&mut cubetas, None, |ts| Timestamp::clamped(ts.micros() / 10 * 10));
         assert_eq!(cubetas.iter().map(|c| (c.inicio.micros(), c.n)).collect::<Vec<_>>(), [(0, 2), (10, 1)]);
         let a = cubetas[0].totales().find(|(n, _)| *n == "a").unwrap().1;
         assert_eq!(a, Agregado { n: 2, min: 1.0, max: 3.0, suma: 4.0 });
         let mut solo = Vec::new();
-        tira.suma(&mut solo, Some("b"), |_| Timestamp::MIN).unwrap();
+        tira.suma(&mut solo, Some("b"), |_| Timestamp::MIN);
         assert_eq!(
             solo[0].variables,
             [("b".to_owned(), {
@@ -253,10 +252,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reading_is_an_error_and_no_endless_loop() {
-        for texto in ["x", "1{\"a\":1.0}2", "{\"a\":1.0}", "1}{"] {
-            assert!(de(texto).iter().any(|f| f.is_err()), "{texto}");
+    fn what_is_no_reading_is_passed_over_and_nothing_with_it() {
+        let malas = ["x", "", "2", "3}{", "4roto", "{\"a\":7.0}", "99999999999999999999{\"a\":7.0}"];
+        let mut texto = String::from("1{\"a\":1.0}");
+        for mala in malas {
+            texto = format!("{texto}\u{1e}{mala}");
         }
-        assert!(de("1{\"a\":x}").suma(&mut Vec::new(), None, |ts| ts).is_err());
+        // Another program's spaces; a value that is none beside one that is; a number that is none.
+        texto.push_str("\u{1e}5{ \"a\": 2.5 }\u{1e}6{\"a\":0.5,\"b\":\"no\",\"c\":1x}\u{1e}8{\"a\":NaN}\u{1e}9{\"a\":4.0}");
+        let tira = de(&texto);
+        let mut cubetas = Vec::new();
+        assert_eq!(tira.suma(&mut cubetas, None, |_| Timestamp::MIN), 3, "1, 5 and 9");
+        let a = cubetas[0].totales().find(|(n, _)| *n == "a").unwrap().1;
+        assert_eq!(a, Agregado { n: 4, min: 0.5, max: 4.0, suma: 8.0 });
+        assert_eq!(cubetas[0].variables.len(), 1, "{cubetas:?}");
+        assert_eq!(tira.valores_de("a").map(|v| v.1).collect::<Vec<_>>(), [1.0, 2.5, 0.5, 4.0]);
+        // A moment that the question was not about is a value's first digits.
+        let ajena = Tira { extremos: Some((Timestamp::clamped(5), Timestamp::clamped(6))), ..de(&texto) };
+        assert_eq!(ajena.iter().count(), 2);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnection, PgPool};
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::{AssertSqlSafe, Postgres, Row as _, Transaction};
 use tokio_util::sync::CancellationToken;
 
 use super::super::lock::FileLock;
@@ -91,6 +91,27 @@ impl Arriendo {
         }
     }
 
+    /// Renews it for as long as `hace` takes, at a start, when nobody does so yet.
+    pub(super) async fn during<T>(
+        &self,
+        pool: &PgPool,
+        escribe: &Arc<str>,
+        hace: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let mut cada = tokio::time::interval(RENUEVA);
+        cada.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tokio::pin!(hace);
+        loop {
+            tokio::select! {
+                hecho = &mut hace => return hecho,
+                _ = cada.tick() => {
+                    let tx = super::tx::in_time(pool.begin_with(AssertSqlSafe(escribe.clone()))).await?;
+                    self.put_expiry_in(tx, DURA).await?;
+                }
+            }
+        }
+    }
+
     /// Locks it for the rest of a transaction, if it is still ours.
     pub(super) async fn check(&self, db: &mut PgConnection) -> Result<()> {
         if let Some(quien) = self.perdido.get() {
@@ -140,7 +161,10 @@ impl Arriendo {
 
     /// Not in the writers' turn: a commit that takes long must not cost the lease.
     async fn put_expiry(&self, base: &Base, dura: Duration) -> Result<()> {
-        let mut tx = base.begin(&base.inner.escribe).await?;
+        self.put_expiry_in(base.begin(&base.inner.escribe).await?, dura).await
+    }
+
+    async fn put_expiry_in(&self, mut tx: Transaction<'static, Postgres>, dura: Duration) -> Result<()> {
         self.check(&mut tx).await?;
         let sql = concat!("UPDATE arriendo SET vence = ", ahora!(), " + $1 WHERE id = 1");
         let renueva = sqlx::query(sql).persistent(false).bind(micros(dura)).execute(&mut *tx);

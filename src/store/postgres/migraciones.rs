@@ -61,9 +61,6 @@ pub(super) async fn run(options: &PgConnectOptions, schema: &str, token: i64) ->
     let hechas = applied(&mut tx).await?;
     let versiones: Vec<Applied> = hechas.iter().map(|(a, _)| a.clone()).collect();
     migrations::check(LISTA, &versiones)?;
-    if !hechas.is_empty() && hechas.len() < LISTA.len() {
-        tracing::warn!("the schema changes; have a backup of before (alertrace backup, or pg_dump)");
-    }
     for (version, descripcion, sql) in LISTA {
         let sha256 = Sha256::digest(sql.as_bytes()).to_vec();
         match hechas.iter().find(|(a, _)| a.version == *version) {
@@ -87,6 +84,14 @@ pub(super) async fn run(options: &PgConnectOptions, schema: &str, token: i64) ->
     tx.commit().await?;
     db.close().await?;
     Ok(())
+}
+
+/// The version of a schema that [`run`] will change; `None` = it has them all, or nothing in it yet.
+pub(super) async fn about_to_change(options: &PgConnectOptions, schema: &str) -> Result<Option<i64>> {
+    let hechas = look(options, schema).await?;
+    migrations::check(LISTA, &hechas)?;
+    let ultima = hechas.iter().map(|a| a.version).max();
+    Ok(ultima.filter(|_| hechas.len() < LISTA.len()))
 }
 
 /// What the schema has, without making it: for whoever only looks.

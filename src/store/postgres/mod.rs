@@ -8,6 +8,7 @@
 
 pub(super) mod arriendo;
 mod conexion;
+mod copia;
 pub(super) mod espera;
 pub(super) mod migraciones;
 pub(super) mod particiones;
@@ -49,8 +50,10 @@ pub struct Options {
     pub max_connections: u32,
     /// How long a caller waits for a connection.
     pub acquire_timeout: Duration,
-    /// Where the lock file and this installation's name are.
+    /// Where the lock file and this installation's name are, and the copies from before a migration.
     pub data_dir: PathBuf,
+    /// Whether the database is copied before its schema changes.
+    pub copy: bool,
 }
 
 /// A connection for whoever only looks, beside the server that has the schema.
@@ -83,6 +86,8 @@ struct Inner {
     conexiones: u32,
     arriendo: Arriendo,
     particiones: Arc<Particiones>,
+    /// Who asks why there is no connection makes one more: one does at a time.
+    pregunta: Semaphore,
     /// One writes at a time: waiting here takes no connection.
     escritor: Arc<Semaphore>,
     /// Of those who write now and then, one at a time stands before the writer of readings.
@@ -118,6 +123,18 @@ impl Base {
         let lee = begin_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", &options.schema, "");
         let escribe = begin_sql("BEGIN", &options.schema, "; SET LOCAL synchronous_commit TO on");
         let arriendo = Arriendo::take(&pool, &escribe, &options.data_dir).await?;
+        if let Some(version) = migraciones::about_to_change(&para_migrar, &options.schema).await? {
+            if options.copy {
+                let recta = directa || options.direct_url.is_some();
+                let copia = copia::before_migrating(options, recta, version);
+                Box::pin(arriendo.during(&pool, &escribe, copia)).await?;
+            } else {
+                tracing::warn!(
+                    schema = version,
+                    "the schema changes, and no copy is made, as it was asked for"
+                );
+            }
+        }
         migraciones::run(&para_migrar, &options.schema, arriendo.token()).await?;
         let particiones = Arc::new(Particiones::load(&pool, &lee).await?);
         tracing::info!(
@@ -135,6 +152,7 @@ impl Base {
             conexiones: options.max_connections,
             arriendo,
             particiones,
+            pregunta: Semaphore::new(1),
             escritor: Arc::new(Semaphore::new(1)),
             turno: Semaphore::new(1),
         };
@@ -216,6 +234,9 @@ impl Base {
 
     /// Why there is no connection: what the server says to one more, or that all are in use.
     pub(super) async fn por_que(&self) -> Error {
+        let Ok(_pregunta) = self.inner.pregunta.try_acquire() else {
+            return sqlx::Error::PoolTimedOut.into();
+        };
         let uno = conexion::connect(&self.inner.conexion);
         match tokio::time::timeout(Duration::from_secs(2), uno).await {
             Ok(Err(e)) => e.into(),

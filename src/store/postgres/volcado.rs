@@ -206,6 +206,7 @@ mod tests {
             max_connections: 1,
             acquire_timeout: std::time::Duration::ZERO,
             data_dir: std::path::PathBuf::new(),
+            copy: true,
         };
         Volcado::new(&options).unwrap()
     }

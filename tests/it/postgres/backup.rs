@@ -99,3 +99,88 @@ async fn a_newer_schema_is_refused_and_status_makes_none() {
     assert_eq!((code, text.matches("pending").count()), (Some(0), schemas().len()), "{text}");
     assert_eq!(shared().sql("SELECT COUNT(*) FROM pg_namespace WHERE nspname = 'nadie_la_hizo'"), "0");
 }
+
+/// Takes the last version of the schema back, as if an older Alertrace had written it.
+fn make_older(server: &Server) -> String {
+    let schema = schema(server);
+    shared().sql(&format!(
+        "SET search_path TO {schema}; ALTER TABLE trabajadores DROP COLUMN valen_desde; \
+         DELETE FROM migraciones WHERE version = 10"
+    ));
+    format!("SELECT COUNT(*) FROM {schema}.migraciones WHERE version = 10")
+}
+
+/// The copies that were made by themselves.
+fn copies(server: &Server) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(server.data_dir().join("backups")) else { return Vec::new() };
+    let names = entries.map(|e| e.expect("an entry").file_name().into_string().expect("text"));
+    names.filter(|name| !name.ends_with(".sha256")).collect()
+}
+
+#[tokio::test]
+async fn the_schema_changes_after_it_has_been_dumped_and_not_before() {
+    let mut server = Server::start_on(Database::Postgres).await;
+    server.device("s1").await;
+    assert_eq!(copies(&server), Vec::<String>::new(), "a new schema has nothing to copy");
+    assert_eq!(server.terminate().await.0, Some(0));
+    let changed = make_older(&server);
+    let nowhere = |args: &[&str], copy: &str| {
+        let mut command = server.command();
+        command.env("PATH", server.dir()).env("ALERTRACE__DATABASE__COPY_BEFORE_MIGRATING", copy).args(args);
+        said(&command.output().expect("starts"))
+    };
+    for args in [&["serve"][..], &["migrate"]] {
+        let (code, text) = nowhere(args, "true");
+        assert_eq!(code, Some(1), "{text}");
+        let help = [
+            "pg_dump is not in the PATH",
+            "postgresql-client",
+            "migrate --without-copy",
+            "pg_dump --format=custom",
+        ];
+        for part in [&help[..], &[&schema(&server)]].concat() {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("secreta"), "{text}");
+        assert_eq!(shared().sql(&changed), "0", "nothing was changed");
+    }
+    assert_eq!(copies(&server), Vec::<String>::new(), "nor is there half of a copy");
+    // By whoever has a copy of their own.
+    assert_eq!(nowhere(&["migrate", "--without-copy"], "true").0, Some(0));
+    assert_eq!(shared().sql(&changed), "1");
+    make_older(&server);
+    assert_eq!(nowhere(&["migrate"], "false").0, Some(0));
+    assert_eq!((shared().sql(&changed), copies(&server).len()), (String::from("1"), 0));
+
+    // Where pg_dump is, it is made by itself, and is one to rely on.
+    make_older(&server);
+    server.kill_and_restart();
+    assert_eq!(shared().sql(&changed), "1");
+    let made = copies(&server);
+    assert_eq!(made.len(), 1, "{made:?}");
+    assert!(
+        made[0].starts_with(&format!("{}-v", schema(&server))) && made[0].strip_suffix(".dump").is_some(),
+        "{made:?}"
+    );
+    let verified = server.run(&["backup", "--verify", &format!("data/backups/{}", made[0])]);
+    for part in ["good", "1 empresas, 1 sensores", "SHA-256"] {
+        assert!(verified.contains(part), "{part}: {verified}");
+    }
+    assert!(!verified.contains(": reactivacion"), "of before: {verified}");
+}
+
+/// A dump through a pooler would leave its session's settings to whoever has that session next.
+#[tokio::test]
+async fn no_dump_goes_through_a_pooler() {
+    let mut server = Server::start_on(Database::Pgbouncer).await;
+    assert_eq!(server.terminate().await.0, Some(0));
+    let changed = make_older(&server);
+    let mut command = server.command();
+    let (code, text) = said(&command.env_remove("DIRECT_URL").arg("migrate").output().expect("starts"));
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("set DIRECT_URL"), "{text}");
+    assert_eq!(shared().sql(&changed), "0");
+    let (code, text) = said(&server.command().arg("migrate").output().expect("starts"));
+    assert_eq!(code, Some(0), "past it: {text}");
+    assert_eq!((shared().sql(&changed), copies(&server).len()), (String::from("1"), 1));
+}

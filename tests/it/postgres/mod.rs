@@ -2,6 +2,7 @@
 //! it too is a matter of running them with `ALERTRACE_TEST_DATABASE=postgres`, as `scripts/test` does.
 
 mod backup;
+mod connections;
 mod failures;
 mod lease;
 mod partitions;

@@ -1,9 +1,14 @@
 //! A database that fails a change before its commit, or leaves it open whether there was one.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::{on, start};
 use crate::support::postgres::Cluster;
@@ -81,4 +86,110 @@ async fn what_a_commit_of_unknown_outcome_changed_is_known_without_a_restart() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("it is never known");
+}
+
+/// Between the server and PostgreSQL: passes a commit on, and then cuts the connection, so that nobody hears what
+/// became of it.
+struct Cutter {
+    port: u16,
+    /// Of the commits that wrote something, each such is cut; 0 = none.
+    every: Arc<AtomicU32>,
+    cuts: Arc<AtomicU32>,
+}
+
+impl Cutter {
+    async fn to(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let cutter = Self { port, every: Arc::default(), cuts: Arc::default() };
+        let (every, cuts, commits) = (cutter.every.clone(), cutter.cuts.clone(), Arc::<AtomicU32>::default());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (every, cuts, commits) = (every.clone(), cuts.clone(), commits.clone());
+                let cut = move || {
+                    let (every, n) = (every.load(Relaxed), commits.fetch_add(1, Relaxed));
+                    every > 0 && n.is_multiple_of(every)
+                };
+                tokio::spawn(async move {
+                    if relay(client, server, cut).await.is_ok_and(|cut| cut) {
+                        cuts.fetch_add(1, Relaxed);
+                    }
+                });
+            }
+        });
+        cutter
+    }
+}
+
+/// Passes on what each says to the other, until one ends or a commit is cut; answers whether that was it.
+async fn relay(mut client: TcpStream, server: u16, cut: impl Fn() -> bool) -> std::io::Result<bool> {
+    let holds = |bytes: &[u8], text: &[u8]| bytes.windows(text.len()).any(|w| w == text);
+    let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
+    let (mut asked, mut answered, mut writes) = (vec![0; 16 << 10], vec![0; 16 << 10], false);
+    loop {
+        tokio::select! {
+            n = client.read(&mut asked) => {
+                let asked = &asked[..n?];
+                server.write_all(asked).await?;
+                writes |= holds(asked, b"synchronous_commit TO on");
+                if asked.is_empty() {
+                    return Ok(false);
+                }
+                if writes && holds(asked, b"COMMIT\0") {
+                    writes = false;
+                    if cut() {
+                        // It has committed when it answers.
+                        return Ok(server.read(&mut answered).await? > 0);
+                    }
+                }
+            }
+            n = server.read(&mut answered) => {
+                let answered = &answered[..n?];
+                client.write_all(answered).await?;
+                if answered.is_empty() {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn readings_without_a_timestamp_are_stored_once_when_nobody_heard_of_their_commit() {
+    const DEVICES: u32 = 3;
+    const READINGS: u16 = 40;
+    let cluster = Cluster::own();
+    let cutter = Cutter::to(cluster.port).await;
+    let through = cluster.url().replace(&format!(":{}/", cluster.port), &format!(":{}/", cutter.port));
+    let server = start(vec![("DATABASE_URL", through)]).await;
+    let mut devices = Vec::new();
+    for n in 0..DEVICES {
+        let device = server.device(&format!("s{n}")).await;
+        devices.push((n, Client::device(&server.mqtt, 5, &device).await));
+    }
+    cutter.every.store(3, Relaxed);
+    let send = async |(n, mut client): (u32, Client)| {
+        let topic = format!("sensores/s{n}/data");
+        for few in (1..=READINGS).collect::<Vec<_>>().chunks(4) {
+            let mut bytes = Vec::new();
+            for pid in few {
+                // No two alike, so that what is stored twice is seen.
+                let payload = format!("{{\"temperatura\":{pid}.{n}}}");
+                bytes.extend(client.publish_packet(&topic, 1, *pid, payload.as_bytes()));
+            }
+            client.send(&bytes).await;
+            for pid in few {
+                let (first, body) = client.read().await.expect("a PUBACK");
+                assert_eq!((first, &body[..2]), (0x40, &pid.to_be_bytes()[..]));
+                assert_eq!(body.get(2).copied().unwrap_or(0), 0, "accepted");
+            }
+        }
+    };
+    futures_util::future::join_all(devices.into_iter().map(send)).await;
+    cutter.every.store(0, Relaxed);
+    assert!(cutter.cuts.load(Relaxed) > 3, "{} commits were cut", cutter.cuts.load(Relaxed));
+    let stored = cluster.sql("SELECT id_sensor || ' ' || valores FROM alertrace.lecturas");
+    let unique: std::collections::HashSet<&str> = stored.lines().collect();
+    let all = DEVICES as usize * usize::from(READINGS);
+    assert_eq!((stored.lines().count(), unique.len()), (all, all), "each is stored, once");
 }

@@ -197,6 +197,11 @@ impl Server {
         outer
     }
 
+    /// The process that was started: the server's own, unless a wrapper stays in between.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills the process as a power cut would, as far as a process can tell.
     pub fn kill(&mut self) {
         self.child.kill().expect("SIGKILL");
