@@ -12,6 +12,7 @@ mod error;
 mod formas;
 mod identidad;
 mod legible;
+mod reconcilia;
 mod sesiones;
 mod totp;
 
@@ -77,6 +78,8 @@ struct Interior {
     correo: Correo,
     ajustes: Ajustes,
     por_cuenta: Option<Rate<String>>,
+    /// Of a provider elsewhere: held while an account without a person gets one, or is removed, which is one's alone.
+    adopciones: tokio::sync::RwLock<()>,
     /// Codes of second factors, by account.
     por_factor: Option<Rate<String>>,
 }
@@ -106,7 +109,16 @@ impl Cuentas {
         let minuto = Duration::from_secs(60);
         let por_cuenta = Rate::new(ajustes.por_cuenta, minuto, ajustes.por_cuenta);
         let por_factor = totp::frecuencia();
-        Self(Arc::new(Interior { store, clock, provider, correo, ajustes, por_cuenta, por_factor }))
+        Self(Arc::new(Interior {
+            store,
+            clock,
+            provider,
+            correo,
+            ajustes,
+            por_cuenta,
+            por_factor,
+            adopciones: tokio::sync::RwLock::default(),
+        }))
     }
 
     /// One more sign-in with an e-mail, whether or not it has an account: whoever tries many passwords from many
