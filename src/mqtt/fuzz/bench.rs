@@ -120,10 +120,12 @@ impl Bench {
             confirmar: false,
             por_cuenta: 0,
         };
+        let directorio = Arc::new(Directorio::load(&store).await.unwrap());
         let parts = Parts {
             store: store.clone(),
-            cuentas: Cuentas::new(store.clone(), clock.clone(), &[7; 32], accounts).unwrap(),
-            directorio: Arc::new(Directorio::load(&store).await.unwrap()),
+            cuentas: Cuentas::new(store.clone(), clock.clone(), directorio.clone(), &[7; 32], accounts)
+                .unwrap(),
+            directorio,
             ingest,
             hub,
             pedidos: Pedidos::default(),
