@@ -114,7 +114,7 @@ pub async fn start(
     // With the database's lock in hand: two processes must not make the same files.
     let certs = config.needs_certificates().then(|| Certs::open(config, clock.clone())).transpose()?;
     let directorio = Arc::new(Directorio::load(&store).await?);
-    let cuentas = accounts(config, store.clone(), clock.clone(), secret.expose())?;
+    let cuentas = accounts(config, store.clone(), clock.clone(), directorio.clone(), secret.expose())?;
     tasks.spawn("the registrations", cuentas.clone().reconcilia(tokens.parar.clone()));
     let (hub, pedidos, presencia) = (Hub::default(), Pedidos::default(), Arc::new(Presencia::default()));
     let clientes = Arc::new(Clientes::default());

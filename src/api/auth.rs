@@ -346,7 +346,7 @@ pub(super) struct Logout {
     refresh_token: Option<String>,
 }
 
-/// End a sign-in.
+/// End a sign-in, or all of the account: its tokens are good no more, and the connections that were opened by it end.
 #[utoipa::path(post, path = "/auth/logout", tag = "auth", request_body = Option<Logout>,
     responses((status = 204)))]
 pub(super) async fn logout(

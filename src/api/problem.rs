@@ -420,6 +420,7 @@ impl From<cuentas::Error> for Problem {
             | E::SinTotp
             | E::TotpAlli
             | E::ClaveComun
+            | E::MismaClave
             | E::Demasiadas(_)) => provider::problem(&e),
             E::RegistroCerrado => Self::new(
                 StatusCode::FORBIDDEN,

@@ -32,6 +32,9 @@ const FREE: [&str; 3] = ["/health", "/ready", "/metrics"];
 /// Where a request proves who somebody is, at the cost of a password's hash.
 const SIGN_IN: [&str; 2] = ["/api/v1/auth/", "/auth/v1/"];
 
+/// Where the link of a message leads: its code is tried.
+const LINKS: [&str; 2] = ["/api/v1/auth/confirm", "/auth/v1/verify"];
+
 /// Whether a path is one of those; whoever administers accounts shows a key.
 fn signs_in(path: &str) -> bool {
     SIGN_IN.iter().any(|p| path.starts_with(p)) && !path.starts_with("/auth/v1/admin/")
@@ -67,7 +70,12 @@ impl Rates {
         }
         if let Some(ip) = ip.map(network) {
             named("address", self.by_address.as_ref().map(|r| r.check(ip)))?;
-            if request.method() == Method::POST && signs_in(path) && !path.ends_with("/logout") {
+            let proves = match *request.method() {
+                Method::POST => signs_in(path) && !path.ends_with("/logout"),
+                Method::GET => LINKS.contains(&path.trim_end_matches('/')),
+                _ => false,
+            };
+            if proves {
                 named("sign_in", self.sign_ins.as_ref().map(|r| r.check(ip)))?;
             }
         }
@@ -140,6 +148,19 @@ mod tests {
             assert_eq!(ask(name, value), Ok(()));
         }
         assert!(ask("x-api-key", "atk_1").is_err());
+    }
+
+    #[test]
+    fn codes_of_messages_are_tried_as_often_as_passwords() {
+        let rates = Rates::new(Limits { per_address: 0, per_token: 0, sign_ins: 1 });
+        let follow = |uri: &str| {
+            let request = Request::builder().uri(uri).body(axum::body::Body::empty()).unwrap();
+            rates.check(&request, Some("192.0.2.1".parse().unwrap())).map_err(|(limit, _)| limit)
+        };
+        assert_eq!(follow("/api/v1/auth/me?token=x"), Ok(()));
+        assert_eq!(follow("/api/v1/auth/confirm?token=x"), Ok(()));
+        assert_eq!(follow("/auth/v1/verify?token=x"), Err("sign_in"));
+        assert_eq!(follow("/api/v1/auth/me"), Ok(()));
     }
 
     #[test]

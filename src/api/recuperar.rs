@@ -10,7 +10,6 @@ use super::auth::{NO_STORE, check_password};
 use super::extract::{Desde, Json, Query};
 use super::problem::Problem;
 use super::validate::Check;
-use crate::identity::Revocado;
 
 /// Whose password is forgotten.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -38,7 +37,7 @@ pub(super) async fn forgot(
     let mut check = Check::default();
     check.email("email", &forgot.email);
     check.done()?;
-    state.parts().cuentas.olvidada(&forgot.email).await?;
+    state.parts().cuentas.olvidada(&forgot.email)?;
     let message = "Si el correo tiene una cuenta, recibirá un enlace para elegir otra contraseña.";
     Ok((StatusCode::ACCEPTED, NO_STORE, axum::Json(Done { message })))
 }
@@ -64,9 +63,7 @@ pub(super) async fn reset(
     let mut check = Check::default();
     check_password(&mut check, &reset.new_password);
     check.done()?;
-    let parts = state.parts();
-    let user_id = parts.cuentas.restablece(&reset.token, &reset.new_password, origen).await?;
-    parts.directorio.revoca(Revocado::Usuario(user_id));
+    state.parts().cuentas.restablece(&reset.token, &reset.new_password, origen).await?;
     Ok((NO_STORE, axum::Json(Done { message: "Contraseña cambiada; inicie sesión con ella." })))
 }
 
@@ -84,9 +81,10 @@ pub(super) struct Confirm {
         (status = 422, description = "The token is not good")))]
 pub(super) async fn confirm(
     Shared(state): Shared<State>,
+    Desde(origen): Desde,
     Query(confirm): Query<Confirm>,
 ) -> Result<impl IntoResponse, Problem> {
-    state.parts().cuentas.confirma(&confirm.token).await?;
+    state.parts().cuentas.confirma(&confirm.token, origen).await?;
     let to = format!("{}/login?confirmed=1", state.parts().cuentas.sitio());
     Ok((StatusCode::SEE_OTHER, NO_STORE, [(header::LOCATION, to)]))
 }

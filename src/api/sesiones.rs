@@ -46,7 +46,7 @@ pub(super) async fn list(
     Ok((NO_STORE, axum::Json(todas.into_iter().map(Body::from).collect::<Vec<_>>())))
 }
 
-/// End a sign-in of one's own: its refresh token is not good any more.
+/// End a sign-in of one's own: its tokens are good no more, and the connections that were opened by it end.
 #[utoipa::path(delete, path = "/auth/sesiones/{id}", tag = "auth", params(("id" = String, Path)),
     responses((status = 204), (status = 404, description = "No such sign-in"),
         (status = 501, description = "Supabase keeps them")))]

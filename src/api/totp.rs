@@ -10,7 +10,6 @@ use super::auth::{NO_STORE, escrito};
 use super::extract::{Json, Path, Sesion};
 use super::problem::Problem;
 use crate::domain::Timestamp;
-use crate::identity::Revocado;
 use crate::identity::cuentas::{Error, EstadoTotp, Prueba};
 
 /// How the account of whoever asks stands.
@@ -108,7 +107,6 @@ pub(super) async fn confirm(
     let origen = sesion.autor().origen.clone();
     let (fichas, codigos_recuperacion) =
         parts.cuentas.totp_confirma(user_id, &code.codigo, origen).await.map_err(wrong)?;
-    parts.directorio.revoca(Revocado::Usuario(user_id.clone()));
     let body = Confirmed {
         codes: Codes { codigos_recuperacion },
         access_token: fichas.access_token,

@@ -9,14 +9,14 @@ use secrecy::ExposeSecret as _;
 use super::{Error, days};
 use crate::config::{self, Config};
 use crate::domain::Clock;
-use crate::identity::Provider;
 use crate::identity::correo::{self, Correo, Transporte};
 use crate::identity::cuentas::{self, Cuentas};
 use crate::identity::supabase::{self, Supabase};
 use crate::identity::tokens::Firmante;
+use crate::identity::{Directorio, Provider};
 use crate::store::Store;
 
-/// Accounts, with whoever keeps the passwords.
+/// Accounts, with whoever keeps the passwords; connections that end are told by `directorio`.
 ///
 /// # Errors
 /// When what signs tokens, or the client of the identity provider, cannot be made.
@@ -24,6 +24,7 @@ pub fn accounts(
     config: &Config,
     store: Store,
     clock: Arc<dyn Clock>,
+    directorio: Arc<Directorio>,
     secret: &[u8],
 ) -> Result<Cuentas, Error> {
     let identity = &config.identity;
@@ -53,7 +54,7 @@ pub fn accounts(
         };
         Provider::interno(secret, firmante, identity.argon2_queue)?
     };
-    Ok(Cuentas::with(store, clock, provider, mail(config)?, settings))
+    Ok(Cuentas::with(store, clock, directorio, provider, mail(config)?, settings))
 }
 
 fn mail(config: &Config) -> Result<Correo, correo::Malo> {

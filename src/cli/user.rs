@@ -73,7 +73,8 @@ async fn remove_totp(email: &str, config: &Config) -> anyhow::Result<()> {
 async fn accounts(config: &Config) -> anyhow::Result<(Cuentas, Store)> {
     let secret = config::secrets::jwt_secret(config)?;
     let store = app::open_store(config).await?;
-    let cuentas = app::accounts(config, store.clone(), Arc::new(SystemClock), secret.expose())?;
+    let cuentas =
+        app::accounts(config, store.clone(), Arc::new(SystemClock), Arc::default(), secret.expose())?;
     Ok((cuentas, store))
 }
 

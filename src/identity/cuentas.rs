@@ -12,6 +12,7 @@ mod error;
 mod formas;
 mod identidad;
 mod legible;
+mod reconcilia;
 mod sesiones;
 mod totp;
 
@@ -19,11 +20,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::jwk::JwkSet;
+use tracing::Instrument as _;
 
 pub use equipo::Invitada;
 pub use error::Error;
 pub use formas::{Fichas, NuevaEmpresa, NuevoTrabajador, Perfil, Registrado, SesionAbierta};
-pub use identidad::{Cambio, NuevaIdentidad};
+pub use identidad::{Cambio, Cuales, NuevaIdentidad};
 pub use sesiones::Abierta;
 pub use totp::{AltaTotp, EstadoTotp, Prueba, Segundo};
 
@@ -33,10 +35,11 @@ use super::Usuario;
 use super::correo::Correo;
 use super::provider::{Comprobado, Provider};
 use super::tokens::Firmante;
+use super::{Directorio, Revocado};
 use crate::domain::{Clock, Timestamp};
 use crate::limits::rate::Rate;
 use crate::store::identidades::Vigente;
-use crate::store::{Store, trabajadores};
+use crate::store::{self, Store, Tx, trabajadores};
 
 /// Who may register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +78,12 @@ struct Interior {
     clock: Arc<dyn Clock>,
     provider: Provider,
     correo: Correo,
+    /// Where connections are told that they end.
+    directorio: Arc<Directorio>,
     ajustes: Ajustes,
     por_cuenta: Option<Rate<String>>,
+    /// Of a provider elsewhere: held while an account without a person gets one, or is removed, which is one's alone.
+    adopciones: tokio::sync::RwLock<()>,
     /// Codes of second factors, by account.
     por_factor: Option<Rate<String>>,
 }
@@ -86,12 +93,18 @@ impl Cuentas {
     ///
     /// # Errors
     /// None in fact.
-    pub fn new(store: Store, clock: Arc<dyn Clock>, secreto: &[u8], ajustes: Ajustes) -> Result<Self, Error> {
+    pub fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        directorio: Arc<Directorio>,
+        secreto: &[u8],
+        ajustes: Ajustes,
+    ) -> Result<Self, Error> {
         let interno = |e: &dyn std::fmt::Display| Error::Interno(e.to_string());
         let provider = Provider::interno(secreto, Firmante::new(secreto), ajustes.argon2_cola);
         let provider = provider.map_err(|e| interno(&e))?;
         let correo = Correo::ninguno().map_err(|e| interno(&e))?;
-        Ok(Self::with(store, clock, provider, correo, ajustes))
+        Ok(Self::with(store, clock, directorio, provider, correo, ajustes))
     }
 
     /// With the accounts of `provider`.
@@ -99,6 +112,7 @@ impl Cuentas {
     pub fn with(
         store: Store,
         clock: Arc<dyn Clock>,
+        directorio: Arc<Directorio>,
         provider: Provider,
         correo: Correo,
         ajustes: Ajustes,
@@ -106,7 +120,17 @@ impl Cuentas {
         let minuto = Duration::from_secs(60);
         let por_cuenta = Rate::new(ajustes.por_cuenta, minuto, ajustes.por_cuenta);
         let por_factor = totp::frecuencia();
-        Self(Arc::new(Interior { store, clock, provider, correo, ajustes, por_cuenta, por_factor }))
+        Self(Arc::new(Interior {
+            store,
+            clock,
+            provider,
+            correo,
+            directorio,
+            ajustes,
+            por_cuenta,
+            por_factor,
+            adopciones: tokio::sync::RwLock::default(),
+        }))
     }
 
     /// One more sign-in with an e-mail, whether or not it has an account: whoever tries many passwords from many
@@ -132,26 +156,30 @@ impl Cuentas {
     /// # Errors
     /// [`Error`].
     pub async fn usuario(&self, access_token: &str) -> Result<(Usuario, Timestamp), Error> {
-        let Comprobado { user_id, caduca, generacion, emitido, segundo } =
+        let Comprobado { user_id, caduca, generacion, emitido, segundo, sesion } =
             self.0.provider.comprueba(access_token, self.0.clock.now()).await?;
-        let mut tx = self.0.store.read().await?;
-        let perfil = trabajadores::present(&mut tx, &user_id).await?;
-        tx.commit().await?;
+        let perfil = self.0.store.presente(&user_id, sesion.as_deref().unwrap_or_default()).await?;
         let perfil = perfil.ok_or(Error::SinPerfil)?;
-        let vigente = match &self.0.provider {
-            Provider::Interno(_) => perfil.vigente,
-            Provider::Supabase(_) => Some(Vigente { generacion, segundo: false }),
+        if !perfil.activo {
+            return Err(Error::Inactivo);
+        }
+        let pide_segundo = match &self.0.provider {
+            Provider::Interno(_) => {
+                let Vigente { generacion: suya, segundo } = perfil.vigente.ok_or(Error::Inactivo)?;
+                if suya != generacion || !perfil.abierta {
+                    return Err(Error::TokenInvalido);
+                }
+                segundo
+            }
+            Provider::Supabase(s) => {
+                // In whole seconds, as tokens say it.
+                if emitido.secs() < perfil.valen_desde.secs() {
+                    return Err(Error::TokenInvalido);
+                }
+                !segundo && self.pide_segundo_alli(s, &user_id, access_token).await?
+            }
         };
-        let vigente = vigente.filter(|_| perfil.activo).ok_or(Error::Inactivo)?;
-        if vigente.generacion != generacion {
-            return Err(Error::TokenInvalido);
-        }
-        // In whole seconds, as tokens say it.
-        let ajena = matches!(self.0.provider, Provider::Supabase(_));
-        if ajena && emitido.secs() < perfil.valen_desde.secs() {
-            return Err(Error::TokenInvalido);
-        }
-        if vigente.segundo && !segundo {
+        if pide_segundo && !segundo {
             return Err(Error::TotpRequerido);
         }
         let usuario = Usuario {
@@ -159,8 +187,24 @@ impl Cuentas {
             id_trabajador: perfil.id_trabajador,
             id_empresa: perfil.id_empresa,
             rol: perfil.rol,
+            sesion,
         };
         Ok((usuario, caduca))
+    }
+
+    /// Commits what ends somebody's connections, and ends them: both, whoever is dropped meanwhile.
+    async fn confirma_y_corta(&self, tx: Tx, quien: Revocado) -> Result<(), Error> {
+        let directorio = self.0.directorio.clone();
+        let hecho = async move {
+            let hecho = tx.commit().await;
+            // Where nobody knows, whoever may be here after all comes back.
+            if matches!(hecho, Ok(()) | Err(store::Error::Undecided(_))) {
+                directorio.revoca(quien);
+            }
+            hecho
+        };
+        let hecho = tokio::spawn(hecho.in_current_span()).await;
+        Ok(hecho.map_err(|e| Error::Interno(e.to_string()))??)
     }
 
     /// The person behind an account.
@@ -173,6 +217,11 @@ impl Cuentas {
         tx.commit().await?;
         perfil.ok_or(Error::SinPerfil)
     }
+}
+
+/// Those who came by these sign-ins.
+fn venidos_por(sesiones: impl IntoIterator<Item = String>) -> Revocado {
+    Revocado::Sesiones(Arc::new(sesiones.into_iter().collect()))
 }
 
 fn normaliza(email: &str) -> String {

@@ -65,6 +65,8 @@ pub enum Revocado {
     Dispositivos(Arc<HashSet<i64>>),
     /// A person, by `user_id`.
     Usuario(String),
+    /// Whoever came by one of these sign-ins.
+    Sesiones(Arc<HashSet<String>>),
     /// A program, by the row of its key.
     Llave(i64),
 }

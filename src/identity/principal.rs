@@ -1,5 +1,7 @@
 //! Whoever is on the other side of a connection.
 
+use std::sync::Arc;
+
 use super::Llave;
 use crate::domain::{Rol, SensorRef};
 use crate::store::sensores::Alcance;
@@ -42,6 +44,8 @@ pub struct Usuario {
     pub id_empresa: Option<i64>,
     /// What they may do.
     pub rol: Rol,
+    /// The sign-in by which they are here; `None` = another server keeps it, or they are not here.
+    pub sesion: Option<Arc<str>>,
 }
 
 impl Usuario {

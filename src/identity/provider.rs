@@ -5,6 +5,8 @@
 //! is compared, who signs tokens, and who keeps refresh tokens. The people themselves, their empresa and their
 //! role are always rows of this database (`trabajadores`), joined by `user_id`.
 
+use std::sync::Arc;
+
 use sha2::{Digest as _, Sha256};
 
 use super::password::Claves;
@@ -40,8 +42,10 @@ pub(super) struct Comprobado {
     pub(super) generacion: i64,
     /// When it was issued.
     pub(super) emitido: Timestamp,
-    /// Whether its sign-in showed a second factor; of Supabase's accounts that is Supabase's to ask for.
+    /// Whether its sign-in showed a second factor.
     pub(super) segundo: bool,
+    /// The sign-in that it is of, where it is kept here.
+    pub(super) sesion: Option<Arc<str>>,
 }
 
 impl Provider {
@@ -62,17 +66,18 @@ impl Provider {
     /// # Errors
     /// [`tokens::Error`].
     pub(super) async fn comprueba(&self, token: &str, ahora: Timestamp) -> Result<Comprobado, tokens::Error> {
-        let (user_id, iat, exp, generacion, segundo) = match self {
+        let (user_id, iat, exp, generacion, aal, sesion) = match self {
             Self::Interno(p) => {
                 let c = p.firmante.comprueba(token, ahora)?;
-                (c.sub, c.iat, c.exp, c.generacion, c.aal == Aal::Dos)
+                (c.sub, c.iat, c.exp, c.generacion, c.aal, Some(c.session_id.into()))
             }
             Self::Supabase(s) => {
                 let c = s.comprueba(token, ahora).await?;
-                (c.sub, c.iat.unwrap_or_default(), c.exp, 0, true)
+                (c.sub, c.iat.unwrap_or_default(), c.exp, 0, c.aal, None)
             }
         };
+        let segundo = aal == Aal::Dos;
         let [emitido, caduca] = [iat, exp].map(|s| Timestamp::clamped(s.saturating_mul(1_000_000)));
-        Ok(Comprobado { user_id, caduca, generacion, emitido, segundo })
+        Ok(Comprobado { user_id, caduca, generacion, emitido, segundo, sesion })
     }
 }

@@ -40,6 +40,8 @@ pub struct Claims {
     /// The generation of the account that it is of.
     #[serde(default)]
     pub generacion: i64,
+    /// The sign-in that it is of, in Supabase's word; it ends with that.
+    pub session_id: String,
     /// Whether the sign-in showed a second factor, in Supabase's words.
     #[serde(default)]
     pub aal: Aal,
@@ -51,15 +53,16 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// A token for `user_id`, good for `segundos` from `ahora` on.
+    /// A token of the sign-in `sesion` of `user_id`, good for `segundos` from `ahora` on.
     #[must_use]
-    pub fn new(user_id: &str, ahora: Timestamp, segundos: i64, jti: &str) -> Self {
+    pub fn new(user_id: &str, sesion: &str, ahora: Timestamp, segundos: i64, jti: &str) -> Self {
         Self {
             sub: user_id.to_owned(),
             iat: ahora.secs(),
             exp: ahora.secs().saturating_add(segundos),
             jti: jti.to_owned(),
             generacion: 0,
+            session_id: sesion.to_owned(),
             aal: Aal::Uno,
             nbf: None,
             iss: ISS.to_owned(),
@@ -191,7 +194,7 @@ mod tests {
     #[test]
     fn a_token_of_ours_is_believed_until_it_expires() {
         let firmante = Firmante::new(SECRETO);
-        let claims = Claims::new("u1", ahora(), 60, "j");
+        let claims = Claims::new("u1", "s1", ahora(), 60, "j");
         let token = firmante.firma(&claims).unwrap();
         assert_eq!(firmante.comprueba(&token, ahora()), Ok(claims));
         let despues = |s| ahora().plus(std::time::Duration::from_secs(s));
@@ -202,14 +205,14 @@ mod tests {
     #[test]
     fn attacks_are_refused() {
         let firmante = Firmante::new(SECRETO);
-        let claims = Claims::new("u1", ahora(), 60, "j");
+        let claims = Claims::new("u1", "s1", ahora(), 60, "j");
         let token = firmante.firma(&claims).unwrap();
         let (cabecera, cuerpo) = (token.split('.').next().unwrap(), token.split('.').nth(1).unwrap());
         let con = |alg, clave: &[u8], claims: &Claims| {
             jsonwebtoken::encode(&Header::new(alg), claims, &EncodingKey::from_secret(clave)).unwrap()
         };
         let de = |iss: &str, aud: &str| Claims { iss: iss.into(), aud: aud.into(), ..claims.clone() };
-        let futuro = Claims::new("u1", ahora().plus(std::time::Duration::from_hours(1)), 60, "j");
+        let futuro = Claims::new("u1", "s1", ahora().plus(std::time::Duration::from_hours(1)), 60, "j");
         for (que, atacante) in [
             ("alg none", format!("{}.{cuerpo}.", b64(r#"{"alg":"none","typ":"JWT"}"#))),
             ("no signature", format!("{cabecera}.{cuerpo}.")),
@@ -233,7 +236,7 @@ mod tests {
 
     /// Signed with our key, as somebody who shares it would.
     fn con(cambia: impl FnOnce(&mut serde_json::Value)) -> String {
-        let mut claims = serde_json::to_value(Claims::new("u1", ahora(), 60, "j")).unwrap();
+        let mut claims = serde_json::to_value(Claims::new("u1", "s1", ahora(), 60, "j")).unwrap();
         cambia(&mut claims);
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(SECRETO))
             .unwrap()
@@ -242,7 +245,7 @@ mod tests {
     #[test]
     fn with_ed25519_others_can_check_what_we_sign_and_nothing_else_is_believed() {
         let firmante = Firmante::ed25519(SECRETO).unwrap();
-        let claims = Claims::new("u1", ahora(), 60, "j");
+        let claims = Claims::new("u1", "s1", ahora(), 60, "j");
         let token = firmante.firma(&claims).unwrap();
         assert_eq!(firmante.comprueba(&token, ahora()), Ok(claims.clone()));
         assert_eq!(firmante.publicadas(), Firmante::ed25519(SECRETO).unwrap().publicadas(), "made once");

@@ -27,7 +27,7 @@ use super::throttle::limita;
 use super::topic;
 use crate::domain::Timestamp;
 use crate::identity::dispositivo::{self, Entrada};
-use crate::identity::{Permiso, Principal, cuentas, llave, prueba};
+use crate::identity::{Permiso, Principal, llave, prueba};
 use crate::realtime::clientes::{Cliente, Cuentas, Quien};
 use crate::tls::Peer;
 
@@ -340,7 +340,7 @@ async fn firma(
             let token = str::from_utf8(clave).unwrap_or_default();
             match b.parts.cuentas.usuario(token).await {
                 Ok((usuario, caduca)) => Ok((Principal::Usuario(usuario), Some(caduca))),
-                Err(cuentas::Error::Store(e)) => Err(no_disponible(&e)),
+                Err(e) if e.es_pasajero() => Err(no_disponible(&e)),
                 Err(e) => Err((format!("access token: {e}"), Rechazo::ClaveIncorrecta)),
             }
         }

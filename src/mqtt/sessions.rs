@@ -266,6 +266,7 @@ impl Sessions {
             Revocado::Dispositivos(ids) => ids.iter().map(|id| format!("d:{id}")).collect(),
             Revocado::Usuario(user_id) => [format!("u:{user_id}")].into(),
             Revocado::Llave(id_api_key) => [format!("k:{id_api_key}")].into(),
+            Revocado::Sesiones(sesiones) => return self.corta_a_los_de(sesiones),
         };
         let termina = matches!(quien, Revocado::Usuario(_) | Revocado::Llave(_));
         for sesion in self.mapa().por_clave.values().filter(|s| principales.contains(&s.clave.principal)) {
@@ -273,6 +274,18 @@ impl Sessions {
             // Whatever its connection is about to do with it: whoever lets go of it looks.
             vida.revocada |= termina;
             if vida.conectada {
+                sesion.corta(Cierre::NoAutorizado);
+            }
+        }
+    }
+
+    /// Cuts the connections of people who came by one of these sign-ins. Their session waits: whoever comes by another
+    /// is the same person.
+    fn corta_a_los_de(&self, sesiones: &HashSet<String>) {
+        for sesion in self.todas().iter().filter(|s| s.clave.principal.starts_with("u:")) {
+            let Principal::Usuario(persona) = sesion.principal() else { continue };
+            let suya = persona.sesion.is_some_and(|s| sesiones.contains(&*s));
+            if suya && sesion.vida().conectada {
                 sesion.corta(Cierre::NoAutorizado);
             }
         }
@@ -371,6 +384,7 @@ async fn quien(
                     id_trabajador: t.id_trabajador,
                     id_empresa: t.id_empresa,
                     rol: t.rol,
+                    sesion: None,
                 })
             })
         }
@@ -394,8 +408,13 @@ mod tests {
     async fn a_session_whose_owner_is_shut_out_while_it_opens_or_closes_is_nobodys_afterwards() {
         let sessions = Sessions::new(10, 10, 10);
         let user_id = String::from("u1");
-        let persona =
-            Usuario { user_id: user_id.clone(), id_trabajador: 1, id_empresa: Some(1), rol: Rol::Supervisor };
+        let persona = Usuario {
+            user_id: user_id.clone(),
+            id_trabajador: 1,
+            id_empresa: Some(1),
+            rol: Rol::Supervisor,
+            sesion: None,
+        };
         let persona = Principal::Usuario(persona);
         let ahora = Timestamp::MIN.plus(Duration::from_hours(1));
         let luego = ahora.plus(Duration::from_secs(600));

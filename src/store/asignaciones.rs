@@ -2,7 +2,7 @@
 
 use sqlx::AssertSqlSafe;
 
-use super::{Hoja, Result, Tx, on, row};
+use super::{Db, Hoja, Result, Tx, on, row};
 use crate::domain::Timestamp;
 
 row!(
@@ -46,9 +46,9 @@ macro_rules! select {
 /// 100,000 sensors.
 pub(super) fn asignado(tx: &Tx, sensor: &str) -> String {
     let suyos = "SELECT g.id_sensor FROM asignaciones g WHERE g.id_trabajador = $2 AND g.hasta IS NULL";
-    match tx {
-        Tx::Sqlite(_) => format!("{sensor} IN ({suyos})"),
-        Tx::Postgres(_) => format!("{sensor} = ANY (ARRAY({suyos}))"),
+    match tx.db {
+        Db::Sqlite(_) => format!("{sensor} IN ({suyos})"),
+        Db::Postgres(_) => format!("{sensor} = ANY (ARRAY({suyos}))"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the database takes on disk. SQLite's own figures; where PostgreSQL keeps the data, that is its
 //! administrator's to watch.
 
-use super::{Result, Store, Tx, row};
+use super::{Db, Result, Store, Tx, row};
 
 /// Pages of a SQLite database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Store {
                 pagina: i64,
             }
         );
-        let Tx::Sqlite(mut tx) = self.read().await? else { return Ok(None) };
+        let Db::Sqlite(mut tx) = self.read().await?.db else { return Ok(None) };
         let fila: Fila = sqlx::query_as(
             "SELECT p.page_count AS paginas, f.freelist_count AS libres, s.page_size AS pagina \
              FROM pragma_page_count p, pragma_freelist_count f, pragma_page_size s",
@@ -59,7 +59,7 @@ impl Store {
 /// # Errors
 /// `Unavailable`.
 pub async fn shrink(tx: &mut Tx, paginas: i64) -> Result<()> {
-    let Tx::Sqlite(tx) = tx else { return Ok(()) };
+    let Db::Sqlite(tx) = &mut tx.db else { return Ok(()) };
     // The number cannot be bound; every row has to be fetched, each being one page
     // (https://www.sqlite.org/pragma.html#pragma_incremental_vacuum).
     let sql = sqlx::AssertSqlSafe(format!("PRAGMA incremental_vacuum({paginas})"));

@@ -43,7 +43,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::sensores::{self, Alcance};
-    use super::super::{Options, Store, Tx, alertas};
+    use super::super::{Db, Options, Store, Tx, alertas};
     use crate::domain::{EstadoAlerta, EstadoSensor, Severidad, Timestamp};
 
     /// Every filter of the two lists that grow with a site, alone and together.
@@ -82,7 +82,7 @@ mod tests {
         let store = Store::open_sqlite(&dir.path().join("a.db"), options).await.unwrap();
         let tx = store.read().await.unwrap();
         let lists = lists(&tx);
-        let Tx::Sqlite(mut tx) = tx else { panic!("SQLite") };
+        let Db::Sqlite(mut tx) = tx.db else { panic!("SQLite") };
         for list in lists {
             let (key, order) =
                 if list.contains("sensores s") { ("s.id_sensor", "ASC") } else { ("a.id_alerta", "DESC") };

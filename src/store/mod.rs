@@ -33,6 +33,7 @@ pub mod mqtt;
 #[cfg(test)]
 mod plans;
 mod postgres;
+mod presentes;
 pub mod rechazos;
 pub mod refrescos;
 mod row;
@@ -65,8 +66,9 @@ pub use postgres::volcado;
 pub use tx::Tx;
 
 use crate::domain::Timestamp;
+use presentes::Presentes;
 use row::row;
-use tx::on;
+use tx::{Db, on};
 
 /// Pages that a connection keeps, in SQLite's notation (negative = KiB): the writer's, a reader's. What is
 /// not there comes from the system's cache, two microseconds a page. As small as costs nothing that can be measured:
@@ -97,6 +99,7 @@ pub struct Store {
     /// SQLite's alone.
     checkpoint: Option<Arc<checkpoint::Checkpoint>>,
     marcas: Arc<Mutex<horas::Marcas>>,
+    presentes: Arc<Presentes>,
 }
 
 /// `writer` has one connection, so that writers queue here and not on SQLite's lock.
@@ -171,6 +174,7 @@ impl Store {
             pools: Pools::Sqlite { writer, readers, turno, _lock: Arc::new(lock) },
             checkpoint,
             marcas: Arc::default(),
+            presentes: Arc::default(),
         })
     }
 
@@ -182,7 +186,7 @@ impl Store {
     /// reached.
     pub async fn open_postgres(options: &PostgresOptions) -> Result<Self> {
         let base = Box::pin(postgres::Base::open(options)).await?;
-        Ok(Self { pools: Pools::Postgres(base), checkpoint: None, marcas: Arc::default() })
+        Ok(Self::on_postgres(base))
     }
 
     /// As [`Self::open_postgres`], waiting for up to `paciencia` for a server that is not there yet.
@@ -191,7 +195,12 @@ impl Store {
     /// As [`Self::open_postgres`].
     pub async fn await_postgres(options: &PostgresOptions, paciencia: Duration) -> Result<Self> {
         let base = Box::pin(postgres::espera::open(options, paciencia)).await?;
-        Ok(Self { pools: Pools::Postgres(base), checkpoint: None, marcas: Arc::default() })
+        Ok(Self::on_postgres(base))
+    }
+
+    fn on_postgres(base: postgres::Base) -> Self {
+        let pools = Pools::Postgres(base);
+        Self { pools, checkpoint: None, marcas: Arc::default(), presentes: Arc::default() }
     }
 
     /// Keeps other processes from the database, until `parar`. Ends before only when that is lost.
@@ -219,10 +228,10 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`] when no connection can be had in time.
     pub async fn read(&self) -> Result<Tx> {
-        Ok(match &self.pools {
-            Pools::Sqlite { readers, .. } => Tx::Sqlite(readers.begin().await?),
-            Pools::Postgres(base) => Tx::Postgres(Box::new(Box::pin(base.read()).await?)),
-        })
+        Ok(Tx::new(match &self.pools {
+            Pools::Sqlite { readers, .. } => Db::Sqlite(readers.begin().await?),
+            Pools::Postgres(base) => Db::Postgres(Box::new(Box::pin(base.read()).await?)),
+        }))
     }
 
     /// The writing transaction; there is one at a time. Whoever writes now and then waits
@@ -232,26 +241,33 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`] when it cannot be had in time.
     pub async fn write(&self) -> Result<Tx> {
-        match &self.pools {
+        let tx = match &self.pools {
             Pools::Sqlite { turno, .. } => {
                 let _turno = turno.acquire().await.ok();
-                self.write_first().await
+                self.write_first().await?
             }
-            Pools::Postgres(base) => Ok(Tx::Postgres(Box::new(Box::pin(base.write()).await?))),
-        }
+            Pools::Postgres(base) => self.begun(Db::Postgres(Box::new(Box::pin(base.write()).await?))),
+        };
+        Ok(tx.que_cambia(&self.presentes))
     }
 
-    /// As [`Self::write`], for the one writer of readings.
+    /// As [`Self::write`], for the one writer of readings. It changes nothing of people, their accounts and their
+    /// sign-ins ([`presentes`]).
     ///
     /// # Errors
     /// As [`Self::write`].
     pub async fn write_first(&self) -> Result<Tx> {
-        Ok(match &self.pools {
+        Ok(self.begun(match &self.pools {
             // IMMEDIATE: a deferred transaction that reads first can fail with SQLITE_BUSY when it
             // comes to write, and cannot be retried (https://www.sqlite.org/lang_transaction.html).
-            Pools::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
-            Pools::Postgres(base) => Tx::Postgres(Box::new(Box::pin(base.write_first()).await?)),
-        })
+            Pools::Sqlite { writer, .. } => Db::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
+            Pools::Postgres(base) => Db::Postgres(Box::new(Box::pin(base.write_first()).await?)),
+        }))
+    }
+
+    fn begun(&self, db: Db) -> Tx {
+        self.presentes.empieza_otra();
+        Tx::new(db)
     }
 
     /// Which hours are known to be marked; see there for when it is locked.

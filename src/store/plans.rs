@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::horas::{self, marcas, tamano};
 use super::lecturas::{self, tira};
-use super::{Options, Store, Tx};
+use super::{Db, Options, Store};
 
 /// The tables that grow with the readings.
 const LARGE: [&str; 4] = ["lecturas", "lecturas_hora", "horas", "horas_pendientes"];
@@ -34,7 +34,7 @@ async fn history_is_found_by_key_and_never_searched_for() {
         marcas::VISITA,
         marcas::PRIMERAS,
     ];
-    let Tx::Sqlite(mut tx) = store.read().await.unwrap() else { panic!("SQLite") };
+    let Db::Sqlite(mut tx) = store.read().await.unwrap().db else { panic!("SQLite") };
     for sql in by_sensor {
         let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
         let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(explain).fetch_all(&mut *tx).await.unwrap();

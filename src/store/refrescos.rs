@@ -87,27 +87,6 @@ pub async fn mark_used(tx: &mut Tx, hash: &[u8; 32], ahora: Timestamp) -> Result
     if n == 1 { Ok(()) } else { Err(Error::inconsistent("refrescos: a token was used while it was locked")) }
 }
 
-/// The sign-in of an access token: a token's number is the beginning of its refresh token's hash.
-///
-/// # Errors
-/// `Unavailable`.
-pub async fn family_of(tx: &mut Tx, principio: &[u8]) -> Result<Option<String>> {
-    row!(
-        struct Suya {
-            familia: String,
-        }
-    );
-    let hasta = [principio, &[0xff; 32]].concat();
-    let suya: Option<Suya> = on!(tx, |db| {
-        sqlx::query_as("SELECT familia FROM refrescos WHERE token_hash >= $1 AND token_hash <= $2 LIMIT 1")
-            .bind(principio)
-            .bind(hasta)
-            .fetch_optional(db)
-            .await
-    })?;
-    Ok(suya.map(|s| s.familia))
-}
-
 /// Ends a sign-in: none of its tokens is good any more. `false` when the account has none of this name.
 ///
 /// # Errors
@@ -132,27 +111,26 @@ pub async fn end_family(tx: &mut Tx, user_id: &str, familia: &str) -> Result<boo
     Ok(n == 1)
 }
 
-/// Ends every sign-in of an account.
+/// Ends every sign-in of an account; answers which.
 ///
 /// # Errors
 /// `Unavailable`.
-pub async fn end_all(tx: &mut Tx, user_id: &str) -> Result<()> {
+pub async fn end_all(tx: &mut Tx, user_id: &str) -> Result<Vec<String>> {
     end_others(tx, user_id, None).await
 }
 
-/// Ends every sign-in of an account, but the one named.
+/// Ends every sign-in of an account, but the one named; answers which.
 ///
 /// # Errors
 /// `Unavailable`.
-pub async fn end_others(tx: &mut Tx, user_id: &str, menos: Option<&str>) -> Result<()> {
+pub async fn end_others(tx: &mut Tx, user_id: &str, menos: Option<&str>) -> Result<Vec<String>> {
     let menos = menos.unwrap_or_default();
-    on!(&mut *tx, |db| {
-        sqlx::query("DELETE FROM sesiones WHERE user_id = $1 AND familia <> $2")
+    let idas = on!(&mut *tx, |db| {
+        sqlx::query_scalar("DELETE FROM sesiones WHERE user_id = $1 AND familia <> $2 RETURNING familia")
             .bind(user_id)
             .bind(menos)
-            .execute(db)
+            .fetch_all(db)
             .await
-            .map(drop)
     })?;
     on!(tx, |db| {
         sqlx::query("DELETE FROM refrescos WHERE user_id = $1 AND familia <> $2")
@@ -162,7 +140,7 @@ pub async fn end_others(tx: &mut Tx, user_id: &str, menos: Option<&str>) -> Resu
             .await
             .map(drop)
     })?;
-    Ok(())
+    Ok(idas)
 }
 
 /// Forgets what was good until before `antes`, at most `cuantos` rows; answers how many went.

@@ -63,6 +63,21 @@ pub async fn second(tx: &mut Tx, familia: &str) -> Result<bool> {
     Ok(segundo.unwrap_or_default())
 }
 
+/// Whether a sign-in of an account is open.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn open(tx: &mut Tx, user_id: &str, familia: &str) -> Result<bool> {
+    let total: i64 = on!(tx, |db| {
+        sqlx::query_scalar("SELECT COUNT(*) AS total FROM sesiones WHERE familia = $1 AND user_id = $2")
+            .bind(familia)
+            .bind(user_id)
+            .fetch_one(db)
+            .await
+    })?;
+    Ok(total > 0)
+}
+
 /// It was refreshed.
 ///
 /// # Errors

@@ -147,13 +147,16 @@ pub struct Presente {
     pub valen_desde: Timestamp,
     /// What tokens of their account have to be; `None` = it is none of ours, or may not sign in.
     pub vigente: Option<Vigente>,
+    /// The sign-in that was asked for is open.
+    pub abierta: bool,
 }
 
-/// The person behind an account, by one look: every request takes it.
+/// The person behind an account, and whether the sign-in `familia` is open, by one look: every request takes it, by
+/// [`Store::presente`](super::Store::presente).
 ///
 /// # Errors
 /// `Unavailable`, `Inconsistent`.
-pub async fn present(tx: &mut Tx, user_id: &str) -> Result<Option<Presente>> {
+pub async fn present(tx: &mut Tx, user_id: &str, familia: &str) -> Result<Option<Presente>> {
     row!(
         struct Fila {
             id_trabajador: i64,
@@ -164,15 +167,18 @@ pub async fn present(tx: &mut Tx, user_id: &str) -> Result<Option<Presente>> {
             activa: Option<bool>,
             generacion: Option<i64>,
             confirmado: Option<i64>,
+            familia: Option<String>,
         }
     );
     let fila: Option<Fila> = on!(tx, |db| {
         sqlx::query_as(
             "SELECT t.id_trabajador, t.id_empresa, t.rol, t.activo, t.valen_desde, i.activa, i.generacion, \
-             f.confirmado FROM trabajadores t LEFT JOIN identidades i ON i.user_id = t.user_id \
-             LEFT JOIN totp f ON f.user_id = t.user_id WHERE t.user_id = $1",
+             f.confirmado, s.familia FROM trabajadores t LEFT JOIN identidades i ON i.user_id = t.user_id \
+             LEFT JOIN totp f ON f.user_id = t.user_id \
+             LEFT JOIN sesiones s ON s.familia = $2 AND s.user_id = t.user_id WHERE t.user_id = $1",
         )
         .bind(user_id)
+        .bind(familia)
         .fetch_optional(db)
         .await
     })?;
@@ -186,6 +192,7 @@ pub async fn present(tx: &mut Tx, user_id: &str) -> Result<Option<Presente>> {
         activo: f.activo,
         valen_desde: Timestamp::clamped(f.valen_desde),
         vigente: vigente.map(|generacion| Vigente { generacion, segundo }),
+        abierta: f.familia.is_some(),
     }))
 }
 

@@ -96,3 +96,23 @@ fn no_import_climbs_and_libraries_stay_in_their_rooms() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// What is kept of people is dropped by every writing transaction but that of readings (`store/presentes.rs`).
+#[test]
+fn whoever_writes_beside_the_readings_writes_as_everybody() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let named = |file: &PathBuf| {
+        let name = file.strip_prefix(&root).expect("inside").to_str().expect("UTF-8").to_owned();
+        let first = std::fs::read_to_string(file).expect("text").contains(".write_first()");
+        (first && !name.contains("tests")).then_some(name)
+    };
+    let mut found: Vec<_> = files.iter().filter_map(named).collect();
+    found.sort();
+    assert_eq!(found, ["ingest/writer.rs", "store/mod.rs", "store/postgres/mod.rs"]);
+    let writer = std::fs::read_to_string(root.join("ingest/writer.rs")).expect("text");
+    for of_people in ["trabajadores::", "identidades::", "sesiones::", "refrescos::", "totp::"] {
+        assert!(!writer.contains(of_people), "{of_people} in the transaction of readings");
+    }
+}

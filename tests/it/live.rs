@@ -16,7 +16,7 @@ use crate::support::{Device, Server};
 pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Opens one, with headers of its own; answers the subprotocol too, or the status that refused it.
-async fn open(
+pub async fn open(
     server: &Server,
     query: &str,
     headers: &[(&str, &str)],
@@ -53,12 +53,12 @@ async fn next(socket: &mut Socket) -> Message {
     }
 }
 
-async fn event(socket: &mut Socket) -> Value {
+pub async fn event(socket: &mut Socket) -> Value {
     let message = next(socket).await;
     serde_json::from_str(message.to_text().expect("text")).expect("JSON")
 }
 
-async fn close_code(socket: &mut Socket) -> u16 {
+pub async fn close_code(socket: &mut Socket) -> u16 {
     loop {
         if let Message::Close(frame) = next(socket).await {
             return frame.expect("a reason").code.into();
@@ -120,7 +120,9 @@ async fn a_token_that_expires_closes_the_socket() {
     let server = Server::start().await;
     let me = server.get("/api/v1/auth/me").await;
     let secret = std::fs::read_to_string(server.data_dir().join("jwt.secret")).expect("the secret");
-    let claims = Claims::new(me["user_id"].as_str().expect("a key"), SystemClock.now(), 3, "x");
+    let sesion = server.get("/api/v1/auth/sesiones").await[0]["id"].clone();
+    let (user_id, sesion) = (me["user_id"].as_str().expect("a key"), sesion.as_str().expect("its name"));
+    let claims = Claims::new(user_id, sesion, SystemClock.now(), 3, "x");
     let token = Firmante::new(secret.trim().as_bytes()).firma(&claims).expect("a token");
     let bearer = format!("Bearer {token}");
     let (mut socket, _) = open(&server, "", &[("authorization", &bearer)]).await.expect("it opens");

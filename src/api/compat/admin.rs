@@ -14,7 +14,7 @@ use super::error::Error;
 use super::publico::{answer, credentials, known, read, same_email};
 use super::shapes::{Account, user};
 use crate::api::State;
-use crate::api::extract::bearer;
+use crate::api::extract::{Desde, bearer};
 use crate::identity::cuentas::{Cambio, NuevaIdentidad};
 
 /// Accounts of one page at most.
@@ -68,7 +68,12 @@ pub(super) async fn list(
     }
 }
 
-pub(super) async fn create(Shared(state): Shared<State>, headers: HeaderMap, body: Bytes) -> Response {
+pub(super) async fn create(
+    Shared(state): Shared<State>,
+    Desde(origen): Desde,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let done = async {
         allowed(&state, &headers)?;
         let account: Account = read(&body)?;
@@ -88,7 +93,7 @@ pub(super) async fn create(Shared(state): Shared<State>, headers: HeaderMap, bod
             ),
             e => e.into(),
         };
-        Ok(user(&state.parts().cuentas.identidad_crea(nueva).await.map_err(taken)?))
+        Ok(user(&state.parts().cuentas.identidad_crea(nueva, origen).await.map_err(taken)?))
     };
     answer(&headers, done.await)
 }
@@ -107,6 +112,7 @@ pub(super) async fn get(
 
 pub(super) async fn update(
     Shared(state): Shared<State>,
+    Desde(origen): Desde,
     Path(id): Path<String>,
     headers: HeaderMap,
     body: Bytes,
@@ -123,13 +129,14 @@ pub(super) async fn update(
             datos_app: account.app_metadata,
             confirma: account.email_confirm,
         };
-        Ok(user(&cuentas.identidad_cambia(&id, cambio, None).await?))
+        Ok(user(&cuentas.identidad_cambia(&id, cambio, None, origen).await?))
     };
     answer(&headers, done.await)
 }
 
 pub(super) async fn delete(
     Shared(state): Shared<State>,
+    Desde(origen): Desde,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Response {
@@ -137,7 +144,7 @@ pub(super) async fn delete(
         allowed(&state, &headers)?;
         let cuentas = &state.parts().cuentas;
         let quien = cuentas.identidad(&id).await?.ok_or_else(not_found)?;
-        if !cuentas.identidad_borra(&id).await? {
+        if !cuentas.identidad_borra(&quien, origen).await? {
             let msg =
                 "A person belongs to this account: deactivate them with DELETE /api/v1/trabajadores/{id}";
             return Err(Error::new(StatusCode::CONFLICT, "conflict", msg));

@@ -93,6 +93,9 @@ impl From<cuentas::Error> for Error {
                 "weak_password",
                 "Password should be at least 10 characters, at most 256 bytes, and not one that many people have.",
             ),
+            E::MismaClave => {
+                unprocessable("same_password", "New password should be different from the old password.")
+            }
             E::CodigoInvalido => forbidden("otp_expired", "Email link is invalid or has expired"),
             E::TotpRequerido => {
                 Self::new(StatusCode::UNAUTHORIZED, "insufficient_aal", "AAL2 session is required")

@@ -12,7 +12,7 @@ use super::publico::{answer, known, read, whose};
 use super::shapes::{Enroll, VerifyFactor, factors, session};
 use crate::api::State;
 use crate::api::extract::{Desde, bearer};
-use crate::identity::{Revocado, totp};
+use crate::identity::totp;
 
 /// Sets one up.
 pub(super) async fn enroll(
@@ -75,11 +75,8 @@ pub(super) async fn verify(
             return Err(Error::new(StatusCode::UNPROCESSABLE_ENTITY, "mfa_challenge_expired", msg));
         }
         let token = bearer(&headers).unwrap_or_default();
-        let (fichas, identidad, first) =
+        let (fichas, identidad) =
             parts.cuentas.totp_muestra(&quien.user_id, &id, &verify.code, token, origen).await?;
-        if first {
-            parts.directorio.revoca(Revocado::Usuario(quien.user_id));
-        }
         Ok(session(&fichas, &identidad))
     };
     answer(&headers, done.await)

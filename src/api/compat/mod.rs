@@ -39,6 +39,7 @@ pub(super) fn routes() -> Router<State> {
         .route("/user", get(publico::user).put(publico::change))
         .route("/logout", post(publico::logout))
         .route("/recover", post(publico::recover))
+        .route("/resend", post(publico::resend))
         .route("/verify", get(publico::follow).post(publico::verify))
         .route("/factors", post(factores::enroll))
         .route("/factors/{id}", delete(factores::unenroll))

@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
 
 use super::error::Error;
-use super::shapes::{Account, Refresh, Verify, session, user as user_json};
+use super::shapes::{Account, Refresh, Resend, Verify, faux, session, user as user_json};
 use crate::api::State;
 use crate::api::auth::NO_STORE;
 use crate::api::extract::{Desde, bearer};
 use crate::api::validate::Check;
-use crate::identity::cuentas::{Cambio, Identidad, NuevaIdentidad, Registro};
+use crate::identity::cuentas::{self, Cambio, Cuales, Identidad, NuevaIdentidad, Registro};
 use crate::store::codigos::Para;
 
 /// The header that carries a key.
@@ -118,7 +118,15 @@ pub(super) async fn signup(
             datos_app: serde_json::Map::new(),
             confirmada: !cuentas.pide_confirmar(),
         };
-        let hecha = cuentas.identidad_registra(nueva, allowed(&state, to.redirect_to).as_deref()).await?;
+        let to = allowed(&state, to.redirect_to);
+        let hecha = match cuentas.identidad_registra(nueva, to.as_deref(), origen.clone()).await {
+            // Where e-mails are confirmed nobody is told who has an account: whoever it is reads it there.
+            Err(cuentas::Error::EnUso(_)) if cuentas.pide_confirmar() => {
+                let datos = account.data.clone().unwrap_or_default();
+                return Ok(faux(email, &datos, state.parts().clock.now()));
+            }
+            hecha => hecha?,
+        };
         if hecha.confirmada.is_none() {
             return Ok(user_json(&hecha));
         }
@@ -154,8 +162,7 @@ pub(super) async fn token(
             Some("refresh_token") => {
                 let refresh: Refresh = read(&body)?;
                 let gone = |e| match e {
-                    crate::identity::cuentas::Error::TokenInvalido
-                    | crate::identity::cuentas::Error::TokenCaducado => Error::new(
+                    cuentas::Error::TokenInvalido | cuentas::Error::TokenCaducado => Error::new(
                         StatusCode::BAD_REQUEST,
                         "refresh_token_not_found",
                         "Invalid Refresh Token: Refresh Token Not Found",
@@ -181,7 +188,12 @@ pub(super) async fn user(Shared(state): Shared<State>, headers: HeaderMap) -> Re
 }
 
 /// Changes one's password, or what a front end keeps beside the account.
-pub(super) async fn change(Shared(state): Shared<State>, headers: HeaderMap, body: Bytes) -> Response {
+pub(super) async fn change(
+    Shared(state): Shared<State>,
+    Desde(origen): Desde,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let done = async {
         known(&state, &headers)?;
         let (quien, shown) = whose(&state, &headers).await?;
@@ -194,7 +206,8 @@ pub(super) async fn change(Shared(state): Shared<State>, headers: HeaderMap, bod
         let cambio =
             Cambio { clave: account.password, datos: account.data, datos_app: None, confirma: false };
         let token = bearer(&headers).unwrap_or_default();
-        Ok(user_json(&state.parts().cuentas.identidad_cambia(&quien.user_id, cambio, Some(token)).await?))
+        let cuentas = &state.parts().cuentas;
+        Ok(user_json(&cuentas.identidad_cambia(&quien.user_id, cambio, Some(token), origen).await?))
     };
     answer(&headers, done.await)
 }
@@ -214,6 +227,7 @@ pub(super) struct Scope {
 /// Ends this sign-in (`local`), the others (`others`) or all (`global`, and when nothing is said).
 pub(super) async fn logout(
     Shared(state): Shared<State>,
+    Desde(origen): Desde,
     Query(scope): Query<Scope>,
     headers: HeaderMap,
 ) -> Response {
@@ -221,18 +235,15 @@ pub(super) async fn logout(
         known(&state, &headers)?;
         let (quien, shown) = whose(&state, &headers).await?;
         let token = bearer(&headers).unwrap_or_default();
-        let cuentas = &state.parts().cuentas;
-        match scope.scope.as_deref() {
+        let cuales = match scope.scope.as_deref() {
             // Who knows a password alone ends what that opened, and nothing else.
-            None | Some("global" | "local" | "others") if !shown => {
-                cuentas.identidad_sale(&quien.user_id, Some(token), false).await?;
-            }
-            None | Some("global") => cuentas.identidad_sale(&quien.user_id, None, false).await?,
-            Some("local") => cuentas.identidad_sale(&quien.user_id, Some(token), false).await?,
-            Some("others") => cuentas.identidad_sale(&quien.user_id, Some(token), true).await?,
+            None | Some("global" | "local" | "others") if !shown => Cuales::Esta,
+            None | Some("global") => Cuales::Todas,
+            Some("local") => Cuales::Esta,
+            Some("others") => Cuales::Otras,
             Some(_) => return Err(Error::invalid("Unsupported logout scope")),
-        }
-        Ok(())
+        };
+        Ok(state.parts().cuentas.identidad_sale(&quien.user_id, token, cuales, origen).await?)
     };
     match done.await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
@@ -268,6 +279,27 @@ pub(super) async fn recover(
         email_ok(&email)?;
         let to = allowed(&state, to.redirect_to);
         state.parts().cuentas.olvidada_con(&email, to.as_deref())?;
+        Ok(json!({}))
+    };
+    answer(&headers, done.await)
+}
+
+/// Sends once more the link that confirms an e-mail; the answer never tells whether there is such an account.
+pub(super) async fn resend(
+    Shared(state): Shared<State>,
+    Query(to): Query<RedirectTo>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let done = async {
+        known(&state, &headers)?;
+        let resend: Resend = read(&body)?;
+        if resend.kind != "signup" {
+            return Err(Error::invalid("Resend supports signup confirmations only"));
+        }
+        email_ok(&resend.email)?;
+        let to = allowed(&state, to.redirect_to);
+        state.parts().cuentas.reenvia(&resend.email, to.as_deref())?;
         Ok(json!({}))
     };
     answer(&headers, done.await)

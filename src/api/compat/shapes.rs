@@ -31,6 +31,17 @@ pub(super) fn user(i: &Identidad) -> Value {
     })
 }
 
+/// An account that is none, in the place of one whose e-mail somebody has: without identities, as its like there.
+pub(super) fn faux(email: &str, datos: &Map<String, Value>, ahora: Timestamp) -> Value {
+    let id = uuid::Uuid::now_v7();
+    json!({
+        "id": id, "aud": AUTHENTICATED, "role": AUTHENTICATED, "email": email.trim().to_lowercase(), "phone": "",
+        "email_confirmed_at": null, "confirmed_at": null,
+        "app_metadata": { "provider": "email", "providers": ["email"] }, "user_metadata": datos, "identities": [],
+        "factors": [], "created_at": ahora, "updated_at": ahora, "is_anonymous": false
+    })
+}
+
 /// The second factor of an account, confirmed or not; at most one.
 pub(super) fn factors(i: &Identidad) -> Vec<Value> {
     let Some(id) = &i.id_factor else { return Vec::new() };
@@ -64,6 +75,15 @@ pub(super) struct Account {
     pub(super) user_metadata: Option<Map<String, Value>>,
     pub(super) app_metadata: Option<Map<String, Value>>,
     pub(super) email_confirm: bool,
+}
+
+/// `POST /resend`.
+#[derive(Deserialize)]
+pub(super) struct Resend {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    #[serde(default)]
+    pub(super) email: String,
 }
 
 /// `POST /token?grant_type=refresh_token`.

@@ -20,7 +20,7 @@ use super::fanout::{Membership, Queued};
 use super::filter::Filter;
 use super::{Oyente, State};
 use crate::api::shapes::SensorBody;
-use crate::identity::{Revocado, cuentas};
+use crate::identity::Revocado;
 use crate::store::{self, sensores};
 
 /// For the first message, when no token came with the request.
@@ -318,12 +318,17 @@ impl Pump<'_> {
     async fn still_in(&self, revoked: Result<Revocado, RecvError>) -> Result<(), Fin> {
         match revoked {
             Ok(Revocado::Usuario(user_id)) if user_id == self.oyente.usuario.user_id => Err(Fin::Sesion),
+            Ok(Revocado::Sesiones(idas))
+                if self.oyente.usuario.sesion.as_ref().is_some_and(|s| idas.contains(&**s)) =>
+            {
+                Err(Fin::Sesion)
+            }
             Ok(_) => Ok(()),
             Err(RecvError::Closed) => Err(Fin::Parada),
             // It may have been us among those that were missed.
             Err(RecvError::Lagged(_)) => match self.state.parts().cuentas.usuario(&self.oyente.token).await {
                 Ok(_) => Ok(()),
-                Err(cuentas::Error::Store(_)) => Err(Fin::Despues),
+                Err(e) if e.es_pasajero() => Err(Fin::Despues),
                 Err(_) => Err(Fin::Sesion),
             },
         }

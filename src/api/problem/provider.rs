@@ -92,15 +92,23 @@ pub(super) fn problem(e: &E) -> Problem {
             "Las cuentas son de Supabase: use la verificación en dos pasos (MFA) de Supabase.",
             "The accounts are Supabase's: use the multi-factor authentication (MFA) of Supabase.",
         ),
-        E::ClaveComun => {
-            let (es, en) = (
-                "Muchas personas usan esta contraseña; elija otra.",
-                "Many people have this password; choose another.",
-            );
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "weak_password", es, en)
-                .with_fields(vec![("password".to_owned(), Texto::new(es, en))])
-        }
+        E::ClaveComun => password(
+            "weak_password",
+            "Muchas personas usan esta contraseña; elija otra.",
+            "Many people have this password; choose another.",
+        ),
+        E::MismaClave => password(
+            "same_password",
+            "Es la contraseña que ya tenía; elija otra.",
+            "It is the password of before; choose another.",
+        ),
         E::Demasiadas(espera) => rates::too_many(*espera),
         e => Problem::internal(e),
     }
+}
+
+/// A password that cannot be taken.
+fn password(code: &'static str, es: &'static str, en: &'static str) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, es, en)
+        .with_fields(vec![("password".to_owned(), Texto::new(es, en))])
 }

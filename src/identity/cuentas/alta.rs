@@ -9,10 +9,7 @@
 //! Whoever has an identity and no person (a registration that could not be undone, somebody who signed up with
 //! Supabase itself) registers with the same e-mail and password, and gets the person.
 
-use std::time::Duration;
-
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::equipo::{self, Lugar, Quien};
@@ -25,13 +22,6 @@ use crate::identity::supabase::{Sesion, Supabase};
 use crate::store::altas::{self, Alta};
 use crate::store::auditoria::{Autor, Hecho, Origen};
 use crate::store::{self, Tx, empresas, identidades, trabajadores};
-
-/// How often registrations that have not ended are looked at.
-const CADA: Duration = Duration::from_secs(60);
-/// After which one is not under way any more: far above what a request may take.
-const MUERTA: Duration = Duration::from_secs(600);
-/// How long an account may take to show there after nobody answered.
-const TARDE: Duration = Duration::from_secs(120);
 
 /// What is made here.
 pub(super) enum Paso {
@@ -209,16 +199,21 @@ impl Cuentas {
         let mut tx = self.0.store.write().await?;
         altas::begin(&mut tx, &id_alta, email, self.0.clock.now()).await?;
         tx.commit().await?;
+        let mut adopta = None;
         let (user_id, nueva) = match s.crea(email, clave, &id_alta).await {
             Ok(hecha) => (hecha.user_id, true),
-            Err(Error::EnUso(_)) => match self.entra_alli(s, email, clave).await {
-                // It is theirs, and `libre` found nobody who belongs to it.
-                Ok(sesion) => (sesion.user_id().to_owned(), false),
-                Err(e) => {
-                    self.termina(&id_alta).await?;
-                    return Err(if matches!(e, Error::Credenciales) { Error::EnUso("email") } else { e });
+            Err(Error::EnUso(_)) => {
+                // Until the person is there: an account that is being removed is nobody's to take.
+                adopta = Some(self.0.adopciones.read().await);
+                match self.entra_alli(s, email, clave).await {
+                    // It is theirs, and `libre` found nobody who belongs to it.
+                    Ok(sesion) => (sesion.user_id().to_owned(), false),
+                    Err(e) => {
+                        self.termina(&id_alta).await?;
+                        return Err(if matches!(e, Error::Credenciales) { Error::EnUso("email") } else { e });
+                    }
                 }
-            },
+            }
             Err(e) => {
                 // It may have been made all the same, when nobody heard the answer.
                 let dudosa = matches!(e, Error::ProveedorAusente(_) | Error::ProveedorRoto);
@@ -239,6 +234,7 @@ impl Cuentas {
             Ok(hecho)
         }
         .await;
+        drop(adopta);
         if let Err(e) = &hecho {
             tracing::warn!(error = %e, "a registration failed after its account was made");
             if nueva {
@@ -336,7 +332,7 @@ impl Cuentas {
         }
     }
 
-    async fn termina(&self, id_alta: &str) -> store::Result<()> {
+    pub(super) async fn termina(&self, id_alta: &str) -> store::Result<()> {
         let mut tx = self.0.store.write().await?;
         altas::end(&mut tx, id_alta).await?;
         tx.commit().await
@@ -346,68 +342,5 @@ impl Cuentas {
         let mut tx = self.0.store.write().await?;
         altas::undo(&mut tx, id_alta, user_id).await?;
         tx.commit().await
-    }
-
-    /// Removes what a registration left, unless it was completed after all.
-    async fn deshaz(&self, s: &Supabase, alta: &Alta) -> Result<(), Error> {
-        let user_id = match &alta.user_id {
-            Some(user_id) => Some(user_id.clone()),
-            None if s.administra() => s.busca(&alta.id_alta).await?,
-            None => None,
-        };
-        let Some(user_id) = user_id else {
-            // An account may show late after nobody answered.
-            let tarde = self.0.clock.now().since(Timestamp::clamped(alta.creada)) > TARDE;
-            return if tarde || !s.administra() { Ok(self.termina(&alta.id_alta).await?) } else { Ok(()) };
-        };
-        let mut tx = self.0.store.read().await?;
-        let completa = trabajadores::by_user_id(&mut tx, &user_id).await?.is_some();
-        tx.commit().await?;
-        if completa {
-            tracing::info!(user_id, "a registration was complete after all");
-        } else if s.administra() {
-            s.borra(&user_id).await?;
-            tracing::info!(user_id, "a registration that did not end was undone");
-        } else {
-            tracing::warn!(
-                user_id,
-                "an account without a person stays in Supabase: there is no identity.supabase_service_role_key to \
-                 remove it with; whoever it belongs to can register again with the same e-mail and password"
-            );
-        }
-        Ok(self.termina(&alta.id_alta).await?)
-    }
-
-    /// Undoes what registrations left that did not end: those of before the start at once, others when they
-    /// have failed or cannot be under way any more. Ends with `parar`.
-    pub async fn reconcilia(self, parar: CancellationToken) {
-        let Provider::Supabase(s) = &self.0.provider else { return parar.cancelled().await };
-        let work = async {
-            s.prepara().await;
-            let mut antes = self.0.clock.now();
-            let mut cada = tokio::time::interval(CADA);
-            loop {
-                cada.tick().await;
-                if let Err(e) = self.reconcilia_una_vez(s, antes).await {
-                    tracing::warn!(error = %e, "registrations that did not end cannot be undone now");
-                }
-                antes = antes.max(self.0.clock.now().minus(MUERTA));
-            }
-        };
-        // What is dropped half-way is in its row.
-        tokio::select! {
-            () = parar.cancelled() => {}
-            () = work => {}
-        }
-    }
-
-    async fn reconcilia_una_vez(&self, s: &Supabase, antes: Timestamp) -> Result<(), Error> {
-        let mut tx = self.0.store.read().await?;
-        let pendientes = altas::pending(&mut tx, antes).await?;
-        tx.commit().await?;
-        for alta in &pendientes {
-            self.deshaz(s, alta).await?;
-        }
-        Ok(())
     }
 }

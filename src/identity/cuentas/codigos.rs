@@ -5,35 +5,54 @@
 
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use super::{Cuentas, Error, normaliza};
+use crate::domain::Timestamp;
 use crate::identity::provider::Provider;
 use crate::identity::supabase::Supabase;
-use crate::identity::{dispositivo, password};
+use crate::identity::{Revocado, dispositivo, password};
 use crate::store::auditoria::{Autor, Hecho, Origen};
 use crate::store::codigos::{self, Para};
-use crate::store::{identidades, refrescos, trabajadores};
+use crate::store::{self, Tx, identidades, refrescos, trabajadores};
 
 /// How long a link to choose another password is good.
 const RECUPERA: Duration = Duration::from_secs(3600);
 /// How long a link to confirm an e-mail is good.
 const CONFIRMA: Duration = Duration::from_secs(86_400);
+/// How far another server's clock is believed to be from ours.
+const DESFASE: Duration = Duration::from_secs(60);
 
 impl Cuentas {
     /// Sends whoever has this e-mail a link by which another password is chosen.
     ///
     /// # Errors
     /// [`Error::SinCorreo`]; never whether there is such an account.
-    pub async fn olvidada(&self, email: &str) -> Result<(), Error> {
+    pub fn olvidada(&self, email: &str) -> Result<(), Error> {
         let email = normaliza(email);
         let Provider::Supabase(s) = &self.0.provider else {
             let pagina = format!("{}/reset-password", self.0.correo.sitio());
             return self.en_fondo(email, Para::Recuperar, move |codigo| format!("{pagina}?token={codigo}"));
         };
-        match s.recupera(&email).await {
-            Err(e @ (Error::ProveedorAusente(_) | Error::ProveedorRoto | Error::ProveedorAjeno)) => Err(e),
-            // Too often, unknown, not to be written to: told of accounts alone, and so to nobody.
-            _ => Ok(()),
-        }
+        s.responde()?;
+        // Supabase sends the message before it answers, and to accounts alone: who waits for it learns who has one. What
+        // it refuses (too often, unknown, not to be written to) is told of accounts alone too.
+        let cuentas = self.clone();
+        tokio::spawn(async move {
+            let Provider::Supabase(s) = &cuentas.0.provider else { return };
+            if let Err(e) = s.recupera(&email).await {
+                tracing::warn!(error = %e, "Supabase was asked for a message that replaces a password");
+            }
+        });
+        Ok(())
+    }
+
+    /// Sends once more the link that confirms an e-mail, in the dialect of Supabase.
+    ///
+    /// # Errors
+    /// [`Error::SinCorreo`]; never whether there is such an account, or whether it is confirmed.
+    pub fn reenvia(&self, email: &str, destino: Option<&str>) -> Result<(), Error> {
+        self.en_fondo(normaliza(email), Para::Confirmar, self.enlace("signup", destino))
     }
 
     /// As [`Self::olvidada`], in the dialect of Supabase: the link leads by this server to `destino`.
@@ -110,23 +129,30 @@ impl Cuentas {
         Ok(())
     }
 
-    /// Chooses another password with the code of a message; every sign-in of the account ends. Answers whose.
+    /// Chooses another password with the code of a message; every sign-in of the account ends, with its access tokens
+    /// and its connections.
     ///
     /// # Errors
     /// [`Error::CodigoInvalido`], [`Error::ClaveDebil`], [`Error::ClaveComun`].
-    pub async fn restablece(&self, codigo: &str, nueva: &str, de: Origen) -> Result<String, Error> {
+    pub async fn restablece(&self, codigo: &str, nueva: &str, de: Origen) -> Result<(), Error> {
         password::buena(nueva)?;
         let p = match &self.0.provider {
             Provider::Interno(p) => p,
-            Provider::Supabase(s) => return restablece_alli(s, codigo, nueva).await,
+            Provider::Supabase(_) => {
+                let (cuentas, codigo, nueva) = (self.clone(), codigo.to_owned(), nueva.to_owned());
+                // To its end, whoever hangs up meanwhile: a password that is another ends what the old one opened.
+                let hecho = async move {
+                    let Provider::Supabase(s) = &cuentas.0.provider else {
+                        return Err(Error::Interno("the provider changed".to_owned()));
+                    };
+                    cuentas.restablece_alli(s, &codigo, &nueva, de).await
+                };
+                let hecho = tokio::spawn(hecho.in_current_span()).await;
+                return hecho.unwrap_or_else(|e| Err(Error::Interno(e.to_string())));
+            }
         };
-        let hash_codigo = dispositivo::hash(codigo.as_bytes());
-        // What is no code is told so before the costly hash, by a reader: strangers do not hold the writer.
-        let mut tx = self.0.store.read().await?;
-        if !codigos::good(&mut tx, &hash_codigo, Para::Recuperar, self.0.clock.now()).await? {
-            return Err(Error::CodigoInvalido);
-        }
-        tx.commit().await?;
+        // Before the costly hash.
+        let hash_codigo = self.es_codigo(codigo, Para::Recuperar).await?;
         let clave = p.claves.hash(nueva).await?;
         let ahora = self.0.clock.now();
         let mut tx = self.0.store.write().await?;
@@ -136,24 +162,61 @@ impl Cuentas {
         // Whoever reads the mail has the address.
         identidades::confirm(&mut tx, &user_id, ahora).await?;
         refrescos::end_all(&mut tx, &user_id).await?;
-        let perfil = trabajadores::by_user_id(&mut tx, &user_id).await?;
-        let id_empresa = perfil.and_then(|p| p.id_empresa);
-        let autor = Autor { user_id, id_empresa, origen: de, momento: ahora };
-        autor.anota(&mut tx, &Hecho::nuevo("restablecer", "acceso", &autor.user_id)).await?;
+        anota(&mut tx, &user_id, ahora, de, &Hecho::nuevo("restablecer", "acceso", &user_id)).await?;
+        self.confirma_y_corta(tx, Revocado::Usuario(user_id)).await
+    }
+
+    /// A code of Supabase's message: an access token (the link's fragment), or the `token_hash` of a template of one's
+    /// own.
+    async fn restablece_alli(
+        &self,
+        s: &Supabase,
+        codigo: &str,
+        nueva: &str,
+        de: Origen,
+    ) -> Result<(), Error> {
+        let jwt = codigo.matches('.').count() == 2;
+        let token = if jwt { codigo.to_owned() } else { s.verifica(codigo).await?.access_token };
+        let invalido = |e| if matches!(e, Error::TokenInvalido) { Error::CodigoInvalido } else { e };
+        let user_id = s.usuario(&token).await.map_err(invalido)?;
+        let cambiada = s.cambia_clave(&token, nueva).await?;
+        let ahora = self.0.clock.now();
+        // By the clock that tokens tell the time of, if that can be.
+        let cerca = ahora.minus(DESFASE)..=ahora.plus(DESFASE);
+        let desde = cambiada.filter(|c| cerca.contains(c)).unwrap_or(ahora);
+        let mut tx = self.0.store.write().await?;
+        if let Some(perfil) = trabajadores::by_user_id(&mut tx, &user_id).await? {
+            trabajadores::renew(&mut tx, perfil.id_trabajador, desde).await?;
+        }
+        anota(&mut tx, &user_id, ahora, de, &Hecho::nuevo("restablecer", "acceso", &user_id)).await?;
+        self.confirma_y_corta(tx, Revocado::Usuario(user_id)).await?;
+        match s.sal(&token, true).await {
+            Err(Error::ProveedorAusente(_)) => s.sal(&token, true).await,
+            hecho => hecho,
+        }
+    }
+
+    /// The hash of a code that is good. What is none is told so by a reader: strangers do not hold the writer.
+    pub(super) async fn es_codigo(&self, codigo: &str, para: Para) -> Result<[u8; 32], Error> {
+        let hash = dispositivo::hash(codigo.as_bytes());
+        let mut tx = self.0.store.read().await?;
+        let bueno = codigos::good(&mut tx, &hash, para, self.0.clock.now()).await?;
         tx.commit().await?;
-        Ok(autor.user_id)
+        if bueno { Ok(hash) } else { Err(Error::CodigoInvalido) }
     }
 
     /// Confirms an e-mail with the code of a message.
     ///
     /// # Errors
     /// [`Error::CodigoInvalido`].
-    pub async fn confirma(&self, codigo: &str) -> Result<(), Error> {
+    pub async fn confirma(&self, codigo: &str, de: Origen) -> Result<(), Error> {
+        let hash = self.es_codigo(codigo, Para::Confirmar).await?;
         let ahora = self.0.clock.now();
         let mut tx = self.0.store.write().await?;
-        let suyo =
-            codigos::take(&mut tx, &dispositivo::hash(codigo.as_bytes()), Para::Confirmar, ahora).await?;
-        identidades::confirm(&mut tx, &suyo.ok_or(Error::CodigoInvalido)?, ahora).await?;
+        let suyo = codigos::take(&mut tx, &hash, Para::Confirmar, ahora).await?;
+        let user_id = suyo.ok_or(Error::CodigoInvalido)?;
+        identidades::confirm(&mut tx, &user_id, ahora).await?;
+        anota(&mut tx, &user_id, ahora, de, &Hecho::nuevo("confirmar", "correo", &user_id)).await?;
         Ok(tx.commit().await?)
     }
 
@@ -182,13 +245,14 @@ const RECUPERAR: &str = "Alguien, quizá usted, pidió elegir otra contraseña e
 const CONFIRMAR: &str = "Confirme que este correo es suyo para entrar en Alertrace. El enlace vale un día:\n\n{enlace}\n\n\
      --\nConfirm that this e-mail is yours by the link above, which is good for a day.\n";
 
-/// A code of Supabase's message: an access token (the link's fragment), or the `token_hash` of a template of one's own.
-async fn restablece_alli(s: &Supabase, codigo: &str, nueva: &str) -> Result<String, Error> {
-    let jwt = codigo.matches('.').count() == 2;
-    let token = if jwt { codigo.to_owned() } else { s.verifica(codigo).await?.access_token };
-    let invalido = |e| if matches!(e, Error::TokenInvalido) { Error::CodigoInvalido } else { e };
-    let user_id = s.usuario(&token).await.map_err(invalido)?;
-    s.cambia_clave(&token, nueva).await?;
-    s.sal(&token, true).await?;
-    Ok(user_id)
+/// Writes down what somebody did with their own account, whether or not a person belongs to it.
+pub(super) async fn anota(
+    tx: &mut Tx,
+    user_id: &str,
+    momento: Timestamp,
+    origen: Origen,
+    hecho: &Hecho,
+) -> store::Result<()> {
+    let id_empresa = trabajadores::by_user_id(tx, user_id).await?.and_then(|p| p.id_empresa);
+    Autor { user_id: user_id.to_owned(), id_empresa, origen, momento }.anota(tx, hecho).await
 }

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use super::{Cuentas, Error, Fichas, Perfil, Segundo, SesionAbierta, normaliza};
+use super::{Cuentas, Error, Fichas, Perfil, Segundo, SesionAbierta, normaliza, venidos_por};
 use crate::domain::Timestamp;
 use crate::identity::provider::{Interno, Provider};
 use crate::identity::tokens::Claims;
@@ -38,7 +38,7 @@ impl Cuentas {
     ) -> Result<SesionAbierta, Error> {
         let p = match &self.0.provider {
             Provider::Interno(p) => p,
-            Provider::Supabase(s) => return self.entrar_alli(s, email, clave, origen).await,
+            Provider::Supabase(s) => return self.entrar_alli(s, email, clave, codigo, origen).await,
         };
         let identidad = self.autentica(p, email, clave).await?;
         let perfil = self.perfil(&identidad.user_id).await?;
@@ -46,7 +46,7 @@ impl Cuentas {
             return Err(Error::Inactivo);
         }
         let (fichas, perfil) =
-            self.emite(p, &identidad.user_id, Some(perfil), Segundo::Ahora(codigo), origen).await?;
+            self.emite(p, &identidad, Some(perfil), Segundo::Ahora(codigo), origen).await?;
         Ok(fichas.con(perfil.ok_or(Error::SinPerfil)?))
     }
 
@@ -71,16 +71,22 @@ impl Cuentas {
         Ok(identidad)
     }
 
-    /// Opens a sign-in.
+    /// Opens a sign-in of an account, as it was when its password or code was looked at.
     pub(super) async fn emite(
         &self,
         p: &Interno,
-        user_id: &str,
+        identidad: &Identidad,
         perfil: Option<Perfil>,
         segundo: Segundo<'_>,
         origen: Origen,
     ) -> Result<(Fichas, Option<Perfil>), Error> {
+        let user_id = identidad.user_id.as_str();
         let mut tx = self.0.store.write().await?;
+        // Whoever changed the password meanwhile ended what was open, and this was not yet.
+        let ahora = store::identidades::get(&mut tx, user_id).await?;
+        if ahora.is_none_or(|i| i.clave_hash != identidad.clave_hash) {
+            return Err(Error::Credenciales);
+        }
         let hecho = self.abre(&mut tx, p, user_id, perfil, segundo, origen).await?;
         tx.commit().await?;
         Ok(hecho)
@@ -109,7 +115,8 @@ impl Cuentas {
         store::refrescos::create(tx, &refresh.hash, &familia, user_id, ahora, expira).await?;
         store::sesiones::create(tx, &familia, user_id, &autor.origen.de, segundo, ahora, expira).await?;
         autor.anota(tx, &Hecho::nuevo("entrar", "sesion", user_id)).await?;
-        Ok((self.fichas(p, user_id, refresh.texto, ahora, vigente.generacion, segundo)?, perfil))
+        let de = De { user_id, familia: &familia, generacion: vigente.generacion, segundo };
+        Ok((self.fichas(p, de, refresh.texto, ahora)?, perfil))
     }
 
     /// Exchanges a refresh token.
@@ -147,7 +154,7 @@ impl Cuentas {
             && ahora.since(usado) > REPETICION
         {
             store::refrescos::end_family(&mut tx, &refresco.user_id, &refresco.familia).await?;
-            tx.commit().await?;
+            self.confirma_y_corta(tx, venidos_por([refresco.familia])).await?;
             tracing::warn!(
                 user_id = refresco.user_id,
                 "a refresh token was used twice; its sign-in was ended"
@@ -166,8 +173,9 @@ impl Cuentas {
             return Err(Error::TotpRequerido);
         }
         let emitido = refresco.usado.unwrap_or(ahora);
-        let generacion = vigente.generacion;
-        let sesion = self.fichas(p, &refresco.user_id, sucesor(p, token)?, emitido, generacion, segundo)?;
+        let (user_id, familia) = (refresco.user_id.as_str(), refresco.familia.as_str());
+        let de = De { user_id, familia, generacion: vigente.generacion, segundo };
+        let sesion = self.fichas(p, de, sucesor(p, token)?, emitido)?;
         if refresco.usado.is_none() {
             let nuevo = dispositivo::hash(sesion.refresh_token.as_bytes());
             let expira = ahora.plus(self.0.ajustes.refresh);
@@ -203,51 +211,58 @@ impl Cuentas {
         Ok((perfil, vigente.ok_or(Error::Inactivo)?))
     }
 
-    /// Ends the sign-in of a refresh token, or all of the account's; `access` is the token that it is asked with.
+    /// Ends the sign-in of a refresh token, or all of the account's, with their access tokens and connections; `access`
+    /// is the token that it is asked with.
     ///
     /// # Errors
     /// Those of the store and the provider.
     pub async fn salir(&self, refresh: Option<&str>, access: &str, quien: &Autor) -> Result<(), Error> {
         let user_id = quien.user_id.as_str();
         if let Provider::Supabase(s) = &self.0.provider {
-            s.sal(access, refresh.is_none()).await?;
+            return self.salir_alli(s, refresh.is_none(), access, quien).await;
         }
         let mut tx = self.0.store.write().await?;
+        let mut idas = Vec::new();
         match refresh {
-            None => store::refrescos::end_all(&mut tx, user_id).await?,
+            None => idas = store::refrescos::end_all(&mut tx, user_id).await?,
             Some(token) => {
                 let refresco = store::refrescos::get(&mut tx, &dispositivo::hash(token.as_bytes())).await?;
                 if let Some(refresco) = refresco.filter(|r| r.user_id == user_id) {
                     store::refrescos::end_family(&mut tx, user_id, &refresco.familia).await?;
+                    idas.push(refresco.familia);
                 }
             }
         }
         quien.anota(&mut tx, &Hecho::nuevo("salir", "sesion", user_id)).await?;
-        Ok(tx.commit().await?)
+        self.confirma_y_corta(tx, venidos_por(idas)).await
     }
 
     fn fichas(
         &self,
         p: &Interno,
-        user_id: &str,
+        de: De<'_>,
         refresh_token: String,
         emitido: Timestamp,
-        generacion: i64,
-        segundo: bool,
     ) -> Result<Fichas, Error> {
         let expires_in = self.0.ajustes.access.as_secs();
         let segundos = i64::try_from(expires_in).unwrap_or(i64::MAX);
-        // Derived, so that the same refresh gives the same access token, and the sign-in of one can be found.
+        // Derived, so that the same refresh gives the same access token.
         let jti = URL_SAFE_NO_PAD.encode(&dispositivo::hash(refresh_token.as_bytes())[..12]);
-        let claims = Claims::new(user_id, emitido, segundos, &jti).de(generacion).con_segundo(segundo);
+        let claims = Claims::new(de.user_id, de.familia, emitido, segundos, &jti);
+        let claims = claims.de(de.generacion).con_segundo(de.segundo);
         let expira = claims.exp;
         Ok(Fichas { access_token: p.firmante.firma(&claims)?, refresh_token, expires_in, expira })
     }
 }
 
-/// What the number of an access token is of its refresh token's hash.
-pub(super) fn jti_bytes(jti: &str) -> Vec<u8> {
-    URL_SAFE_NO_PAD.decode(jti).unwrap_or_default()
+/// What tokens are of.
+#[derive(Clone, Copy)]
+struct De<'a> {
+    user_id: &'a str,
+    /// The sign-in.
+    familia: &'a str,
+    generacion: i64,
+    segundo: bool,
 }
 
 /// The token that follows `token`: nobody can compute it without the secret, and we always get the same.

@@ -52,6 +52,9 @@ pub enum Error {
     /// Many people have this password.
     #[error("the password is one of the most common")]
     ClaveComun,
+    /// The new password is the old one.
+    #[error("the password is the one of before")]
+    MismaClave,
     /// Supabase keeps the sign-ins, and shows them to nobody.
     #[error("the sign-ins are kept by the identity provider")]
     SesionesAlli,
@@ -103,6 +106,17 @@ pub enum Error {
     /// What should not happen.
     #[error("{0}")]
     Interno(String),
+}
+
+impl Error {
+    /// It says nothing of whoever asks: the same may be good in a while.
+    #[must_use]
+    pub const fn es_pasajero(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(_) | Self::ProveedorAusente(_) | Self::ProveedorRoto | Self::ProveedorAjeno
+        )
+    }
 }
 
 impl From<store::Error> for Error {

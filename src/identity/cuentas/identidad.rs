@@ -3,15 +3,19 @@
 
 use serde_json::{Map, Value};
 
-use super::entrada::jti_bytes;
-use super::{Cuentas, Error, Fichas, Registro, Segundo, normaliza};
+use super::codigos::anota;
+use super::{Cuentas, Error, Fichas, Perfil, Registro, Segundo, normaliza, venidos_por};
+use crate::domain::Timestamp;
 use crate::identity::provider::{Interno, Provider};
-use crate::identity::{dispositivo, password};
-use crate::store::auditoria::Origen;
+use crate::identity::tokens::Aal;
+use crate::identity::{Revocado, password};
+use crate::store::auditoria::{Autor, Hecho, Origen};
 use crate::store::codigos::{self, Para};
 use crate::store::identidades::{self, Identidad};
-use crate::store::{refrescos, trabajadores};
+use crate::store::{refrescos, sesiones, trabajadores};
 
+/// How the audit names whoever has the service-role key.
+const SERVICIO: &str = "service_role";
 /// Longest metadata of an account, in bytes.
 const MAX_DATOS: usize = 16 * 1024;
 
@@ -41,6 +45,17 @@ pub struct Cambio {
     pub confirma: bool,
 }
 
+/// Which sign-ins of an account end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cuales {
+    /// The one that asks.
+    Esta,
+    /// Every other.
+    Otras,
+    /// Every one.
+    Todas,
+}
+
 impl Cuentas {
     /// Who may register.
     #[must_use]
@@ -61,22 +76,18 @@ impl Cuentas {
     /// # Errors
     /// [`Error`].
     pub async fn identidad_de(&self, token: &str) -> Result<(Identidad, bool), Error> {
-        let de = self.0.provider.comprueba(token, self.0.clock.now()).await?;
-        let identidad = self.identidad(&de.user_id).await?.ok_or(Error::TokenInvalido)?;
-        self.en_vigor(&identidad).await?;
+        let p = self.interno()?;
+        let de = p.firmante.comprueba(token, self.0.clock.now())?;
         let mut tx = self.0.store.read().await?;
-        let vigente = identidades::active(&mut tx, &de.user_id).await?;
+        let identidad = identidades::get(&mut tx, &de.sub).await?.ok_or(Error::TokenInvalido)?;
+        let perfil = trabajadores::by_user_id(&mut tx, &de.sub).await?;
+        let vigente = identidades::active(&mut tx, &de.sub).await?;
+        let abierta = sesiones::open(&mut tx, &de.sub, &de.session_id).await?;
         tx.commit().await?;
-        let vigente = vigente.filter(|v| v.generacion == de.generacion).ok_or(Error::TokenInvalido)?;
-        Ok((identidad, de.segundo || !vigente.segundo))
-    }
-
-    /// Neither the account nor its person is deactivated.
-    async fn en_vigor(&self, identidad: &Identidad) -> Result<(), Error> {
-        let mut tx = self.0.store.read().await?;
-        let perfil = trabajadores::by_user_id(&mut tx, &identidad.user_id).await?;
-        tx.commit().await?;
-        if identidad.activa && perfil.is_none_or(|p| p.activo) { Ok(()) } else { Err(Error::Inactivo) }
+        en_vigor(&identidad, perfil.as_ref())?;
+        let vigente = vigente.filter(|v| abierta && v.generacion == de.generacion);
+        let vigente = vigente.ok_or(Error::TokenInvalido)?;
+        Ok((identidad, de.aal == Aal::Dos || !vigente.segundo))
     }
 
     /// An account.
@@ -110,6 +121,7 @@ impl Cuentas {
         &self,
         nueva: NuevaIdentidad<'_>,
         destino: Option<&str>,
+        de: Origen,
     ) -> Result<Identidad, Error> {
         if self.registro() != Registro::Open {
             return Err(Error::RegistroCerrado);
@@ -117,22 +129,34 @@ impl Cuentas {
         if !nueva.confirmada {
             self.0.correo.listo()?;
         }
-        let hecha = self.identidad_crea(nueva).await?;
+        let hecha = self.crea_identidad(nueva, None, de).await?;
         if hecha.confirmada.is_none() {
             self.en_fondo(hecha.email.clone(), Para::Confirmar, self.enlace("signup", destino))?;
         }
         Ok(hecha)
     }
 
-    /// Makes an account, whatever registration allows.
+    /// Makes an account, whatever registration allows, for whoever has the service-role key.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn identidad_crea(&self, nueva: NuevaIdentidad<'_>) -> Result<Identidad, Error> {
+    pub async fn identidad_crea(&self, nueva: NuevaIdentidad<'_>, de: Origen) -> Result<Identidad, Error> {
+        self.crea_identidad(nueva, Some(SERVICIO), de).await
+    }
+
+    /// `por`: who makes it, when it is not its owner.
+    async fn crea_identidad(
+        &self,
+        nueva: NuevaIdentidad<'_>,
+        por: Option<&str>,
+        de: Origen,
+    ) -> Result<Identidad, Error> {
         let p = self.interno()?;
         let email = normaliza(nueva.email);
         password::buena(nueva.clave)?;
         let (datos, datos_app) = (texto(&nueva.datos)?, texto(&nueva.datos_app)?);
+        // First, so that an address that somebody has costs what another costs.
+        let hash = p.claves.hash(nueva.clave).await?;
         let mut tx = self.0.store.read().await?;
         let ocupada = identidades::by_email(&mut tx, &email).await?.is_some()
             || trabajadores::taken(&mut tx, &email, None).await?.is_some();
@@ -140,13 +164,14 @@ impl Cuentas {
         if ocupada {
             return Err(Error::EnUso("email"));
         }
-        let hash = p.claves.hash(nueva.clave).await?;
         let ahora = self.0.clock.now();
         let user_id = uuid::Uuid::now_v7().to_string();
         let mut tx = self.0.store.write().await?;
         identidades::create(&mut tx, &user_id, &email, &hash, nueva.confirmada, ahora).await?;
         identidades::set_data(&mut tx, &user_id, &datos, &datos_app).await?;
         let hecha = identidades::get(&mut tx, &user_id).await?;
+        let alta = Hecho::creado("identidad", &user_id, &serde_json::json!({ "email": email }));
+        autor(por.unwrap_or(&user_id), None, de, ahora).anota(&mut tx, &alta).await?;
         tx.commit().await?;
         hecha.ok_or_else(|| Error::Interno("an account is gone".to_owned()))
     }
@@ -172,11 +197,11 @@ impl Cuentas {
         identidad: Identidad,
         de: Origen,
     ) -> Result<(Fichas, Identidad), Error> {
-        self.en_vigor(&identidad).await?;
         let mut tx = self.0.store.read().await?;
         let perfil = trabajadores::by_user_id(&mut tx, &identidad.user_id).await?;
         tx.commit().await?;
-        let (fichas, _) = self.emite(p, &identidad.user_id, perfil, Segundo::Despues, de).await?;
+        en_vigor(&identidad, perfil.as_ref())?;
+        let (fichas, _) = self.emite(p, &identidad, perfil, Segundo::Despues, de).await?;
         Ok((fichas, identidad))
     }
 
@@ -200,17 +225,19 @@ impl Cuentas {
         de: Origen,
     ) -> Result<(Fichas, Identidad), Error> {
         let p = self.interno()?;
+        let hash = self.es_codigo(codigo, para).await?;
         let ahora = self.0.clock.now();
-        let hash = dispositivo::hash(codigo.as_bytes());
         let mut tx = self.0.store.write().await?;
         let suyo = codigos::take(&mut tx, &hash, para, ahora).await?.ok_or(Error::CodigoInvalido)?;
         identidades::confirm(&mut tx, &suyo, ahora).await?;
         let identidad = identidades::get(&mut tx, &suyo).await?.ok_or(Error::CodigoInvalido)?;
+        anota(&mut tx, &suyo, ahora, de.clone(), &Hecho::nuevo("confirmar", "correo", &suyo)).await?;
         tx.commit().await?;
         self.abre_identidad(p, identidad, de).await
     }
 
-    /// Changes an account. Another password ends its sign-ins, but the one of `token`.
+    /// Changes an account, for the owner of `token` or, without one, for whoever has the service-role key. Another
+    /// password ends its sign-ins, with their access tokens and connections, but the one of `token`.
     ///
     /// # Errors
     /// [`Error`].
@@ -219,6 +246,7 @@ impl Cuentas {
         user_id: &str,
         cambio: Cambio,
         token: Option<&str>,
+        de: Origen,
     ) -> Result<Identidad, Error> {
         let p = self.interno()?;
         let hash = match &cambio.clave {
@@ -229,63 +257,87 @@ impl Cuentas {
             None => None,
         };
         let ahora = self.0.clock.now();
-        let prefijo = token.and_then(|t| p.firmante.comprueba(t, ahora).ok()).map(|c| c.jti);
+        let suya = token.map(|t| p.firmante.comprueba(t, ahora)).transpose()?.map(|c| c.session_id);
         let mut tx = self.0.store.write().await?;
         let antes = identidades::get(&mut tx, user_id).await?.ok_or(Error::TokenInvalido)?;
+        let id_empresa = trabajadores::by_user_id(&mut tx, user_id).await?.and_then(|p| p.id_empresa);
+        let autor = autor(token.map_or(SERVICIO, |_| user_id), id_empresa, de, ahora);
+        let mut fuera = None;
         if let Some(hash) = hash {
             identidades::set_password(&mut tx, user_id, &hash).await?;
-            let suya = match prefijo {
-                Some(jti) => refrescos::family_of(&mut tx, &jti_bytes(&jti)).await?,
-                None => None,
-            };
-            refrescos::end_others(&mut tx, user_id, suya.as_deref()).await?;
+            let idas = refrescos::end_others(&mut tx, user_id, suya.as_deref()).await?;
+            fuera = Some(match suya {
+                Some(_) => venidos_por(idas),
+                None => Revocado::Usuario(user_id.to_owned()),
+            });
+            autor.anota(&mut tx, &Hecho::nuevo("cambiar", "acceso", user_id)).await?;
         }
-        if cambio.confirma {
+        if cambio.confirma && antes.confirmada.is_none() {
             identidades::confirm(&mut tx, user_id, ahora).await?;
+            autor.anota(&mut tx, &Hecho::nuevo("confirmar", "correo", user_id)).await?;
         }
         let datos = junta(&antes.datos, cambio.datos)?;
         let datos_app = junta(&antes.datos_app, cambio.datos_app)?;
         identidades::set_data(&mut tx, user_id, &datos, &datos_app).await?;
         let despues = identidades::get(&mut tx, user_id).await?.ok_or(Error::TokenInvalido)?;
-        tx.commit().await?;
+        match fuera {
+            Some(fuera) => self.confirma_y_corta(tx, fuera).await?,
+            None => tx.commit().await?,
+        }
         Ok(despues)
     }
 
-    /// Ends every sign-in of an account; with a token, only the token's, or (`otras`) every other.
+    /// Ends sign-ins of the account of `token`, with their access tokens and connections.
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn identidad_sale(&self, user_id: &str, token: Option<&str>, otras: bool) -> Result<(), Error> {
-        let p = self.interno()?;
-        let jti = token.and_then(|t| p.firmante.comprueba(t, self.0.clock.now()).ok()).map(|c| c.jti);
+    pub async fn identidad_sale(
+        &self,
+        user_id: &str,
+        token: &str,
+        cuales: Cuales,
+        de: Origen,
+    ) -> Result<(), Error> {
+        let ahora = self.0.clock.now();
+        let suya = self.interno()?.firmante.comprueba(token, ahora)?.session_id;
         let mut tx = self.0.store.write().await?;
-        let suya = match jti {
-            Some(jti) => refrescos::family_of(&mut tx, &jti_bytes(&jti)).await?,
-            None => None,
+        let idas = match cuales {
+            Cuales::Todas => refrescos::end_all(&mut tx, user_id).await?,
+            Cuales::Otras => refrescos::end_others(&mut tx, user_id, Some(&suya)).await?,
+            Cuales::Esta => {
+                refrescos::end_family(&mut tx, user_id, &suya).await?;
+                vec![suya]
+            }
         };
-        match suya {
-            Some(familia) if otras => refrescos::end_others(&mut tx, user_id, Some(&familia)).await?,
-            Some(familia) => drop(refrescos::end_family(&mut tx, user_id, &familia).await?),
-            None if token.is_none() => refrescos::end_all(&mut tx, user_id).await?,
-            // It has ended already.
-            None => {}
-        }
-        Ok(tx.commit().await?)
+        anota(&mut tx, user_id, ahora, de, &Hecho::nuevo("salir", "sesion", user_id)).await?;
+        self.confirma_y_corta(tx, venidos_por(idas)).await
     }
 
     /// Removes an account; `false` when a person belongs to it, who is deactivated and not removed.
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn identidad_borra(&self, user_id: &str) -> Result<bool, Error> {
+    pub async fn identidad_borra(&self, quien: &Identidad, de: Origen) -> Result<bool, Error> {
+        let user_id = quien.user_id.as_str();
         let mut tx = self.0.store.write().await?;
         if trabajadores::by_user_id(&mut tx, user_id).await?.is_some() {
             return Ok(false);
         }
         identidades::delete(&mut tx, user_id).await?;
+        let hecho = Hecho::borrado("identidad", user_id, &serde_json::json!({ "email": quien.email }));
+        autor(SERVICIO, None, de, self.0.clock.now()).anota(&mut tx, &hecho).await?;
         tx.commit().await?;
         Ok(true)
     }
+}
+
+/// Neither the account nor its person is deactivated.
+fn en_vigor(identidad: &Identidad, perfil: Option<&Perfil>) -> Result<(), Error> {
+    if identidad.activa && perfil.is_none_or(|p| p.activo) { Ok(()) } else { Err(Error::Inactivo) }
+}
+
+fn autor(user_id: &str, id_empresa: Option<i64>, origen: Origen, momento: Timestamp) -> Autor {
+    Autor { user_id: user_id.to_owned(), id_empresa, origen, momento }
 }
 
 fn texto(datos: &Map<String, Value>) -> Result<String, Error> {

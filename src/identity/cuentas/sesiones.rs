@@ -1,7 +1,6 @@
 //! The sign-ins that are open, for whoever wants to see them and end one.
 
-use super::entrada::jti_bytes;
-use super::{Cuentas, Error};
+use super::{Cuentas, Error, venidos_por};
 use crate::domain::Timestamp;
 use crate::identity::provider::{Interno, Provider};
 use crate::store::auditoria::{Autor, Hecho};
@@ -37,13 +36,12 @@ impl Cuentas {
     pub async fn abiertas(&self, user_id: &str, access: &str) -> Result<Vec<Abierta>, Error> {
         let p = self.de_aqui()?;
         let ahora = self.0.clock.now();
-        let jti = p.firmante.comprueba(access, ahora)?.jti;
+        let suya = p.firmante.comprueba(access, ahora)?.session_id;
         let mut tx = self.0.store.read().await?;
-        let suya = refrescos::family_of(&mut tx, &jti_bytes(&jti)).await?;
         let todas = sesiones::list(&mut tx, user_id, ahora).await?;
         tx.commit().await?;
         let una = |s: sesiones::Sesion| Abierta {
-            actual: suya.as_deref() == Some(&s.familia),
+            actual: suya == s.familia,
             id: s.familia,
             creada: Timestamp::clamped(s.creada),
             usada: Timestamp::clamped(s.usada),
@@ -52,18 +50,18 @@ impl Cuentas {
         Ok(todas.into_iter().map(una).collect())
     }
 
-    /// Ends one of an account; `false` when it has none of this name. Its access token goes on until it expires.
+    /// Ends one of an account, with its access tokens and its connections; `false` when it has none of this name.
     ///
     /// # Errors
     /// As [`Self::abiertas`].
     pub async fn cierra(&self, id: &str, quien: &Autor) -> Result<bool, Error> {
         self.de_aqui()?;
         let mut tx = self.0.store.write().await?;
-        let habia = refrescos::end_family(&mut tx, &quien.user_id, id).await?;
-        if habia {
-            quien.anota(&mut tx, &Hecho::borrado("sesion", id, &serde_json::json!({}))).await?;
+        if !refrescos::end_family(&mut tx, &quien.user_id, id).await? {
+            return Ok(false);
         }
-        tx.commit().await?;
-        Ok(habia)
+        quien.anota(&mut tx, &Hecho::borrado("sesion", id, &serde_json::json!({}))).await?;
+        self.confirma_y_corta(tx, venidos_por([id.to_owned()])).await?;
+        Ok(true)
     }
 }

@@ -5,6 +5,7 @@ use crate::domain::{BUILD_DATE, ManualClock, Rol};
 use crate::identity::password::Claves;
 use crate::store;
 use crate::store::auditoria::{Autor, Origen};
+use crate::store::codigos::Para;
 
 struct Banco {
     cuentas: Cuentas,
@@ -27,7 +28,7 @@ async fn banco(registro: Registro) -> Banco {
         por_cuenta: 0,
     };
     let secreto = b"0123456789abcdef0123456789abcdef";
-    let cuentas = Cuentas::new(store.clone(), clock.clone(), secreto, ajustes).unwrap();
+    let cuentas = Cuentas::new(store.clone(), clock.clone(), Arc::default(), secreto, ajustes).unwrap();
     Banco { cuentas, clock, store, _dir: dir }
 }
 
@@ -132,6 +133,43 @@ async fn a_refresh_token_is_good_once_or_twice_within_ten_seconds() {
     assert!(matches!(b.cuentas.refrescar(&uno.refresh_token).await, Err(Error::TokenInvalido)));
     // Used twice: stolen. The thief's successor is worth nothing either.
     assert!(matches!(b.cuentas.refrescar(&dos.refresh_token).await, Err(Error::TokenInvalido)));
+    for suya in [&uno, &dos] {
+        assert!(matches!(b.cuentas.usuario(&suya.access_token).await, Err(Error::TokenInvalido)));
+    }
+}
+
+#[tokio::test]
+async fn a_sign_in_by_the_password_of_before_does_not_outlive_it() {
+    let b = banco(Registro::Open).await;
+    let nueva = empresa("a@x.pe", "20000000001", "10000001");
+    b.cuentas.registrar_empresa(nueva, Origen::consola()).await.unwrap();
+    let Provider::Interno(p) = &b.cuentas.0.provider else { panic!("accounts of our own") };
+    // Its password was right, and another takes its place before anything is opened.
+    let de_antes = b.cuentas.autentica(p, "a@x.pe", "una clave larga").await.unwrap();
+    let cambio =
+        Cambio { clave: Some("otra clave larga".into()), datos: None, datos_app: None, confirma: false };
+    b.cuentas.identidad_cambia(&de_antes.user_id, cambio, None, Origen::consola()).await.unwrap();
+    let abierta = b.cuentas.emite(p, &de_antes, None, Segundo::Despues, Origen::consola()).await;
+    assert!(matches!(abierta, Err(Error::Credenciales)));
+}
+
+#[tokio::test]
+async fn an_invented_code_waits_for_no_writer() {
+    let b = banco(Registro::Open).await;
+    let escribe = b.store.write().await.unwrap();
+    let de = Origen::consola;
+    let inventados = async {
+        assert!(matches!(b.cuentas.confirma("x", de()).await, Err(Error::CodigoInvalido)));
+        for para in [Para::Confirmar, Para::Recuperar] {
+            let verificado = b.cuentas.identidad_verifica("x", para, de()).await;
+            assert!(matches!(verificado, Err(Error::CodigoInvalido)));
+        }
+        let nueva = b.cuentas.restablece("x", "otra clave larga", de()).await;
+        assert!(matches!(nueva, Err(Error::CodigoInvalido)));
+    };
+    // Far less than a writer is waited for.
+    tokio::time::timeout(Duration::from_secs(3), inventados).await.unwrap();
+    drop(escribe);
 }
 
 #[tokio::test]
@@ -219,6 +257,7 @@ async fn a_code_is_used_once_even_in_a_race() {
         id_trabajador: quien.id_trabajador,
         id_empresa: quien.id_empresa,
         rol: quien.rol,
+        sesion: None,
     };
     let otro = b.cuentas.invitar(1, Rol::Worker, &autor("u")).await.unwrap().codigo;
     assert!(matches!(b.cuentas.unirse(&ya, &otro, Origen::consola()).await, Err(Error::YaEnEmpresa)));

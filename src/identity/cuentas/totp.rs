@@ -10,11 +10,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
-use super::entrada::jti_bytes;
-use super::{Cuentas, Error, Fichas, legible};
+use super::{Cuentas, Error, Fichas, legible, venidos_por};
 use crate::domain::Timestamp;
 use crate::identity::provider::{Interno, Provider};
-use crate::identity::totp;
+use crate::identity::{Revocado, totp};
 use crate::limits::rate::Rate;
 use crate::store::auditoria::{Autor, Hecho, Origen};
 use crate::store::identidades::{self, Identidad};
@@ -150,12 +149,12 @@ impl Cuentas {
         let factor = factor.filter(|f| f.confirmado.is_none()).ok_or(Error::SinTotp)?;
         let fichas = self.muestra(&mut tx, p, user_id, &factor, codigo, None, de).await?;
         let codigos = haz_codigos(&mut tx, user_id).await?;
-        tx.commit().await?;
+        self.confirma_y_corta(tx, Revocado::Usuario(user_id.to_owned())).await?;
         Ok((fichas, codigos))
     }
 
     /// Shows the second factor `id_factor`, confirmed by that where it was not, for a sign-in in the place of that of
-    /// `access`; answers whether it was confirmed by that.
+    /// `access`.
     ///
     /// # Errors
     /// [`Error::SinTotp`], [`Error::TotpIncorrecto`].
@@ -166,17 +165,18 @@ impl Cuentas {
         codigo: &str,
         access: &str,
         de: Origen,
-    ) -> Result<(Fichas, Identidad, bool), Error> {
+    ) -> Result<(Fichas, Identidad), Error> {
         let p = self.con_totp()?;
-        let jti = p.firmante.comprueba(access, self.0.clock.now())?.jti;
+        let familia = p.firmante.comprueba(access, self.0.clock.now())?.session_id;
         let mut tx = self.0.store.write().await?;
         let factor = factores::get(&mut tx, user_id).await?;
         let factor = factor.filter(|f| f.id_factor == id_factor).ok_or(Error::SinTotp)?;
-        let familia = refrescos::family_of(&mut tx, &jti_bytes(&jti)).await?;
-        let fichas = self.muestra(&mut tx, p, user_id, &factor, codigo, familia.as_deref(), de).await?;
+        let fichas = self.muestra(&mut tx, p, user_id, &factor, codigo, Some(&familia), de).await?;
         let identidad = identidades::get(&mut tx, user_id).await?.ok_or(Error::TokenInvalido)?;
-        tx.commit().await?;
-        Ok((fichas, identidad, factor.confirmado.is_none()))
+        let primera = factor.confirmado.is_none();
+        let idos = if primera { Revocado::Usuario(user_id.to_owned()) } else { venidos_por([familia]) };
+        self.confirma_y_corta(tx, idos).await?;
+        Ok((fichas, identidad))
     }
 
     #[expect(clippy::too_many_arguments, reason = "a sign-in is all of it")]

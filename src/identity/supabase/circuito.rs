@@ -38,6 +38,15 @@ impl Circuito {
         Ok(())
     }
 
+    /// Whether somebody would be told to wait; nobody goes to see by asking this.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub(super) fn cerrado(&self) -> Result<(), Duration> {
+        let queda = self.estado().abierto.map(|hasta| hasta.saturating_duration_since(Instant::now()));
+        queda.filter(|queda| !queda.is_zero()).map_or(Ok(()), Err)
+    }
+
     /// What became of a request that went out.
     pub(super) fn anota(&self, bien: bool) {
         let mut estado = self.estado();

@@ -91,11 +91,30 @@ pub(super) fn read(status: StatusCode, body: &[u8], retry_after: Option<u64>) ->
         (_, "User already registered" | "A user with this email address has already been registered") => {
             Error::EnUso("email")
         }
-        ("weak_password" | "same_password", _) => Error::ClaveDebil,
+        ("weak_password", _) => Error::ClaveDebil,
+        ("same_password", _) => Error::MismaClave,
+        ("user_sso_managed", _) => Error::DatosInvalidos("password"),
+        ("insufficient_aal", _) => Error::TotpRequerido,
+        ("mfa_verification_failed" | "mfa_verification_rejected" | "mfa_challenge_expired", _) => {
+            Error::TotpIncorrecto
+        }
         ("signup_disabled" | "email_provider_disabled", _) => Error::RegistroCerrado,
         ("user_banned", _) => Error::Inactivo,
         ("email_address_invalid" | "validation_failed", _) => Error::DatosInvalidos("email"),
-        ("otp_expired" | "otp_disabled", _) => Error::CodigoInvalido,
+        // A sign-in of long ago is shown in the place of the message's.
+        ("otp_expired" | "otp_disabled" | "reauthentication_needed", _) => Error::CodigoInvalido,
+        // Its own mail goes to its own people alone.
+        ("email_address_not_authorized", _) => Error::SinCorreo,
+        ("request_timeout" | "conflict" | "hook_timeout" | "hook_timeout_after_retry", _) => {
+            Error::ProveedorAusente(Duration::from_secs(retry_after.unwrap_or(2)))
+        }
+        ("captcha_failed", _) => {
+            tracing::error!(
+                "Supabase asks for a captcha, which only its own client can show: turn it off for the project, or sign in \
+                 with @supabase/supabase-js"
+            );
+            Error::ProveedorRoto
+        }
         (
             "refresh_token_not_found"
             | "refresh_token_already_used"
@@ -126,6 +145,7 @@ pub(super) fn read(status: StatusCode, body: &[u8], retry_after: Option<u64>) ->
 mod tests {
     use super::*;
 
+    #[expect(clippy::too_many_lines, reason = "a table")]
     #[test]
     fn every_form_of_its_errors_is_one_of_ours() {
         // The bodies as supabase/auth writes them: internal/api/errors.go (HTTPError, OAuthError,
@@ -169,6 +189,51 @@ mod tests {
                 422,
                 r#"{"code":422,"error_code":"signup_disabled","msg":"Signups not allowed for this instance"}"#,
                 "RegistroCerrado",
+            ),
+            (
+                422,
+                r#"{"code":422,"error_code":"same_password","msg":"New password should be different from the old password."}"#,
+                "MismaClave",
+            ),
+            (
+                401,
+                r#"{"code":401,"error_code":"insufficient_aal","msg":"AAL2 session is required to update email or password when MFA is enabled."}"#,
+                "TotpRequerido",
+            ),
+            (
+                422,
+                r#"{"code":422,"error_code":"mfa_verification_failed","msg":"Invalid TOTP code entered"}"#,
+                "TotpIncorrecto",
+            ),
+            (
+                400,
+                r#"{"code":400,"error_code":"reauthentication_needed","msg":"Password update requires reauthentication"}"#,
+                "CodigoInvalido",
+            ),
+            (
+                400,
+                r#"{"code":400,"error_code":"email_address_not_authorized","msg":"Email address \"a@x.pe\" cannot be used as it is not authorized"}"#,
+                "SinCorreo",
+            ),
+            (
+                422,
+                r#"{"code":422,"error_code":"user_sso_managed","msg":"Updating email, phone, password of a SSO account only possible via SSO"}"#,
+                "DatosInvalidos(\"password\")",
+            ),
+            (
+                409,
+                r#"{"code":409,"error_code":"conflict","msg":"Too many concurrent token refresh requests on the same session or refresh token"}"#,
+                "ProveedorAusente(2s)",
+            ),
+            (
+                422,
+                r#"{"code":422,"error_code":"request_timeout","msg":"Processing this request timed out, please retry after a moment."}"#,
+                "ProveedorAusente(2s)",
+            ),
+            (
+                400,
+                r#"{"code":400,"error_code":"captcha_failed","msg":"captcha protection: request disallowed (no captcha_token found)"}"#,
+                "ProveedorRoto",
             ),
             (403, r#"{"code":403,"error_code":"user_banned","msg":"User is banned"}"#, "Inactivo"),
             (

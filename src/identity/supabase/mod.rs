@@ -6,19 +6,24 @@
 
 mod circuito;
 mod error;
+mod factores;
+mod formas;
 
 use std::time::Duration;
 
 use metrics::counter;
 use reqwest::{Certificate, Client, Method, Response, StatusCode, Url, header, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 pub use self::error::Fallo;
+pub use self::factores::Saber;
+pub use self::formas::{Claims, Hecha, Sesion};
 
 use self::circuito::Circuito;
+use self::factores::Factores;
+use self::formas::{Cuenta, Pagina, Registrada};
 use super::clave::{Clave, vigente};
 use super::cuentas::Error;
 use super::jwks::{Jwks, Plazos};
@@ -63,73 +68,7 @@ pub struct Supabase {
     compartida: Option<Clave>,
     publicadas: Jwks,
     circuito: Circuito,
-}
-
-/// An account that was made there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hecha {
-    /// Its key.
-    pub user_id: String,
-    /// Whether it may sign in, or has to confirm its e-mail first.
-    pub confirmada: bool,
-}
-
-/// A sign-in there. No `Debug`: it is made of tokens.
-#[derive(Deserialize)]
-pub struct Sesion {
-    /// Shown at every request.
-    pub access_token: String,
-    /// Exchanged for the next pair.
-    pub refresh_token: String,
-    /// Seconds that the access token is good.
-    pub expires_in: u64,
-    user: Cuenta,
-}
-
-impl Sesion {
-    /// Whose.
-    #[must_use]
-    pub fn user_id(&self) -> &str {
-        &self.user.id
-    }
-}
-
-#[derive(Deserialize)]
-struct Cuenta {
-    id: String,
-    #[serde(default)]
-    email_confirmed_at: Option<String>,
-    #[serde(default)]
-    identities: Option<Vec<Value>>,
-    #[serde(default)]
-    app_metadata: Value,
-    #[serde(default)]
-    user_metadata: Value,
-}
-
-/// `POST /signup` answers with a session where e-mails need not be confirmed, else with the account.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Registrada {
-    Sesion { user: Cuenta },
-    Cuenta(Cuenta),
-}
-
-#[derive(Deserialize)]
-struct Pagina {
-    users: Vec<Cuenta>,
-}
-
-/// What a token of Supabase says.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Claims {
-    /// `user_id`.
-    pub sub: String,
-    /// When it expires, in seconds since the epoch.
-    pub exp: i64,
-    /// When it was issued.
-    pub iat: Option<i64>,
-    nbf: Option<i64>,
+    factores: Factores,
 }
 
 /// With which key somebody asks.
@@ -171,6 +110,7 @@ impl Supabase {
             clave: ajustes.clave,
             servicio: ajustes.servicio,
             circuito: Circuito::default(),
+            factores: Factores::default(),
         })
     }
 
@@ -248,7 +188,8 @@ impl Supabase {
     /// [`Error`].
     pub async fn entra(&self, email: &str, clave: &str) -> Result<Sesion, Error> {
         let body = json!({ "email": email, "password": clave });
-        self.pide(Method::POST, "/token?grant_type=password", Como::Nadie, Some(body)).await
+        let sesion = self.pide(Method::POST, "/token?grant_type=password", Como::Nadie, Some(body)).await?;
+        Ok(self.aprende(sesion))
     }
 
     /// Exchanges a refresh token.
@@ -257,7 +198,9 @@ impl Supabase {
     /// [`Error`].
     pub async fn refresca(&self, token: &str) -> Result<Sesion, Error> {
         let body = json!({ "refresh_token": token });
-        self.pide(Method::POST, "/token?grant_type=refresh_token", Como::Nadie, Some(body)).await
+        let sesion =
+            self.pide(Method::POST, "/token?grant_type=refresh_token", Como::Nadie, Some(body)).await?;
+        Ok(self.aprende(sesion))
     }
 
     /// Whose token this is, asked there.
@@ -282,6 +225,14 @@ impl Supabase {
         }
     }
 
+    /// Whether it is worth asking.
+    ///
+    /// # Errors
+    /// [`Error::ProveedorAusente`] while it is left alone.
+    pub fn responde(&self) -> Result<(), Error> {
+        self.circuito.cerrado().map_err(Error::ProveedorAusente)
+    }
+
     /// Has a message sent by which a forgotten password is replaced.
     ///
     /// # Errors
@@ -300,13 +251,14 @@ impl Supabase {
         self.pide(Method::POST, "/verify", Como::Nadie, Some(body)).await
     }
 
-    /// Changes the password of whose token this is.
+    /// Changes the password of whose token this is; answers when that was, by its own clock, where it says so.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn cambia_clave(&self, token: &str, nueva: &str) -> Result<(), Error> {
+    pub async fn cambia_clave(&self, token: &str, nueva: &str) -> Result<Option<Timestamp>, Error> {
         let body = json!({ "password": nueva });
-        self.pide::<Value>(Method::PUT, "/user", Como::Usuario(token), Some(body)).await.map(drop)
+        let cuenta: Cuenta = self.pide(Method::PUT, "/user", Como::Usuario(token), Some(body)).await?;
+        Ok(cuenta.updated_at.as_deref().and_then(Timestamp::parse))
     }
 
     /// Removes an account; one that is not there is removed.

@@ -120,11 +120,13 @@ impl Bench {
             confirmar: false,
             por_cuenta: 0,
         };
+        let directorio = Arc::new(Directorio::load(&store).await.unwrap());
         let parts = Parts {
             store: store.clone(),
-            cuentas: Cuentas::new(store.clone(), clock.clone(), &[7; 32], accounts).unwrap(),
+            cuentas: Cuentas::new(store.clone(), clock.clone(), directorio.clone(), &[7; 32], accounts)
+                .unwrap(),
             prueba: Prueba::new(&[7; 32]).unwrap(),
-            directorio: Arc::new(Directorio::load(&store).await.unwrap()),
+            directorio,
             ingest,
             hub,
             pedidos: Pedidos::default(),

@@ -5,7 +5,7 @@ mod sqlite;
 pub(super) mod tira;
 
 use super::row::Texto;
-use super::{Result, Tx, on, row};
+use super::{Db, Result, Tx, on, row};
 use crate::domain::{Timestamp, Valores, Variable};
 
 pub use tira::{Cubeta, Tira, pares, pares_texto, tira};
@@ -57,9 +57,9 @@ pub async fn existing(tx: &mut Tx, claves: &[(i64, Timestamp)]) -> Result<Vec<Fi
     if claves.is_empty() {
         return Ok(Vec::new());
     }
-    let crudas = match tx {
-        Tx::Sqlite(tx) => sqlite::existing(tx, claves).await?,
-        Tx::Postgres(tx) => postgres::existing(tx, claves).await?,
+    let crudas = match &mut tx.db {
+        Db::Sqlite(tx) => sqlite::existing(tx, claves).await?,
+        Db::Postgres(tx) => postgres::existing(tx, claves).await?,
     };
     Ok(filas(crudas))
 }
@@ -73,9 +73,9 @@ pub async fn write(tx: &mut Tx, nuevas: &[Fila]) -> Result<()> {
     if nuevas.is_empty() {
         return Ok(());
     }
-    match tx {
-        Tx::Sqlite(tx) => sqlite::write(tx, nuevas).await,
-        Tx::Postgres(tx) => postgres::write(tx, nuevas).await,
+    match &mut tx.db {
+        Db::Sqlite(tx) => sqlite::write(tx, nuevas).await,
+        Db::Postgres(tx) => postgres::write(tx, nuevas).await,
     }
 }
 
@@ -87,9 +87,9 @@ pub async fn write_latest(tx: &mut Tx, ultimas: &[Fila]) -> Result<()> {
     if ultimas.is_empty() {
         return Ok(());
     }
-    match tx {
-        Tx::Sqlite(tx) => sqlite::write_latest(tx, ultimas).await,
-        Tx::Postgres(tx) => postgres::write_latest(tx, ultimas).await,
+    match &mut tx.db {
+        Db::Sqlite(tx) => sqlite::write_latest(tx, ultimas).await,
+        Db::Postgres(tx) => postgres::write_latest(tx, ultimas).await,
     }
 }
 

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::{Error, Result, Tx, comandos, on, row};
+use super::{Db, Error, Result, Tx, comandos, on, row};
 use crate::domain::Timestamp;
 
 /// A message as it is kept.
@@ -241,9 +241,9 @@ pub async fn apply(tx: &mut Tx, cambios: impl IntoIterator<Item = &Cambio>) -> R
     macro_rules! por_base {
         ($accion:ident, $filas:expr) => {
             if !$filas.is_empty() {
-                match tx {
-                    Tx::Sqlite(tx) => sqlite::$accion(tx, &$filas).await?,
-                    Tx::Postgres(tx) => postgres::$accion(tx, &$filas).await?,
+                match &mut tx.db {
+                    Db::Sqlite(tx) => sqlite::$accion(tx, &$filas).await?,
+                    Db::Postgres(tx) => postgres::$accion(tx, &$filas).await?,
                 }
             }
         };

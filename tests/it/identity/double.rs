@@ -1,8 +1,11 @@
 //! An HTTP double of Supabase Auth: what it answers is what Supabase documents, quoted with its source beside
 //! each. It keeps accounts, signs tokens, and fails in the ways that a test asks for.
 //!
-//! Sources, of <https://github.com/supabase/auth>: `openapi.yaml`, `README.md`, `internal/api/errors.go` (the
-//! forms of errors), `internal/api/apierrors/errorcode.go` (their codes), `internal/api/token.go`.
+//! Sources, of <https://github.com/supabase/auth>, each by its file and function, which moves less than a line:
+//! `internal/api/user.go` as in 009e6fe68719ee3621c6f679f6cda94986730de2, `internal/api/admin.go` as in
+//! b1cd2b0377d14eed3a6204b1cd55c07cc3e1feee; of the same time `openapi.yaml`, `README.md` and, in `internal/api`,
+//! `errors.go` (the forms of errors), `apierrors/errorcode.go` (their codes), `token.go`, `signup.go`, `recover.go`,
+//! `verify.go`, `logout.go`, `mfa.go`, `auth.go`, `jwks.go`.
 
 #![expect(clippy::result_large_err, reason = "a refusal is an answer")]
 
@@ -11,6 +14,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use alertrace::domain::{Clock as _, SystemClock};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
@@ -24,6 +28,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 pub const ANON: &str = "anon-key-of-the-double";
+/// The code of every second factor.
+pub const CODE: &str = "123456";
 pub const SERVICE: &str = "service-role-key-of-the-double";
 
 /// How a path misbehaves.
@@ -81,13 +87,16 @@ struct User {
     email: String,
     password: String,
     confirmed: bool,
+    /// Has a second factor, whose code is [`CODE`].
+    factor: bool,
     app_metadata: Value,
     user_metadata: Value,
 }
 
 struct Inner {
     users: Vec<User>,
-    refresh: HashMap<String, String>,
+    /// Whose they are, and of which sign-in.
+    refresh: HashMap<String, (String, String)>,
     recovery: HashMap<String, String>,
     faults: HashMap<String, Fault>,
     asked: Vec<String>,
@@ -109,8 +118,13 @@ pub struct Double {
     stop: Arc<watch::Sender<()>>,
 }
 
+/// Whether `asked` is `path`, or begins with it where it ends with `*`.
+fn is(path: &str, asked: &str) -> bool {
+    path.strip_suffix('*')
+        .map_or(path == asked, |start| asked.starts_with(start) && asked.len() > start.len())
+}
+
 fn now() -> i64 {
-    use alertrace::domain::{Clock as _, SystemClock};
     SystemClock.now().secs()
 }
 
@@ -149,6 +163,8 @@ impl Double {
             .route("/auth/v1/logout", post(logout))
             .route("/auth/v1/recover", post(recover))
             .route("/auth/v1/verify", post(verify))
+            .route("/auth/v1/factors/{id}/challenge", post(challenge))
+            .route("/auth/v1/factors/{id}/verify", post(show))
             .route("/auth/v1/admin/users", get(list).post(create))
             .route("/auth/v1/admin/users/{id}", delete(remove))
             .route("/auth/v1/.well-known/jwks.json", get(jwks))
@@ -171,21 +187,30 @@ impl Double {
         f(&mut self.inner.lock().expect("no panic holds it"))
     }
 
+    /// Of the path, or of those that begin with it where it ends with `*`.
     pub fn fault(&self, path: &str, fault: Option<Fault>) {
+        if matches!(fault, Some(Fault::Held)) {
+            self.held.send_replace(false);
+        }
         self.with(|i| match fault {
             Some(fault) => drop(i.faults.insert(path.to_owned(), fault)),
             None => drop(i.faults.remove(path)),
         });
     }
 
-    /// Lets go of what is held, now and from now on.
+    /// Lets go of what is held, now and until something else is to be.
     pub fn release(&self) {
         self.held.send_replace(true);
     }
 
-    /// How often a path was asked.
+    /// How often a path was asked; one that ends with `*` is the beginning of several.
     pub fn asked(&self, path: &str) -> usize {
-        self.with(|i| i.asked.iter().filter(|p| *p == path).count())
+        self.with(|i| i.asked.iter().filter(|p| is(path, p)).count())
+    }
+
+    /// Somebody sets a second factor up there.
+    pub fn enrol(&self, email: &str) {
+        self.with(|i| i.users.iter_mut().filter(|u| u.email == email).for_each(|u| u.factor = true));
     }
 
     pub fn confirms_by_mail(&self) {
@@ -217,8 +242,19 @@ impl Double {
         self.with(|i| i.add(email, password, confirmed, Value::Null, Value::Null).id)
     }
 
-    pub fn recovery_code(&self, email: &str) -> Option<String> {
+    fn recovery_code(&self, email: &str) -> Option<String> {
         self.with(|i| i.recovery.iter().find(|(_, e)| *e == email).map(|(code, _)| code.clone()))
+    }
+
+    /// The code of a message that is asked for in the background.
+    pub async fn recovered(&self, email: &str) -> String {
+        for _ in 0..200 {
+            if let Some(code) = self.recovery_code(email) {
+                return code;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("no message was asked for");
     }
 
     /// The claims of a token as Supabase makes them (`internal/api/token.go`, `GoTrueClaims`).
@@ -248,6 +284,7 @@ impl Inner {
             email: email.to_owned(),
             password: password.to_owned(),
             confirmed,
+            factor: false,
             app_metadata: app,
             user_metadata: user,
         };
@@ -259,22 +296,37 @@ impl Inner {
 /// `openapi.yaml`, `UserSchema`; `identities` is empty for an address that somebody has.
 fn user_json(u: &User) -> Value {
     let confirmed = u.confirmed.then_some("2026-05-15T20:49:40.882805774-07:00");
+    let factor = |u: &User| {
+        json!([{ "id": u.id, "friendly_name": "Teléfono", "factor_type": "totp", "status": "verified",
+        "created_at": "2026-05-15T20:49:40.882805774-07:00", "updated_at": "2026-05-15T20:49:40.882805774-07:00" }])
+    };
     json!({
         "id": u.id, "aud": "authenticated", "role": "authenticated", "email": u.email, "phone": "",
         "email_confirmed_at": confirmed, "confirmed_at": confirmed, "app_metadata": u.app_metadata,
         "user_metadata": u.user_metadata, "identities": [{"provider": "email", "user_id": u.id}],
-        "created_at": "2026-05-15T19:53:12.368652374-07:00", "updated_at": "2026-05-15T19:53:12.368652374-07:00"
+        "factors": u.factor.then(|| factor(u)),
+        "created_at": "2026-05-15T19:53:12.368652374-07:00", "updated_at": SystemClock.now()
     })
 }
 
 /// `internal/api/token.go`, `AccessTokenResponse`.
 fn session(double: &Double, u: &User) -> Value {
+    let n = double.with(|i| {
+        i.n += 1;
+        i.n
+    });
+    session_of(double, u, "aal1", &format!("5e53c7d6-5e53-4c7d-8e53-{n:012}"))
+}
+
+fn session_of(double: &Double, u: &User, aal: &str, id: &str) -> Value {
     let key = double.key();
-    let access = key.sign(&double.claims(&u.id));
+    let mut claims = double.claims(&u.id);
+    (claims["aal"], claims["session_id"]) = (aal.into(), id.into());
+    let access = key.sign(&claims);
     let refresh = double.with(|i| {
         i.n += 1;
-        let token = format!("refresh-{}", i.n);
-        i.refresh.insert(token.clone(), u.id.clone());
+        let token = format!("refresh-{aal}-{}", i.n);
+        i.refresh.insert(token.clone(), (u.id.clone(), id.to_owned()));
         token
     });
     json!({ "access_token": access, "token_type": "bearer", "expires_in": 3600, "expires_at": now() + 3600,
@@ -302,7 +354,7 @@ async fn misbehave(State(double): State<Double>, request: Request, next: Next) -
     let path = request.uri().path().to_owned();
     let fault = double.with(|i| {
         i.asked.push(path.clone());
-        i.faults.get(&path).cloned()
+        i.faults.iter().find(|(at, _)| is(at, &path)).map(|(_, fault)| fault.clone())
     });
     // The gateway in front of it (Kong): no key, no answer.
     if !path.contains("/.well-known/") {
@@ -341,12 +393,14 @@ fn bearer(headers: &HeaderMap) -> &str {
 
 type Answered = Result<Response, Response>;
 
-/// `internal/api/auth.go`: only `service_role` may.
+/// `auth.go`, `requireAdmin`: only `service_role` may.
 fn admin(double: &Double, headers: &HeaderMap) -> Result<(), Response> {
     let not = || error(double, 403, "not_admin", "User not allowed");
     if bearer(headers) == SERVICE { Ok(()) } else { Err(not()) }
 }
 
+/// `token.go`, `ResourceOwnerPasswordGrant` and `RefreshTokenGrant`: "Invalid login credentials", "Email not confirmed",
+/// "Invalid Refresh Token: Refresh Token Not Found".
 async fn token(
     State(double): State<Double>,
     Query(query): Query<HashMap<String, String>>,
@@ -358,9 +412,10 @@ async fn token(
         let not_found = || {
             error(&double, 400, "refresh_token_not_found", "Invalid Refresh Token: Refresh Token Not Found")
         };
-        let id = id.ok_or_else(not_found)?;
+        let (id, session) = id.ok_or_else(not_found)?;
         let user = double.with(|i| i.users.iter().find(|u| u.id == id).cloned()).ok_or_else(not_found)?;
-        return Ok(answer(200, session(&double, &user).to_string()));
+        let aal = if text("refresh_token").contains("aal2") { "aal2" } else { "aal1" };
+        return Ok(answer(200, session_of(&double, &user, aal, &session).to_string()));
     }
     let wrong = || error(&double, 400, "invalid_credentials", "Invalid login credentials");
     let user = double.with(|i| i.users.iter().find(|u| u.email == text("email")).cloned());
@@ -371,6 +426,7 @@ async fn token(
     Ok(answer(200, session(&double, &user).to_string()))
 }
 
+/// `signup.go`, `Signup` (a session where e-mails need not be confirmed, else the account) and `sanitizeUser`.
 async fn signup(State(double): State<Double>, axum::Json(body): axum::Json<Value>) -> Answered {
     let (email, password) = (body["email"].as_str().expect("text"), body["password"].as_str().expect("text"));
     let autoconfirm = double.with(|i| i.autoconfirm);
@@ -387,6 +443,16 @@ async fn signup(State(double): State<Double>, axum::Json(body): axum::Json<Value
     Ok(answer(200, body.to_string()))
 }
 
+/// Of a token that is one.
+fn claims(headers: &HeaderMap) -> Value {
+    jsonwebtoken::dangerous::insecure_decode::<Value>(bearer(headers)).expect("a token").claims
+}
+
+fn session_id(headers: &HeaderMap) -> String {
+    claims(headers)["session_id"].as_str().expect("text").to_owned()
+}
+
+/// `auth.go`, `parseJWTClaims`: "invalid JWT: unable to parse or verify signature".
 fn whose(double: &Double, headers: &HeaderMap) -> Result<User, Response> {
     let bad = || error(double, 403, "bad_jwt", "invalid JWT: unable to parse or verify signature");
     let claims =
@@ -394,10 +460,12 @@ fn whose(double: &Double, headers: &HeaderMap) -> Result<User, Response> {
     double.with(|i| i.users.iter().find(|u| claims["sub"] == *u.id).cloned()).ok_or_else(bad)
 }
 
+/// `user.go`, `UserGet`.
 async fn user(State(double): State<Double>, headers: HeaderMap) -> Answered {
     Ok(answer(200, user_json(&whose(&double, &headers)?).to_string()))
 }
 
+/// `user.go`, `UserUpdate`: 401 `insufficient_aal`, 422 `same_password`, else the account.
 async fn change(
     State(double): State<Double>,
     headers: HeaderMap,
@@ -405,6 +473,10 @@ async fn change(
 ) -> Answered {
     let user = whose(&double, &headers)?;
     let new = body["password"].as_str().expect("text");
+    if user.factor && claims(&headers)["aal"] != "aal2" {
+        let msg = "AAL2 session is required to update email or password when MFA is enabled.";
+        return Err(error(&double, 401, "insufficient_aal", msg));
+    }
     if new == user.password {
         let msg = "New password should be different from the old password.";
         return Err(error(&double, 422, "same_password", msg));
@@ -417,13 +489,39 @@ async fn change(
     Ok(answer(200, user_json(&user).to_string()))
 }
 
-/// `openapi.yaml`, `/logout`: 204.
-async fn logout(State(double): State<Double>, headers: HeaderMap) -> Answered {
+/// `mfa.go`, `ChallengeFactorResponse`.
+async fn challenge(State(double): State<Double>, headers: HeaderMap) -> Answered {
+    whose(&double, &headers)?;
+    Ok(answer(200, json!({ "id": "challenge-1", "type": "totp", "expires_at": now() + 300 }).to_string()))
+}
+
+/// `mfa.go`, `VerifyFactor`: 422 `mfa_verification_failed`, else a session of `aal2`.
+async fn show(
+    State(double): State<Double>,
+    headers: HeaderMap,
+    axum::Json(body): axum::Json<Value>,
+) -> Answered {
     let user = whose(&double, &headers)?;
-    double.with(|i| i.refresh.retain(|_, id| *id != user.id));
+    if body["challenge_id"] != "challenge-1" || body["code"] != CODE {
+        return Err(error(&double, 422, "mfa_verification_failed", "Invalid TOTP code entered"));
+    }
+    Ok(answer(200, session_of(&double, &user, "aal2", &session_id(&headers)).to_string()))
+}
+
+/// `logout.go`, `Logout`: 204.
+async fn logout(
+    State(double): State<Double>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Answered {
+    let user = whose(&double, &headers)?;
+    let own = session_id(&headers);
+    let local = query.get("scope").is_some_and(|scope| scope == "local");
+    double.with(|i| i.refresh.retain(|_, (id, session)| *id != user.id || (local && *session != own)));
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+/// `recover.go`, `Recover`: `{}` whether or not there is such an account.
 async fn recover(State(double): State<Double>, axum::Json(body): axum::Json<Value>) -> Response {
     let email = body["email"].as_str().expect("text").to_owned();
     double.with(|i| {
@@ -436,6 +534,7 @@ async fn recover(State(double): State<Double>, axum::Json(body): axum::Json<Valu
     answer(200, "{}")
 }
 
+/// `verify.go`, `Verify`: 403 `otp_expired`, else a session.
 async fn verify(State(double): State<Double>, axum::Json(body): axum::Json<Value>) -> Answered {
     let code = body["token_hash"].as_str().unwrap_or_default();
     let gone = || error(&double, 403, "otp_expired", "Email link is invalid or has expired");
@@ -444,6 +543,7 @@ async fn verify(State(double): State<Double>, axum::Json(body): axum::Json<Value
     Ok(answer(200, session(&double, &user).to_string()))
 }
 
+/// `admin.go`, `adminUserCreate`: 422 `email_exists` (`DuplicateEmailMsg`), else the account.
 async fn create(
     State(double): State<Double>,
     headers: HeaderMap,
@@ -460,6 +560,7 @@ async fn create(
     Ok(answer(200, user_json(&user).to_string()))
 }
 
+/// `admin.go`, `adminUsers`, `AdminListUsersResponse`.
 async fn list(
     State(double): State<Double>,
     headers: HeaderMap,
@@ -472,6 +573,7 @@ async fn list(
     Ok(answer(200, json!({ "users": users, "aud": "authenticated" }).to_string()))
 }
 
+/// `admin.go`, `adminUserDelete`, and `loadUser`: "User not found".
 async fn remove(
     State(double): State<Double>,
     headers: HeaderMap,

@@ -22,6 +22,8 @@ async fn every_failure_has_a_code_of_its_own_and_ends_with_its_cause() {
         (Fault::Cut, 503, "identity_unavailable"),
         (Fault::Says(429, busy), 429, "too_many_requests"),
         (Fault::Says(500, broken), 502, "identity_failed"),
+        // Its gateway (Kong, key-auth): the project's key has expired, or was taken back.
+        (Fault::Says(401, r#"{"message":"Invalid API key"}"#), 502, "identity_failed"),
         (Fault::Says(503, "<html>upstream</html>"), 502, "identity_failed"),
         (Fault::Says(200, "{\"not\":\"a session\"}"), 502, "identity_failed"),
         (Fault::Says(200, "<html>"), 502, "identity_failed"),
@@ -79,6 +81,20 @@ async fn what_only_reads_is_tried_once_more_and_nothing_else() {
     let body = serde_json::json!({ "token": server.token, "new_password": "otra clave larga" });
     assert_eq!(super::post(&server, "/api/v1/auth/reset-password", body).await.0, 503);
     assert_eq!(double.asked(USER), 2, "who somebody is can be asked again");
+}
+
+#[tokio::test]
+async fn who_asks_for_a_message_does_not_wait_until_it_is_sent() {
+    const RECOVER: &str = "/auth/v1/recover";
+    let double = Double::start();
+    let server = server(&double).await;
+    // It sends to whoever has an account, and answers after that: how long that takes is nobody's to learn.
+    double.fault(RECOVER, Some(Fault::Held));
+    for email in [EMAIL, "nobody@x.pe"] {
+        assert_eq!(super::mail::forgot(&server, email).await.0, 202, "{email}");
+    }
+    double.recovered(EMAIL).await;
+    double.release();
 }
 
 #[tokio::test]

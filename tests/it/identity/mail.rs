@@ -38,6 +38,11 @@ impl Mailbox {
         Self { lines, port, _child: child }
     }
 
+    /// Where it takes messages.
+    pub fn url(&self) -> String {
+        format!("smtp://127.0.0.1:{}", self.port)
+    }
+
     /// The next message.
     async fn message(&mut self) -> Value {
         let line = tokio::time::timeout(Duration::from_secs(20), self.lines.next_line()).await;
@@ -60,7 +65,7 @@ impl Mailbox {
 }
 
 pub(super) async fn with_mail(mailbox: &Mailbox, more: &'static [(&'static str, &'static str)]) -> Server {
-    let url = format!("smtp://127.0.0.1:{}", mailbox.port);
+    let url = mailbox.url();
     Server::start_with(|mut command| {
         command.env("ALERTRACE__MAIL__TRANSPORT", "smtp").env("ALERTRACE__MAIL__SMTP_URL", url);
         command.envs(more.iter().copied());
@@ -174,7 +179,7 @@ async fn without_mail_there_is_a_code_that_says_so_and_with_supabase_it_sends() 
     let server = server(&double).await;
     assert_eq!(forgot(&server, "nobody@x.pe").await.0, 202);
     assert_eq!(forgot(&server, EMAIL).await.0, 202);
-    let code = double.recovery_code(EMAIL).expect("it was asked for");
+    let code = double.recovered(EMAIL).await;
     assert_eq!(reset(&server, "nobody's", NEW).await.1["code"], "invalid_code");
     assert_eq!(reset(&server, &code, NEW).await.0, 200);
     assert_eq!(login(&server, EMAIL, NEW).await.0, 200);

@@ -3,6 +3,7 @@
 mod attacks;
 mod compat;
 mod double;
+mod ended;
 mod faults;
 mod flow;
 mod mail;

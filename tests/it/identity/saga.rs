@@ -119,8 +119,20 @@ async fn a_server_that_dies_between_the_identity_and_its_person_undoes_it_at_its
         undone_at_its_start(&mut server, &double, hangs).await;
         return;
     }
+    let mut lock = hold(&server);
+    double.release();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // The server first: what it could not do it has not done.
+    server.kill();
+    lock.kill().expect("it ends");
+    lock.wait().expect("it ended");
+    undone_at_its_start(&mut server, &double, hangs).await;
+}
+
+/// Keeps everybody else from writing into the file of the database until it is killed.
+pub(super) fn hold(server: &Server) -> std::process::Child {
     let script = "import sqlite3, sys, time\n\
-                  db = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
+                  db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)\n\
                   db.execute('BEGIN IMMEDIATE')\n\
                   print('locked', flush=True)\n\
                   time.sleep(60)";
@@ -133,13 +145,7 @@ async fn a_server_that_dies_between_the_identity_and_its_person_undoes_it_at_its
     let mut line = String::new();
     let out = lock.stdout.as_mut().expect("piped");
     std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).expect("a line");
-    double.release();
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    // The server first: what it could not do it has not done.
-    server.kill();
-    lock.kill().expect("it ends");
-    lock.wait().expect("it ended");
-    undone_at_its_start(&mut server, &double, hangs).await;
+    lock
 }
 
 async fn undone_at_its_start(
@@ -184,10 +190,96 @@ async fn without_a_key_to_remove_it_with_the_log_tells_of_the_identity_that_stay
     assert!(line.contains("supabase_service_role_key") && line.contains("user_id"), "{line}");
 }
 
+/// Registrations that have not ended, as the file of the database has them; on PostgreSQL they are not looked at.
+fn waiting(server: &Server) -> usize {
+    if postgres::of_this_run() != postgres::Database::Sqlite {
+        return 0;
+    }
+    let script = "import sqlite3, sys\n\
+                  print(sqlite3.connect(sys.argv[1]).execute('SELECT COUNT(*) FROM altas').fetchone()[0])";
+    let mut python = std::process::Command::new("python3");
+    let output = python.args(["-c", script]).arg(server.data_dir().join("alertrace.db")).output();
+    String::from_utf8_lossy(&output.expect("python3 runs").stdout).trim().parse().expect("a number")
+}
+
 #[tokio::test]
-async fn a_registration_whose_answer_is_lost_is_undone() {
+async fn a_registration_whose_answer_is_lost_is_undone_at_the_next_start() {
     let double = Double::start();
-    let server = server(&double).await;
+    let mut server = server(&double).await;
+    double.fault(USERS, Some(Fault::Cut));
+    assert_eq!(post(&server, "/api/v1/auth/register", empresa(1)).await.0, 503);
+    double.fault(USERS, None);
+    assert!(there(&double, "e1@x.pe"));
+    server.kill_and_restart();
+    until("it is gone", || !there(&double, "e1@x.pe")).await;
+    assert!(there(&double, "admin@fundo.pe"), "and nobody else's");
+}
+
+#[tokio::test]
+async fn an_account_that_cannot_be_removed_keeps_no_other_from_it_and_is_tried_again() {
+    const ONE: &str = "/auth/v1/admin/users/*";
+    let double = Double::start();
+    let mut server = server(&double).await;
+    // Of two with one RUC the later one's is to be removed; the connection breaks, and it is asked once more.
+    let lose = async |one: u32| {
+        double.fault(USERS, Some(Fault::Held));
+        let (first, mut second) = (empresa(one), empresa(one + 1));
+        second["empresa"]["ruc"] = first["empresa"]["ruc"].clone();
+        let both = [begin(&server, first), begin(&server, second)];
+        let email = |n: u32| format!("e{n}@x.pe");
+        until("both are there", || there(&double, &email(one)) && there(&double, &email(one + 1))).await;
+        double.release();
+        for one in both {
+            one.await.expect("it ends").expect("an answer");
+        }
+        double.fault(USERS, None);
+    };
+    double.fault(ONE, Some(Fault::Cut));
+    lose(1).await;
+    assert_eq!(double.asked(ONE), 2, "what removes is asked once more");
+    let left = |n: u32| double.emails().iter().filter(|e| **e == format!("e{n}@x.pe")).count();
+    assert_eq!(left(1) + left(2), 1);
+    // It refuses; what is left of two registrations waits.
+    double.fault(
+        ONE,
+        Some(Fault::Says(403, r#"{"code":403,"error_code":"not_admin","msg":"User not allowed"}"#)),
+    );
+    lose(3).await;
+    lose(5).await;
+    assert_eq!([left(3) + left(4), left(5) + left(6)], [2, 2]);
+    let asked = double.asked(ONE);
+    server.kill_and_restart();
+    until("both are tried", || double.asked(ONE) >= asked + 2).await;
+    assert_eq!([left(3) + left(4), left(5) + left(6)], [2, 2]);
+    double.fault(ONE, None);
+    server.kill_and_restart();
+    until("both are gone", || [left(3) + left(4), left(5) + left(6)] == [1, 1]).await;
+}
+
+#[tokio::test]
+async fn an_account_that_is_being_removed_is_nobodys_to_take() {
+    const ONE: &str = "/auth/v1/admin/users/*";
+    let double = Double::start();
+    let mut server = server(&double).await;
+    double.fault(USERS, Some(Fault::Cut));
+    assert_eq!(post(&server, "/api/v1/auth/register", empresa(1)).await.0, 503);
+    double.fault(USERS, None);
+    double.fault(ONE, Some(Fault::Slow(Duration::from_millis(1_200))));
+    server.kill_and_restart();
+    until("its removal is under way", || double.asked(ONE) == 1).await;
+    // With the same e-mail and password, which are good until it is gone.
+    let (status, said) = post(&server, "/api/v1/auth/register", empresa(1)).await;
+    if status != 201 {
+        assert_eq!((status, &said["code"]), (409, &"email_in_use".into()), "{said}");
+        assert_eq!(post(&server, "/api/v1/auth/register", empresa(1)).await.0, 201, "all is free");
+    }
+    assert_eq!(login(&server, "e1@x.pe", PASSWORD).await.0, 200, "whoever was told that they are in is");
+}
+
+#[tokio::test]
+async fn who_registers_again_before_it_is_undone_keeps_the_account() {
+    let double = Double::start();
+    let mut server = server(&double).await;
     double.fault(USERS, Some(Fault::Cut));
     let (status, said) = post(&server, "/api/v1/auth/register", empresa(1)).await;
     assert_eq!((status, &said["code"]), (503, &"identity_unavailable".into()));
@@ -195,5 +287,11 @@ async fn a_registration_whose_answer_is_lost_is_undone() {
     // Whoever does not wait for that registers again, with the same password: it is theirs.
     assert!(there(&double, "e1@x.pe"));
     assert_eq!(post(&server, "/api/v1/auth/register", empresa(1)).await.0, 201);
+    // The first of the two is looked at again, and was complete after all.
+    let listed = double.asked(USERS);
+    server.kill_and_restart();
+    until("the account is looked for", || double.asked(USERS) > listed).await;
+    until("nothing is left to be undone", || waiting(&server) == 0).await;
+    assert!(there(&double, "e1@x.pe"));
     assert_eq!(login(&server, "e1@x.pe", PASSWORD).await.0, 200);
 }

@@ -118,7 +118,8 @@ async fn what_a_request_pays_for_knowing_whose_it_is() {
     let config = config::load(&Sources { env, ..Sources::default() }).expect("a configuration");
     let store = app::open_store(&config).await.expect("the database");
     let secret = std::fs::read_to_string(data_dir.join("jwt.secret")).expect("the secret");
-    let cuentas = app::accounts(&config, store, Arc::new(SystemClock), secret.trim().as_bytes());
+    let cuentas =
+        app::accounts(&config, store, Arc::new(SystemClock), Arc::default(), secret.trim().as_bytes());
     let cuentas = cuentas.expect("accounts");
     let mut times = Vec::new();
     for n in 0..5_500 {

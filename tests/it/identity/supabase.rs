@@ -7,8 +7,8 @@ use jsonwebtoken::Algorithm;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::double::{ANON, Double, Fault, Key, SERVICE};
-use super::{beside, empresa, flow, login, me, post, server, server_with, totp};
+use super::double::{ANON, CODE, Double, Fault, Key, SERVICE};
+use super::{beside, empresa, flow, login, mail, me, post, saga, server, server_with, totp};
 use crate::postgres::tls::certificates;
 use crate::support::server::{EMAIL, PASSWORD, place};
 use crate::support::{Server, postgres};
@@ -126,7 +126,10 @@ async fn no_secret_is_in_any_line_of_the_log_with_accounts_of_our_own() {
     let log = dir.path().join("server.log");
     let mut place = place(dir.path(), postgres::of_this_run());
     let secret = "our-own-secret-of-thirty-two-bytes!";
+    let mut mailbox = mail::Mailbox::open().await;
     place.extend([
+        ("ALERTRACE__MAIL__TRANSPORT", "smtp".to_owned()),
+        ("ALERTRACE__MAIL__SMTP_URL", mailbox.url()),
         ("JWT_SECRET_KEY", secret.to_owned()),
         ("ALERTRACE__IDENTITY__SUPABASE_COMPAT", "true".to_owned()),
         ("SUPABASE_KEY", ANON.to_owned()),
@@ -144,7 +147,19 @@ async fn no_secret_is_in_any_line_of_the_log_with_accounts_of_our_own() {
     let codes = confirmed["codigos_recuperacion"].as_array().expect("codes").iter();
     let mut keys: Vec<_> = codes.map(|code| code.as_str().expect("a code")).collect();
     assert_eq!(keys.len(), 10);
-    keys.extend([ANON, SERVICE, secret, factor]);
+    // What is shown once, and what goes by mail.
+    let token = confirmed["access_token"].as_str().expect("a token");
+    let invited = server.request(Method::POST, "/api/v1/trabajadores/invitaciones", token, None).await;
+    let invited = super::said(invited).await.1;
+    let invitation = invited["codigo_invitacion"].as_str().expect("a code");
+    let joins = json!({ "email": "i@x.pe", "password": PASSWORD, "user_type": "trabajador", "nombres": "I",
+        "apellidos": "J", "codigo_invitacion": invitation });
+    assert_eq!(post(&server, "/api/v1/auth/register", joins).await.0, 201);
+    assert_eq!(mail::forgot(&server, EMAIL).await.0, 202);
+    let link = mail::token(&mailbox.link(EMAIL).await);
+    let new = "una clave que nadie tiene";
+    assert_eq!(mail::reset(&server, &link, new).await.0, 200);
+    keys.extend([ANON, SERVICE, secret, factor, token, invitation, &link, new]);
     tells_nothing(&log, &session, &keys);
 }
 
@@ -206,6 +221,125 @@ async fn a_token_from_before_somebody_was_deactivated_stays_refused_when_they_ar
     assert_eq!(me(&server, after["access_token"].as_str().expect("a token")).await.0, 200);
     put(true).await;
     assert_eq!(me(&server, after["access_token"].as_str().expect("a token")).await.0, 200, "nothing changed");
+}
+
+#[tokio::test]
+async fn another_password_ends_the_tokens_that_supabase_issued_before() {
+    let double = Double::start();
+    let server = server(&double).await;
+    let (_, before) = login(&server, EMAIL, PASSWORD).await;
+    let before = before["access_token"].as_str().expect("a token");
+    assert_eq!(me(&server, before).await.0, 200);
+    assert_eq!(mail::forgot(&server, EMAIL).await.0, 202);
+    let code = double.recovered(EMAIL).await;
+    // Tokens tell the time in whole seconds.
+    tokio::time::sleep(std::time::Duration::from_millis(1_050)).await;
+    assert_eq!(mail::reset(&server, &code, "otra clave larga").await.0, 200);
+    assert_eq!(me(&server, before).await.1["code"], "invalid_token");
+    let (_, after) = login(&server, EMAIL, "otra clave larga").await;
+    assert_eq!(me(&server, after["access_token"].as_str().expect("a token")).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_second_factor_that_an_account_has_there_is_asked_for_here() {
+    let double = Double::start();
+    let mut server = server(&double).await;
+    let (status, before) = login(&server, EMAIL, PASSWORD).await;
+    assert_eq!(status, 200);
+    double.enrol(EMAIL);
+    let (status, refused) = login(&server, EMAIL, PASSWORD).await;
+    assert_eq!((status, &refused["code"]), (401, &"totp_requerido".into()));
+    let with_code = async |code: &str| {
+        let body = json!({ "email": EMAIL, "password": PASSWORD, "codigo": code });
+        post(&server, "/api/v1/auth/login", body).await
+    };
+    assert_eq!(with_code("000000").await.1["code"], "totp_incorrecto");
+    let (status, shown) = with_code(CODE).await;
+    assert_eq!(status, 200, "{shown}");
+    let token = shown["access_token"].as_str().expect("a token").to_owned();
+    assert_eq!(me(&server, &token).await.0, 200);
+    let refresh = json!({ "refresh_token": shown["refresh_token"] });
+    let (status, next) = post(&server, "/api/v1/auth/refresh", refresh).await;
+    assert_eq!(status, 200, "a sign-in that showed it goes on: {next}");
+    let refresh = json!({ "refresh_token": before["refresh_token"] });
+    assert_eq!(post(&server, "/api/v1/auth/refresh", refresh).await.1["code"], "totp_requerido");
+    // A token that its own client got by the password alone, and one whose account nobody here has heard of since the start.
+    let half = double.key().sign(&double.claims(shown["user_id"].as_str().expect("a key")));
+    for _ in 0..2 {
+        assert_eq!(me(&server, &half).await.1["code"], "totp_requerido");
+        assert_eq!(me(&server, &token).await.0, 200);
+        server.kill_and_restart();
+    }
+    // While nobody can say whether it has one, nothing is opened by the password alone; what showed it goes on.
+    double.fault("/auth/v1/user", Some(Fault::Cut));
+    server.kill_and_restart();
+    assert_eq!(me(&server, &half).await.1["code"], "identity_unavailable");
+    assert_eq!(me(&server, &token).await.0, 200);
+    double.fault("/auth/v1/user", None);
+    // Another password wants it too.
+    assert_eq!(mail::reset(&server, &half, "otra clave larga").await.1["code"], "totp_requerido");
+}
+
+#[tokio::test]
+async fn a_refreshed_pair_reaches_its_owner_though_nothing_can_be_written() {
+    if postgres::of_this_run() != postgres::Database::Sqlite {
+        return;
+    }
+    let double = Double::start();
+    let server = server_with(&double, |mut command| {
+        command.env("ALERTRACE__STORE__BUSY_TIMEOUT_MS", "150");
+        command
+    })
+    .await;
+    let (_, session) = login(&server, EMAIL, PASSWORD).await;
+    let mut somebody = saga::hold(&server);
+    assert_eq!(login(&server, EMAIL, PASSWORD).await.0, 503, "so that it is held");
+    // Its predecessor is spent there.
+    let refresh = json!({ "refresh_token": session["refresh_token"] });
+    let (status, next) = post(&server, "/api/v1/auth/refresh", refresh).await;
+    somebody.kill().expect("it ends");
+    somebody.wait().expect("it ended");
+    assert_eq!(status, 200, "{next}");
+    assert_eq!(me(&server, next["access_token"].as_str().expect("a token")).await.0, 200);
+}
+
+#[tokio::test]
+async fn what_is_known_here_is_not_asked_there() {
+    let double = Double::start();
+    let server = server_with(&double, |mut command| {
+        command.env("ALERTRACE__IDENTITY__MAX_SIGN_INS_PER_ACCOUNT_PER_MIN", "4");
+        command
+    })
+    .await;
+    let made = double.asked("/auth/v1/admin/users");
+    let mut taken = empresa(1);
+    taken["email"] = EMAIL.into();
+    let (status, refused) = post(&server, "/api/v1/auth/register", taken).await;
+    assert_eq!((status, &refused["code"]), (409, &"email_in_use".into()));
+    assert_eq!(double.asked("/auth/v1/admin/users"), made);
+    // One sign-in more or less is the test's own.
+    let mut statuses = Vec::new();
+    for _ in 0..6 {
+        statuses.push(login(&server, EMAIL, "another long password").await.0);
+    }
+    assert_eq!(statuses.last(), Some(&429), "{statuses:?}");
+    let asked = double.asked("/auth/v1/token");
+    assert_eq!(login(&server, EMAIL, PASSWORD).await.0, 429);
+    assert_eq!(double.asked("/auth/v1/token"), asked);
+}
+
+#[tokio::test]
+async fn whether_an_account_has_a_second_factor_is_asked_once_in_a_while() {
+    const USER: &str = "/auth/v1/user";
+    let double = Double::start();
+    let mut server = server(&double).await;
+    let token = server.token.clone();
+    assert_eq!((me(&server, &token).await.0, double.asked(USER)), (200, 0), "its sign-in said so");
+    server.kill_and_restart();
+    for _ in 0..5 {
+        assert_eq!(me(&server, &token).await.0, 200);
+    }
+    assert_eq!(double.asked(USER), 1);
 }
 
 /// In front of `http`, with the certificate of `name` in `dir`; answers its port.

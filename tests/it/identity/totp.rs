@@ -14,7 +14,7 @@ use crate::support::{Client, Server};
 const NEW: &str = "otra clave larga";
 
 /// What an app shows, so many steps from now.
-fn code(url: &str, later: u64) -> String {
+pub(super) fn code(url: &str, later: u64) -> String {
     let totp = Totp::from_url(url).expect("an address of an app");
     let now = u64::try_from(SystemClock.now().secs()).expect("after 1970");
     totp.generate(now + 30 * later).to_string()
@@ -167,12 +167,15 @@ async fn no_road_leads_round_a_second_factor() {
     let grant = json!({ "email": EMAIL, "password": PASSWORD });
     let (status, half) = post(&server, "/auth/v1/token?grant_type=password", grant).await;
     assert_eq!(status, 200, "{half}");
+    let half = text(&half["access_token"]);
+    assert_eq!(me(&server, &half).await.1["code"], "totp_requerido");
     // By the link of a message, too.
     assert_eq!(forgot(&server, EMAIL).await.0, 202);
     let link = mailbox.link(EMAIL).await;
     let (status, changed) = reset(&server, &token(&link), NEW).await;
     assert_eq!(status, 200, "{changed}");
     assert!(changed["access_token"].is_null());
+    assert_eq!(me(&server, &half).await.1["code"], "invalid_token", "what the old password opened is over");
     assert_eq!(login(&server, EMAIL, NEW).await.1["code"], "totp_requerido");
     let grant = json!({ "email": EMAIL, "password": NEW });
     let (_, after) = post(&server, "/auth/v1/token?grant_type=password", grant).await;
@@ -182,7 +185,7 @@ async fn no_road_leads_round_a_second_factor() {
     let (status, refreshed) = post(&server, "/auth/v1/token?grant_type=refresh_token", refresh).await;
     assert_eq!(status, 200, "what was refused has not spent it: {refreshed}");
 
-    for session in [&half, &after, &refreshed] {
+    for session in [&after, &refreshed] {
         let token = text(&session["access_token"]);
         let (status, refused) = me(&server, &token).await;
         assert_eq!((status, &refused["code"]), (401, &"totp_requerido".into()));

@@ -97,7 +97,7 @@ impl Site {
         let me = self.server.get("/api/v1/auth/me").await;
         let secret = std::fs::read_to_string(self.server.data_dir().join("jwt.secret")).expect("the secret");
         let then = SystemClock.now().minus(std::time::Duration::from_secs(7_200));
-        let claims = Claims::new(me["user_id"].as_str().expect("a key"), then, 3_600, "x");
+        let claims = Claims::new(me["user_id"].as_str().expect("a key"), "x", then, 3_600, "x");
         Firmante::new(secret.trim().as_bytes()).firma(&claims).expect("a token")
     }
 

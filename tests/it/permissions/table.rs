@@ -124,7 +124,8 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/api/v1/auth/login", Who::Anyone, 200, r#"{"email":"admin@fundo.pe","password":"una clave larga"}"#),
     route("POST", "/api/v1/auth/token", Who::Anyone, 200, "username=admin@fundo.pe&password=una clave larga"),
     route("POST", "/api/v1/auth/refresh", Who::Anyone, 200, r#"{"refresh_token":"{refresh}"}"#),
-    route("POST", "/api/v1/auth/logout", Who::Account, 204, ""),
+    // Another sign-in than the one that asks, which goes on asking.
+    route("POST", "/api/v1/auth/logout", Who::Account, 204, r#"{"refresh_token":"{refresh}"}"#),
     get("/api/v1/auth/me", Who::Account),
     get("/api/v1/auth/verify-token", Who::Account),
     // The test's server sends no mail, and nobody has a token of a message.

@@ -193,3 +193,25 @@ async fn readings_without_a_timestamp_are_stored_once_when_nobody_heard_of_their
     let all = DEVICES as usize * usize::from(READINGS);
     assert_eq!((stored.lines().count(), unique.len()), (all, all), "each is stored, once");
 }
+
+#[tokio::test]
+async fn what_a_commit_of_unknown_outcome_made_of_a_person_holds_on_their_next_request() {
+    let cluster = Cluster::own();
+    let server = start(on(&cluster)).await;
+    let body = json!({ "email": "w@x.pe", "password": PASSWORD, "nombre": "Luz", "apellido": "Rey" });
+    let made = server.request(Method::POST, "/api/v1/trabajadores", &server.token, Some(body)).await;
+    let worker: Value = made.json().await.expect("JSON");
+    let token = server.sign_in("w@x.pe").await;
+    let people =
+        async || server.request(Method::GET, "/api/v1/trabajadores", &token, None).await.status().as_u16();
+    assert_eq!([people().await, people().await], [403, 403], "what is kept of them is of before");
+    fail(&cluster, "auditoria", true);
+    let path = format!("/api/v1/trabajadores/{}", worker["id_trabajador"]);
+    let change =
+        server.request(Method::PUT, &path, &server.token, Some(json!({ "rol": "supervisor" }))).await;
+    assert_eq!(code(change).await, (503, "store_unavailable".to_owned()));
+    mend(&cluster, "auditoria");
+    // As if it had been one.
+    cluster.sql("UPDATE alertrace.trabajadores SET rol = 'supervisor' WHERE email = 'w@x.pe'");
+    assert_eq!(people().await, 200);
+}
