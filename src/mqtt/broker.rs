@@ -15,6 +15,7 @@ use super::comandos::EnCurso;
 use super::door::Puerta;
 use super::estado::Estados;
 use super::index::Destino;
+use super::mailbox::Cabida;
 use super::publicacion::{Publicacion, Qos};
 use super::retained::Retained;
 use super::router::{Parado, Router};
@@ -46,6 +47,12 @@ pub struct Settings {
     pub max_connections_per_address: usize,
     /// Time for a connection to say who it is.
     pub connect_deadline: Duration,
+    /// Time for a TLS handshake, of the above.
+    pub handshake_deadline: Duration,
+    /// Sign-ins of one name from one address that may fail before the next ones wait.
+    pub sign_in_failures: u32,
+    /// The longest that they wait.
+    pub sign_in_wait: Duration,
     /// Networks whose PROXY protocol header is believed, and then asked for; `None` = none is read.
     pub proxy_from: Option<Vec<ipnet::IpNet>>,
     /// Bytes of one packet.
@@ -58,6 +65,8 @@ pub struct Settings {
     pub max_sessions_per_client: usize,
     /// Messages that wait for one session.
     pub max_queued: usize,
+    /// Bytes of them.
+    pub max_queued_bytes: usize,
     /// Seconds; 0 = as the client wishes.
     pub max_keep_alive: u16,
     /// PUBLISH packets a second of one client; 0 = no limit.
@@ -156,7 +165,9 @@ impl Broker {
         let max_sesiones = s.max_connections * 2;
         let router = Router::start(max_sesiones, s.max_filters, muerto)?;
         let retained = Retained::new(s.max_retained);
-        let sessions = Sessions::new(max_sesiones, s.max_sessions_per_client, s.max_queued);
+        let cabida = Cabida { mensajes: s.max_queued, bytes: s.max_queued_bytes };
+        let sessions = Sessions::new(max_sesiones, s.max_sessions_per_client, cabida);
+        let intentos = Intentos::new(s.sign_in_failures, s.sign_in_wait);
         let mut tx = parts.store.read().await?;
         retained.restaura(store::mqtt::retained(&mut tx).await?);
         let intervalos = store::sensores::intervals(&mut tx).await?;
@@ -171,7 +182,7 @@ impl Broker {
             sessions,
             conexiones: TaskTracker::new(),
             puerta,
-            intentos: Intentos::default(),
+            intentos,
             apaga,
             numero: AtomicU64::new(1),
             estados,
@@ -230,13 +241,19 @@ impl Compartido {
 
     /// Delivers a message whose changes are committed.
     pub(super) async fn entrega(&self, reparto: Reparto) -> Result<(), Parado> {
+        let (huerfanas, publicacion) = self.deja(reparto);
+        self.heredan(huerfanas).await;
+        self.rutea(publicacion).await
+    }
+
+    /// Puts a message whose changes are committed into the mailboxes of those whom it is kept for. Answers what
+    /// it was to be for sessions that are over by now, and the message.
+    pub(super) fn deja(&self, reparto: Reparto) -> (Vec<Entrega>, Arc<Publicacion>) {
         if reparto.retiene {
             self.retained.pon(&reparto.publicacion);
         }
-        for (sesion, entrega) in reparto.destinos {
-            sesion.deja(entrega);
-        }
-        self.rutea(reparto.publicacion).await
+        let dejada = |(sesion, entrega): Destino| sesion.deja(entrega);
+        (reparto.destinos.into_iter().filter_map(dejada).collect(), reparto.publicacion)
     }
 
     /// Gives a message to those who are there for it now, and whom it is not kept for.
@@ -286,20 +303,30 @@ impl Compartido {
             huerfanas = sesion.huerfanas(&estado);
         }
         drop(estado);
-        for huerfana in huerfanas {
-            self.hereda(&huerfana).await;
-        }
+        self.heredan(huerfanas).await;
         if let Some(id_sesion) = sesion.id_sesion {
             self.guarda(vec![Cambio::Termina(id_sesion)]).await;
         }
     }
 
-    async fn hereda(&self, huerfana: &Entrega) {
-        let Some((sesion, entrega)) = self.sessions.indice.otro(huerfana, &self.parts.directorio) else {
-            return;
-        };
-        if self.guarda(sesion.encola(&entrega).into_iter().collect()).await {
-            sesion.deja(entrega);
+    /// See [`Self::hereda`].
+    pub(super) async fn heredan(&self, huerfanas: Vec<Entrega>) {
+        for huerfana in huerfanas {
+            self.hereda(huerfana).await;
+        }
+    }
+
+    /// Gives what was on its way to a session that is over to another member of its shared subscription.
+    async fn hereda(&self, mut huerfana: Entrega) {
+        while let Some((sesion, entrega)) = self.sessions.indice.otro(&huerfana, &self.parts.directorio) {
+            if !self.guarda(sesion.encola(&entrega).into_iter().collect()).await {
+                return;
+            }
+            // It may have ended meanwhile, as the one before it.
+            match sesion.deja(entrega) {
+                Some(otra_vez) => huerfana = otra_vez,
+                None => return,
+            }
         }
     }
 
@@ -425,7 +452,8 @@ impl Compartido {
         for vencida in vencidas {
             self.entierra(&vencida.sesion, vencida.estado).await;
         }
-        let mut cambios = self.retained.limpia(ahora);
+        let directorio = &self.parts.directorio;
+        let mut cambios = self.retained.limpia(ahora, |device_id, id| directorio.es(device_id, id));
         cambios.extend(self.sessions.toma_anotados());
         self.guarda(cambios).await;
         self.deja_de_creer(ahora);

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
 
 use super::index::Indice;
+use super::mailbox::Cabida;
 use super::protocol::{Cierre, Pedido};
 use super::publicacion::{self, Publicacion, Qos};
 use super::session::{Clave, Estado, Sesion, Turno};
@@ -33,7 +34,7 @@ pub(super) struct Sessions {
     id_sesion: AtomicI64,
     max: usize,
     max_por_principal: usize,
-    max_buzon: usize,
+    max_buzon: Cabida,
 }
 
 /// All sessions, and how many each principal has.
@@ -92,7 +93,7 @@ pub(super) struct SinSitio;
 
 impl Sessions {
     /// `max` in all, `max_por_principal` of one device or person.
-    pub(super) fn new(max: usize, max_por_principal: usize, max_buzon: usize) -> Self {
+    pub(super) fn new(max: usize, max_por_principal: usize, max_buzon: Cabida) -> Self {
         Self {
             mapa: Mutex::default(),
             indice: Indice::default(),
@@ -209,6 +210,17 @@ impl Sessions {
             let presente = true;
             return Ok(Abierta { sesion, estado, generacion, presente, iba_a_expirar, reemplazadas });
         }
+    }
+
+    /// The limit that keeps `sesion` from a shared subscription that it is not in yet. Each has a copy of its
+    /// own of every message, as a session has: so there are as many of one principal as it may have sessions, and
+    /// in all no more than `max` that are distinct.
+    pub(super) fn sin_sitio_para(&self, sesion: &Sesion, filtro: &str, max: usize) -> Option<&'static str> {
+        let clave = &sesion.clave.principal;
+        let (todos, suyos) = self.indice.otros_grupos(filtro, |s| s.clave.principal == *clave);
+        // The anonymous of an open broker are many and have one name.
+        let demasiados = sesion.principal() != Principal::Anonimo && suyos >= self.max_por_principal;
+        if demasiados { Some("max_sessions_per_client") } else { (todos >= max).then_some("max_filters") }
     }
 
     fn hallada(&self, clave: &Clave) -> Option<Arc<Sesion>> {
@@ -390,9 +402,11 @@ mod tests {
     use crate::domain::Rol;
     use crate::identity::Usuario;
 
+    const CABIDA: Cabida = Cabida { mensajes: 10, bytes: 1 << 20 };
+
     #[tokio::test]
     async fn a_session_whose_owner_is_shut_out_while_it_opens_or_closes_is_nobodys_afterwards() {
-        let sessions = Sessions::new(10, 10, 10);
+        let sessions = Sessions::new(10, 10, CABIDA);
         let user_id = String::from("u1");
         let persona =
             Usuario { user_id: user_id.clone(), id_trabajador: 1, id_empresa: Some(1), rol: Rol::Supervisor };
@@ -420,7 +434,7 @@ mod tests {
         let expira = Timestamp::MIN.plus(Duration::from_secs(60));
         let llave = Llave { id_api_key: 1, id_empresa: 1, permisos: Vec::new(), expira: Some(expira) };
         let llave = Principal::Llave(llave);
-        let sesion = Sesion::new(1, Clave::new(&llave, "p"), None, llave, 10);
+        let sesion = Sesion::new(1, Clave::new(&llave, "p"), None, llave, CABIDA);
         let hasta = sesion.espera(&mut sesion.vida(), Timestamp::MIN.plus(Duration::from_secs(600)));
         assert_eq!(hasta, expira);
     }

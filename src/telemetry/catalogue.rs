@@ -37,6 +37,7 @@ const LIMITS: Series = Each(
     "limit",
     &[
         "connect_deadline_s",
+        "handshake_deadline_s",
         "max_connections",
         "max_connections_per_address",
         "max_filters",
@@ -46,6 +47,7 @@ const LIMITS: Series = Each(
         "max_subscriptions",
         "rate",
         "receive_maximum",
+        "sessions",
         "sign_in",
         "topic",
     ],
