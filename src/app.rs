@@ -118,9 +118,10 @@ pub async fn start(
     tasks.spawn("the registrations", cuentas.clone().reconcilia(tokens.parar.clone()));
     let (hub, pedidos, presencia) = (Hub::default(), Pedidos::default(), Arc::new(Presencia::default()));
     let clientes = Arc::new(Clientes::default());
+    let rutas = Rutas::default();
     let (ingest, work) = Ingest::start(
         store.clone(),
-        hub.clone(),
+        (hub.clone(), rutas.clone()),
         clock.clone(),
         ingest_settings(config),
         tokens.drenar.clone(),
@@ -138,6 +139,7 @@ pub async fn start(
         directorio: directorio.clone(),
         ingest: ingest.clone(),
         hub: hub.clone(),
+        rutas,
         pedidos: pedidos.clone(),
         clientes: clientes.clone(),
         presencia: presencia.clone(),
@@ -145,8 +147,7 @@ pub async fn start(
         settings: mqtt_settings(config),
     };
     let broker = mqtt::Broker::start(parts, tokens.parar.clone(), tokens.muerto.clone()).await?;
-    let (rutas, llegadas) = Rutas::new();
-    tasks.spawn("the broker", broker.clone().run(llegadas));
+    tasks.spawn("the broker", broker.clone().run());
     let address = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
     let (mqtt_address, tls_address) = (address(&mqtt_listener)?, address(&tls_listener)?);
     serve_mqtt(&mut tasks, &broker, mqtt_listener, tls_listener.zip(certs.as_ref().map(Certs::mqtt)));
@@ -162,7 +163,6 @@ pub async fn start(
         ingest,
         directorio: directorio.clone(),
         hub,
-        rutas,
         pedidos,
         clientes,
         presencia,

@@ -23,6 +23,7 @@ use super::protocol::{Bienvenida, Connect, Entrante, Protocol, Pubrec, Rechazo};
 use super::publicacion::Publicacion;
 use super::session::Sesion;
 use super::strict::{self, Defecto};
+use super::testamento::Legado;
 use super::throttle::limita;
 use super::topic;
 use crate::domain::Timestamp;
@@ -77,8 +78,9 @@ impl Negada {
 }
 
 /// A will, and its delay in seconds.
-pub(super) type Legado = (Publicacion, u32);
-type Testamento = Option<Legado>;
+type Testamento = Option<(Publicacion, u32)>;
+/// A connection that is let in, and its will.
+type Admitida = (Inicio, Option<Legado>);
 
 /// Reads the CONNECT, signs the client in and opens its session.
 pub(super) async fn entra<R>(
@@ -86,7 +88,7 @@ pub(super) async fn entra<R>(
     lee: &mut R,
     origen: &Origen,
     mut callado: Callado,
-) -> Result<(Inicio, Testamento), Negada>
+) -> Result<Admitida, Negada>
 where
     R: AsyncRead + Unpin,
 {
@@ -108,7 +110,7 @@ async fn admite(
     mut dicho: Dicho,
     origen: &Origen,
     ahora: Timestamp,
-) -> Result<(Inicio, Testamento), Negada> {
+) -> Result<Admitida, Negada> {
     let revocaciones = b.parts.directorio.revocaciones();
     let firmado = identifica(b, &dicho.connect, origen, ahora)
         .await
@@ -132,7 +134,7 @@ async fn empieza(
     ahora: Timestamp,
     (principal, caduca): (Principal, Option<Timestamp>),
     revocaciones: u64,
-) -> Result<(Inicio, Testamento), Negada> {
+) -> Result<Admitida, Negada> {
     let s = &b.parts.settings;
     let Dicho { mut connect, mut protocol, entrada } = dicho;
     let testamento = examina_testamento(b, &principal, connect.testamento.take())
@@ -152,8 +154,9 @@ async fn empieza(
     let expiry = connect.expiry.min(s.max_session_expiry);
     // Soon enough that the client is still told.
     let plazo = s.connect_deadline * 3 / 4;
-    let abre = opening::abre(b, &principal, &client_id, connect.clean, expiry, ahora);
-    let Ok(Some(Suya { sesion, estado, generacion, presente })) = tokio::time::timeout(plazo, abre).await
+    let abre = opening::abre(b, &principal, &client_id, connect.clean, expiry, testamento, ahora);
+    let Ok(Some(Suya { sesion, estado, generacion, presente, legado })) =
+        tokio::time::timeout(plazo, abre).await
     else {
         return Err(Negada::dicha("no session can be had now", Rechazo::NoDisponible, &mut protocol));
     };
@@ -168,7 +171,7 @@ async fn empieza(
             // Who is not who they were has no session either; whether they are, the store may not say now.
             let quien_sea = matches!(principal, Principal::Usuario(_) | Principal::Llave(_));
             sesion.vida().revocada |= quien_sea && known;
-            vuelve_a_cerrar(b, &sesion, expiry);
+            vuelve_a_cerrar(b, &sesion, expiry, legado).await;
             return Err(Negada::dicha(motivo, rechazo, &mut protocol));
         }
     }
@@ -182,7 +185,7 @@ async fn empieza(
     let mut salida = BytesMut::new();
     if !protocol.connack(&bienvenida, &mut salida) {
         // [MQTT-3.2.0-1]: nobody is served without one.
-        vuelve_a_cerrar(b, &sesion, expiry);
+        vuelve_a_cerrar(b, &sesion, expiry, legado).await;
         return Err(Negada::callada("it does not take a packet as large as CONNACK"));
     }
     let cliente = Arc::new(Cliente {
@@ -212,7 +215,7 @@ async fn empieza(
         caduca,
         expiry,
     };
-    Ok((inicio, testamento))
+    Ok((inicio, legado))
 }
 
 /// What a client says first.
@@ -347,10 +350,12 @@ fn quien(principal: &Principal) -> Quien {
 }
 
 /// A session that was opened and is not served after all: it waits, or ends with the next sweep.
-fn vuelve_a_cerrar(b: &Compartido, sesion: &Sesion, expiry: u32) {
+async fn vuelve_a_cerrar(b: &Compartido, sesion: &Sesion, expiry: u32, legado: Option<Legado>) {
     let hasta = b.parts.clock.now().plus(Duration::from_secs(u64::from(expiry)));
     sesion.espera(&mut sesion.vida(), hasta);
     sesion.duerme();
+    // It was never let in, and nobody is to hear of it.
+    b.guarda(legado.iter().map(Legado::olvida).collect()).await;
 }
 
 /// Who the client is (contract section 1, sign-in), and until when.

@@ -16,6 +16,7 @@ use super::mailbox::{Buzon, Cabida, Cosa};
 use super::protocol::{Cierre, Pedido};
 use super::publicacion::{Publicacion, Qos};
 use super::router::{Emisor, Parado, Receptor};
+use super::testamento::Legado;
 use super::{acl, topic};
 use crate::domain::{Clock, Timestamp};
 use crate::identity::{Directorio, Principal};
@@ -125,7 +126,7 @@ pub(super) struct Vida {
     /// When the session ends, while nobody is connected.
     pub(super) expira: Option<Timestamp>,
     /// A will that waits for its delay [MQTT-3.1.3-9].
-    pub(super) testamento: Option<(Timestamp, Publicacion)>,
+    pub(super) testamento: Option<(Timestamp, Legado)>,
     /// It is no longer in the registry.
     pub(super) terminada: bool,
     /// Its owner was shut out: nothing of it is for whoever comes back.

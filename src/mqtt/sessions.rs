@@ -14,8 +14,9 @@ use tokio::sync::OwnedMutexGuard;
 use super::index::Indice;
 use super::mailbox::Cabida;
 use super::protocol::{Cierre, Pedido};
-use super::publicacion::{self, Publicacion, Qos};
+use super::publicacion::{self, Qos};
 use super::session::{Clave, Estado, Sesion, Turno};
+use super::testamento::Legado;
 use super::throttle::limita;
 use crate::domain::{SensorRef, Timestamp};
 use crate::identity::{Directorio, Llave, Permiso, Principal, Revocado};
@@ -75,7 +76,18 @@ pub(super) struct Abierta {
     /// When it would have ended without this connection.
     pub(super) iba_a_expirar: Option<Timestamp>,
     /// Sessions that ended to make place for this one, with the will that waited for that.
-    pub(super) reemplazadas: Vec<(Vencida, Option<Publicacion>)>,
+    pub(super) reemplazadas: Vec<(Vencida, Option<Legado>)>,
+    /// The will that its owner came back in time for, and when it would have been sent.
+    pub(super) cancelado: Option<(Timestamp, Legado)>,
+}
+
+/// What came from the store.
+#[derive(Default)]
+pub(super) struct Restauradas {
+    /// What is to be forgotten.
+    pub(super) olvidar: Vec<Cambio>,
+    /// Wills that are to be sent now.
+    pub(super) legados: Vec<(Principal, Legado)>,
 }
 
 /// A session and the lock on what is its connection's.
@@ -105,8 +117,8 @@ impl Sessions {
         }
     }
 
-    /// Takes over the sessions that the store has. Somebody who is no longer known has none any more:
-    /// answers what is to be forgotten.
+    /// Takes over the sessions that the store has, and the wills. Somebody who is no longer known has none any
+    /// more.
     ///
     /// # Errors
     /// Those of the store.
@@ -116,7 +128,7 @@ impl Sessions {
         directorio: &Directorio,
         abierto: bool,
         ahora: Timestamp,
-    ) -> store::Result<Vec<Cambio>> {
+    ) -> store::Result<Restauradas> {
         let mut tx = store.read().await?;
         let mut suscripciones: HashMap<i64, Vec<Pedido>> = HashMap::new();
         for s in store::mqtt::subscriptions(&mut tx).await? {
@@ -131,13 +143,13 @@ impl Sessions {
         for (id_sesion, pid) in store::mqtt::taken(&mut tx).await? {
             recibidos.entry(id_sesion).or_default().insert(pid);
         }
-        let (mut olvidar, sensores) = (Vec::new(), directorio.por_id());
+        let (mut restauradas, sensores) = (Restauradas::default(), directorio.por_id());
         for s in store::mqtt::sessions(&mut tx).await? {
             self.id_sesion.fetch_max(s.id_sesion + 1, Ordering::Relaxed);
             let queda = Duration::from_secs(u64::try_from(s.expiry).unwrap_or_default());
             let expira = s.expira.map_or_else(|| ahora.plus(queda), Timestamp::clamped);
             let Some(principal) = quien(&mut tx, &sensores, &s.principal, abierto, ahora).await? else {
-                olvidar.push(Cambio::Termina(s.id_sesion));
+                restauradas.olvidar.push(Cambio::Termina(s.id_sesion));
                 continue;
             };
             let clave = Clave { principal: s.principal, client_id: s.client_id };
@@ -156,8 +168,27 @@ impl Sessions {
             }
             self.mapa().mete(sesion);
         }
+        for t in store::mqtt::wills(&mut tx).await? {
+            // What is said of this connection is not said of a new one.
+            let siguiente = u64::try_from(t.dueno.conexion).unwrap_or_default() + 1;
+            self.siguiente.fetch_max(siguiente, Ordering::Relaxed);
+            let (cuando, legado) = (t.cuando, Legado::guardado(t));
+            let Some(principal) = quien(&mut tx, &sensores, &legado.de.principal, abierto, ahora).await?
+            else {
+                restauradas.olvidar.push(legado.olvida());
+                continue;
+            };
+            let cuando = cuando.unwrap_or_else(|| legado.cuando(ahora));
+            let clave =
+                Clave { principal: legado.de.principal.clone(), client_id: legado.de.client_id.clone() };
+            // A session that ended with its connection sends it at once [MQTT-3.1.2-10].
+            match self.hallada(&clave).filter(|_| cuando > ahora) {
+                Some(sesion) => sesion.vida().testamento = Some((cuando, legado)),
+                None => restauradas.legados.push((principal, legado)),
+            }
+        }
         tx.commit().await?;
-        Ok(olvidar)
+        Ok(restauradas)
     }
 
     /// Opens the session of `clave`; with `clean`, a new one in place of what was there
@@ -175,8 +206,16 @@ impl Sessions {
         loop {
             let Some(sesion) = self.hallada(&clave) else {
                 if let Some((sesion, estado)) = self.crea(&clave, principal, generacion, queda)? {
-                    let (presente, iba_a_expirar) = (false, None);
-                    return Ok(Abierta { sesion, estado, generacion, presente, iba_a_expirar, reemplazadas });
+                    let (presente, iba_a_expirar, cancelado) = (false, None, None);
+                    return Ok(Abierta {
+                        sesion,
+                        estado,
+                        generacion,
+                        presente,
+                        iba_a_expirar,
+                        reemplazadas,
+                        cancelado,
+                    });
                 }
                 continue;
             };
@@ -199,16 +238,23 @@ impl Sessions {
                 reemplazadas.push((Vencida { sesion, estado }, will));
                 continue;
             }
-            let iba_a_expirar = {
+            let (iba_a_expirar, cancelado) = {
                 let mut vida = sesion.vida();
                 vida.conectada = true;
                 // A session that is resumed in time sends no will [MQTT-3.1.3-9].
-                vida.testamento = None;
-                vida.expira.take()
+                (vida.expira.take(), vida.testamento.take())
             };
             sesion.set_principal(principal.clone());
             let presente = true;
-            return Ok(Abierta { sesion, estado, generacion, presente, iba_a_expirar, reemplazadas });
+            return Ok(Abierta {
+                sesion,
+                estado,
+                generacion,
+                presente,
+                iba_a_expirar,
+                reemplazadas,
+                cancelado,
+            });
         }
     }
 
@@ -302,7 +348,7 @@ impl Sessions {
 
     /// What time has come for: sessions that expired, which are out of the registry now, and wills
     /// whose delay is over.
-    pub(super) fn vencidas(&self, ahora: Timestamp) -> (Vec<Vencida>, Vec<(Principal, Publicacion)>) {
+    pub(super) fn vencidas(&self, ahora: Timestamp) -> (Vec<Vencida>, Vec<(Principal, Legado)>) {
         let (mut vencidas, mut testamentos) = (Vec::new(), Vec::new());
         for sesion in self.todas() {
             // Held: somebody is connected, or is just coming.

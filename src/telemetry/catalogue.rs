@@ -148,7 +148,7 @@ const ALL: [Metric; 40] = [
         Counter,
         "alertrace_mqtt_messages_dropped_total",
         "Messages that a subscriber did not get",
-        Each("reason", &["slow", "queue_full", "too_large", "lag", "events"]),
+        Each("reason", &["slow", "queue_full", "too_large", "lag"]),
     ),
     Metric(Counter, "alertrace_mqtt_limited_total", "Times that a limit of [mqtt] was applied", LIMITS),
     Metric(

@@ -93,7 +93,6 @@ pub(super) struct Bench {
     writer: JoinHandle<()>,
     work: JoinHandle<()>,
     store: Store,
-    _rutas: Rutas,
     _dir: tempfile::TempDir,
 }
 
@@ -112,10 +111,12 @@ impl Bench {
         let clock = Arc::new(SystemClock);
         let (stop, drain, dead) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-        let (hub, day) = (Hub::default(), Duration::from_secs(86_400));
+        let (hub, rutas, day) = (Hub::default(), Rutas::default(), Duration::from_secs(86_400));
         let how = ingest::Ajustes { cola: 64, lote: 50, rechazos_por_sensor: 10 };
         let (ingest, writer) =
-            Ingest::start(store.clone(), hub.clone(), clock.clone(), how, drain.clone()).await.unwrap();
+            Ingest::start(store.clone(), (hub.clone(), rutas.clone()), clock.clone(), how, drain.clone())
+                .await
+                .unwrap();
         let accounts = cuentas::Ajustes {
             registro: cuentas::Registro::Closed,
             access: day,
@@ -130,6 +131,7 @@ impl Bench {
             directorio: Arc::new(Directorio::load(&store).await.unwrap()),
             ingest,
             hub,
+            rutas,
             pedidos: Pedidos::default(),
             clientes: Arc::new(Clientes::default()),
             presencia: Arc::new(Presencia::default()),
@@ -138,9 +140,8 @@ impl Bench {
         };
         let writer = tokio::spawn(writer);
         let broker = Broker::start(parts, stop.clone(), dead.clone()).await.unwrap();
-        let (rutas, llegadas) = Rutas::new();
-        let work = tokio::spawn(broker.clone().run(llegadas));
-        Self { broker, dead, stop, drain, writer, work, store, _rutas: rutas, _dir: dir }
+        let work = tokio::spawn(broker.clone().run());
+        Self { broker, dead, stop, drain, writer, work, store, _dir: dir }
     }
 
     /// Stops as the server does; every part has to end by itself.

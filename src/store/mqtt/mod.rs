@@ -1,4 +1,4 @@
-//! What the broker keeps: sessions, their subscriptions and deliveries, retained messages.
+//! What the broker keeps: sessions, their subscriptions and deliveries, retained messages, wills.
 //!
 //! The broker holds all of this in memory as well, but for messages that wait for nobody who is
 //! connected; here is what survives a crash. Changes ([`Cambio`]) come in batches, in the transaction
@@ -6,6 +6,7 @@
 
 mod postgres;
 mod sqlite;
+mod testamentos;
 
 use std::collections::HashMap;
 
@@ -13,6 +14,8 @@ use bytes::Bytes;
 
 use super::{Error, Result, Tx, comandos, on, row};
 use crate::domain::Timestamp;
+
+pub use testamentos::{Dueno, Testamento, wills};
 
 /// A message as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,6 +190,17 @@ pub enum Cambio {
         /// Of which it was said.
         id_sensor: i64,
     },
+    /// A client with a will was let in.
+    Testa(Box<Testamento>),
+    /// It is lost, and its will is to be sent later.
+    AplazaTestamento {
+        /// Whose.
+        de: Dueno,
+        /// When.
+        cuando: Timestamp,
+    },
+    /// A will was sent, or its owner took leave or came back.
+    OlvidaTestamento(Dueno),
     /// A device answered a command.
     Responde(Box<comandos::Respuesta>),
     /// A device acknowledged a command.
@@ -246,6 +260,9 @@ pub async fn apply(tx: &mut Tx, cambios: impl IntoIterator<Item = &Cambio>) -> R
             Cambio::Enviado { id_comando, cuando } => comandos::sent(tx, *id_comando, *cuando).await?,
             Cambio::Configurado { id_sensor, configuracion, cuando } => {
                 comandos::config_sent(tx, *id_sensor, configuracion, *cuando).await?;
+            }
+            Cambio::Testa(_) | Cambio::AplazaTestamento { .. } | Cambio::OlvidaTestamento(_) => {
+                testamentos::apply(tx, cambio).await?;
             }
             de_sesion => of_session(tx, de_sesion).await?,
         }
