@@ -118,9 +118,10 @@ pub async fn start(
     tasks.spawn("the registrations", cuentas.clone().reconcilia(tokens.parar.clone()));
     let (hub, pedidos, presencia) = (Hub::default(), Pedidos::default(), Arc::new(Presencia::default()));
     let clientes = Arc::new(Clientes::default());
+    let rutas = Rutas::default();
     let (ingest, work) = Ingest::start(
         store.clone(),
-        hub.clone(),
+        (hub.clone(), rutas.clone()),
         clock.clone(),
         ingest_settings(config),
         tokens.drenar.clone(),
@@ -139,6 +140,7 @@ pub async fn start(
         directorio: directorio.clone(),
         ingest: ingest.clone(),
         hub: hub.clone(),
+        rutas,
         pedidos: pedidos.clone(),
         clientes: clientes.clone(),
         presencia: presencia.clone(),
@@ -146,8 +148,7 @@ pub async fn start(
         settings: mqtt_settings(config),
     };
     let broker = mqtt::Broker::start(parts, tokens.parar.clone(), tokens.muerto.clone()).await?;
-    let (rutas, llegadas) = Rutas::new();
-    tasks.spawn("the broker", broker.clone().run(llegadas));
+    tasks.spawn("the broker", broker.clone().run());
     let address = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
     let (mqtt_address, tls_address) = (address(&mqtt_listener)?, address(&tls_listener)?);
     serve_mqtt(&mut tasks, &broker, mqtt_listener, tls_listener.zip(certs.as_ref().map(Certs::mqtt)));
@@ -163,7 +164,6 @@ pub async fn start(
         ingest,
         directorio: directorio.clone(),
         hub,
-        rutas,
         pedidos,
         clientes,
         presencia,
@@ -505,12 +505,16 @@ fn mqtt_settings(config: &Config) -> mqtt::Settings {
         max_connections: m.max_connections,
         max_connections_per_address: m.max_connections_per_address,
         connect_deadline: Duration::from_secs(m.connect_deadline_s),
+        handshake_deadline: Duration::from_secs(m.handshake_deadline_s),
+        sign_in_failures: m.sign_in_failures,
+        sign_in_wait: Duration::from_secs(m.sign_in_wait_s),
         proxy_from: m.proxy_from.clone(),
         max_packet: m.max_packet_bytes,
         receive_maximum: m.receive_maximum,
         max_session_expiry: m.max_session_expiry_s,
         max_sessions_per_client: m.max_sessions_per_client,
         max_queued: m.max_queued_messages,
+        max_queued_bytes: m.max_queued_bytes,
         max_keep_alive: m.max_keep_alive_s,
         max_messages_per_s: m.max_messages_per_s,
         max_bytes_per_s: m.max_bytes_per_s,

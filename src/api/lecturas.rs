@@ -67,19 +67,17 @@ pub(super) async fn ingest(
     let ahora = parts.ingest.hora().map_err(|e| super::salud::wrong_clock(&e))?;
     let d = decode::decode(&body, &sensor.device_id, ahora, &parts.settings.limites);
     let mensaje = Mensaje {
-        sensor: sensor.clone(),
+        sensor,
         lecturas: d.lecturas,
         rechazos: d.rechazos,
         recibido: ahora,
         dup: false,
         si_esperan: true,
         al_aceptar: Vec::new(),
+        por_decir: Some(body),
     };
     let respuesta = parts.ingest.submit(mensaje).await?;
     let resultado = respuesta.await.map_err(|_| crate::ingest::Cerrado)?;
-    if resultado.aceptadas > 0 {
-        parts.rutas.manda(sensor, body);
-    }
     if resultado.rechazado() {
         return Err(refused(&resultado));
     }

@@ -70,7 +70,7 @@ use crate::identity::{Directorio, Sello};
 use crate::ingest::Ingest;
 use crate::ingest::decode::Limites;
 use crate::mantenimiento::Disco;
-use crate::realtime::{Clientes, Hub, Pedidos, Presencia, Rutas};
+use crate::realtime::{Clientes, Hub, Pedidos, Presencia};
 use crate::store::Store;
 use crate::tls::Acceptor;
 use routes::Routes;
@@ -114,8 +114,6 @@ pub struct Parts {
     pub directorio: Arc<Directorio>,
     /// What happens.
     pub hub: Hub,
-    /// To the broker.
-    pub rutas: Rutas,
     /// What people ask of devices.
     pub pedidos: Pedidos,
     /// Who is connected by MQTT.

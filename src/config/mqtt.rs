@@ -40,6 +40,12 @@ pub struct Mqtt {
     pub max_connections_per_address: usize,
     /// Seconds until the CONNECT has to be there.
     pub connect_deadline_s: u64,
+    /// Seconds that a TLS handshake may take, of those.
+    pub handshake_deadline_s: u64,
+    /// Sign-ins of one name from one address that may fail before the next ones wait.
+    pub sign_in_failures: u32,
+    /// Seconds that they wait at most.
+    pub sign_in_wait_s: u64,
     /// Largest packet, in bytes.
     pub max_packet_bytes: u32,
     /// Unacknowledged messages a session may have in flight; at least 1.
@@ -50,6 +56,8 @@ pub struct Mqtt {
     pub max_sessions_per_client: usize,
     /// Messages kept for one session that is away.
     pub max_queued_messages: usize,
+    /// Bytes of the messages that wait for one session.
+    pub max_queued_bytes: usize,
     /// Longest keep-alive, in seconds; 0 = the client's own.
     pub max_keep_alive_s: u16,
     /// PUBLISH packets a second of one client; 0 = no limit.
@@ -87,11 +95,15 @@ impl Mqtt {
             max_connections: r.integer("mqtt.max_connections", 1..=10_000_000),
             max_connections_per_address: r.integer("mqtt.max_connections_per_address", 1..=10_000_000),
             connect_deadline_s: r.integer("mqtt.connect_deadline_s", 1..=300),
+            handshake_deadline_s: r.integer("mqtt.handshake_deadline_s", 1..=300),
+            sign_in_failures: r.integer("mqtt.sign_in_failures", 1..=1_000_000),
+            sign_in_wait_s: r.integer("mqtt.sign_in_wait_s", 1..=3_600),
             max_packet_bytes: r.integer("mqtt.max_packet_bytes", 1024..=LARGEST_PACKET),
             receive_maximum: r.integer("mqtt.receive_maximum", 1..=i64::from(u16::MAX)),
             max_session_expiry_s: r.integer("mqtt.max_session_expiry_s", 0..=i64::from(u32::MAX)),
             max_sessions_per_client: r.integer("mqtt.max_sessions_per_client", 1..=100_000),
-            max_queued_messages: r.integer("mqtt.max_queued_messages", 0..=10_000_000),
+            max_queued_messages: r.integer("mqtt.max_queued_messages", 1..=10_000_000),
+            max_queued_bytes: r.integer("mqtt.max_queued_bytes", 65_536..=1_000_000_000_000),
             max_keep_alive_s: r.integer("mqtt.max_keep_alive_s", 0..=i64::from(u16::MAX)),
             // `sensores/{device_id}/data` and the others have three levels; a device_id has up to some dozen bytes.
             max_messages_per_s: r.integer("mqtt.max_messages_per_s", 0..=10_000_000),

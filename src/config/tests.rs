@@ -49,6 +49,12 @@ fn defaults_are_those_of_the_contract() {
 }
 
 #[test]
+fn a_queue_without_a_place_is_refused_since_nobody_would_hear_anything() {
+    let text = refused(&env(&[("ALERTRACE__MQTT__MAX_QUEUED_MESSAGES", "0")]), 1);
+    assert!(text.contains("mqtt.max_queued_messages"), "{text}");
+}
+
+#[test]
 fn each_layer_beats_the_one_below() {
     let dir = tempfile::tempdir().unwrap();
     let mut sources = Sources {

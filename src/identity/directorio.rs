@@ -121,6 +121,12 @@ impl Directorio {
         self.read().por_device.get(device_id).cloned()
     }
 
+    /// Whether the sensor in use that goes by `device_id` is this one.
+    #[must_use]
+    pub fn es(&self, device_id: &str, id_sensor: i64) -> bool {
+        self.read().por_device.get(device_id).is_some_and(|s| s.id_sensor == id_sensor)
+    }
+
     /// The sensor in use with this key.
     #[must_use]
     pub fn sensor_por_id(&self, id_sensor: i64) -> Option<SensorRef> {

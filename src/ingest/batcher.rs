@@ -18,7 +18,7 @@ use super::vigentes::Cambiados;
 use super::vivo::Vivo;
 use super::writer::Writer;
 use crate::domain::{Alerta, Clock, SensorRef, Timestamp};
-use crate::realtime::Hub;
+use crate::realtime::{Hub, Rutas};
 use crate::store::mqtt::Cambio;
 use crate::store::{self, Store};
 
@@ -332,14 +332,14 @@ impl Ingest {
         }
     }
 
-    /// Starts the writer: the handle, and the work itself, which the caller runs to its end. It ends
-    /// once `drena` is cancelled and everything taken before is committed and answered.
+    /// Starts the writer: the handle, and the work itself, which the caller runs to its end. Those who are to
+    /// hear of what it commits do so by `hub` and `rutas`. It ends once `drena` is cancelled and everything taken before is committed and answered.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn start(
         store: Store,
-        hub: Hub,
+        (hub, rutas): (Hub, Rutas),
         clock: Arc<dyn Clock>,
         ajustes: Ajustes,
         drena: CancellationToken,
@@ -354,14 +354,15 @@ impl Ingest {
         let reloj = Arc::new(Reloj::new(clock, vivo.mas_nueva));
         let ultimas = vivo.ultimas.clone();
         let pulso = Arc::<Pulso>::default();
-        let writer = Writer::new(store, hub, reloj.clone(), ajustes, vivo, (dice, pulso.clone()));
+        let writer = Writer::new(store, (hub, rutas), reloj.clone(), ajustes, vivo, (dice, pulso.clone()));
         let ordenes = Arc::new(Semaphore::new(ORDENES));
         Ok((Self { cola, sitio, cabida, ordenes, salud, reloj, ultimas, pulso }, writer.run(llegadas, drena)))
     }
 }
 
 fn peso_mensaje(mensaje: &Mensaje) -> usize {
-    mensaje.lecturas.len() + mensaje.rechazos.len() + peso_cambios(&mensaje.al_aceptar)
+    let por_decir = mensaje.por_decir.as_ref().map_or(0, |payload| payload.len() >> 10);
+    mensaje.lecturas.len() + mensaje.rechazos.len() + peso_cambios(&mensaje.al_aceptar) + por_decir
 }
 
 /// Changes are few bytes each but for the messages that they carry.

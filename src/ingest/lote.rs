@@ -8,6 +8,7 @@ use super::mensaje::{Mensaje, Resultado};
 use super::vivo::{Sensor, Vivo};
 use crate::alertas::{self, Abierta, Paso, Umbrales};
 use crate::domain::{Accion, Alerta, Lectura, Motivo, Rechazo, SensorRef, Timestamp, Valores, Variable};
+use crate::realtime::rutas::Salida;
 use crate::realtime::{Evento, Que};
 use crate::store::lecturas::Fila;
 
@@ -56,6 +57,8 @@ pub(super) struct Hecho {
     pub(super) sensores: HashMap<i64, Sensor>,
     pub(super) eventos: Vec<Evento>,
     pub(super) resultados: Vec<Resultado>,
+    /// What subscribers are told of it.
+    pub(super) salidas: Vec<Salida>,
 }
 
 impl Lote {
@@ -271,7 +274,7 @@ impl Lote {
         movidos.into_iter().filter_map(fila).collect()
     }
 
-    /// The batch is committed, and its new alerts have their keys.
+    /// The batch is written, and its new alerts have their keys.
     pub(super) fn hecho(mut self) -> Hecho {
         for AlertaTocada { abierta, .. } in &self.tocadas {
             if abierta.alerta.estado.abierta()
@@ -289,7 +292,7 @@ impl Lote {
             }
         };
         let eventos = self.sucesos.into_iter().map(evento).collect();
-        Hecho { sensores: self.sensores, eventos, resultados: self.resultados }
+        Hecho { sensores: self.sensores, eventos, resultados: self.resultados, salidas: Vec::new() }
     }
 }
 

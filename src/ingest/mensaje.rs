@@ -1,5 +1,7 @@
 //! What goes to the writer and what comes back.
 
+use bytes::Bytes;
+
 use crate::domain::{Alerta, EstadoAlerta, Lectura, Rechazo, SensorRef, Timestamp};
 use crate::store::auditoria::Autor;
 use crate::store::mqtt::Cambio;
@@ -23,6 +25,8 @@ pub struct Mensaje {
     /// What the broker keeps of it for sessions that must not miss it: written in the transaction of
     /// its readings, if one of them is new.
     pub al_aceptar: Vec<Cambio>,
+    /// Its payload, where nobody but the writer tells subscribers of it: it came by HTTP.
+    pub por_decir: Option<Bytes>,
 }
 
 /// What became of a [`Mensaje`], after its commit.

@@ -10,7 +10,7 @@ use super::{Ajustes, Ingest, Mensaje, Resultado, Salud};
 use crate::domain::{
     BUILD_DATE, DeviceId, EstadoAlerta, Lectura, ManualClock, Motivo, SensorRef, Timestamp, Valores, Variable,
 };
-use crate::realtime::Hub;
+use crate::realtime::{Hub, Rutas};
 use crate::store::{self, Store, sensores};
 
 struct Banco {
@@ -49,8 +49,15 @@ async fn banco() -> Banco {
     tx.commit().await.unwrap();
     let ajustes = Ajustes { cola: 100, lote: 50, rechazos_por_sensor: 10 };
     let drena = CancellationToken::new();
-    let (ingest, escritor) =
-        Ingest::start(store.clone(), Hub::default(), clock.clone(), ajustes, drena.clone()).await.unwrap();
+    let (ingest, escritor) = Ingest::start(
+        store.clone(),
+        (Hub::default(), Rutas::default()),
+        clock.clone(),
+        ajustes,
+        drena.clone(),
+    )
+    .await
+    .unwrap();
     let sensor = SensorRef { id_sensor, id_empresa, device_id };
     Banco { ingest, store, clock, sensor, drena, escritor: tokio::spawn(escritor), _dir: dir }
 }
@@ -70,6 +77,7 @@ impl Banco {
             dup: false,
             si_esperan: false,
             al_aceptar: Vec::new(),
+            por_decir: None,
         }
     }
 
@@ -195,7 +203,7 @@ async fn who_gives_up_waiting_leaves_its_place_taken_and_readings_theirs() {
     // A writer that never comes to anything.
     let (ingest, escritor) = Ingest::start(
         b.store.clone(),
-        Hub::default(),
+        (Hub::default(), Rutas::default()),
         b.clock.clone(),
         Ajustes { cola: 4, lote: 4, rechazos_por_sensor: 1 },
         CancellationToken::new(),

@@ -24,7 +24,8 @@ use super::reloj::Reloj;
 use super::vivo::Vivo;
 use crate::alertas;
 use crate::domain::{Accion, EstadoAlerta, Lectura, Motivo, Rechazo, SensorRef, Timestamp, Variable};
-use crate::realtime::{Evento, Hub, Que};
+use crate::realtime::rutas::{Preparada, Salida};
+use crate::realtime::{Evento, Hub, Que, Rutas};
 use crate::store::lecturas::Fila;
 use crate::store::mqtt::Cambio;
 use crate::store::{self, Store};
@@ -35,6 +36,7 @@ const ESPERA: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 pub(super) struct Writer {
     store: Store,
     hub: Hub,
+    rutas: Rutas,
     reloj: Arc<Reloj>,
     ajustes: Ajustes,
     vivo: Vivo,
@@ -47,13 +49,13 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(
         store: Store,
-        hub: Hub,
+        (hub, rutas): (Hub, Rutas),
         reloj: Arc<Reloj>,
         ajustes: Ajustes,
         vivo: Vivo,
         (salud, pulso): (watch::Sender<Salud>, Arc<Pulso>),
     ) -> Self {
-        Self { store, hub, reloj, ajustes, vivo, dudoso: false, salud, pulso }
+        Self { store, hub, rutas, reloj, ajustes, vivo, dudoso: false, salud, pulso }
     }
 
     /// Works until `drena` is cancelled and what was taken before is done.
@@ -160,7 +162,7 @@ impl Writer {
                     espera = ESPERA.0;
                     releido = false;
                     self.salud.send_if_modified(|s| std::mem::replace(s, Salud::Listo) != Salud::Listo);
-                    self.cierra(parte, hecho);
+                    self.cierra(parte, hecho).await;
                 }
                 // An alert that is open already, which we do not know of: the readings are good.
                 Err(store::Error::Conflict { .. }) if !releido => {
@@ -245,18 +247,20 @@ impl Writer {
         self.despeja().await?;
         let existentes = self.fija_momentos(&mut tx, parte).await?;
         let mut lote = Lote::new(existentes);
-        let mut cambios: Vec<&Cambio> = Vec::new();
+        let (mut cambios, mut por_decir): (Vec<&Cambio>, Vec<Preparada>) = (Vec::new(), Vec::new());
         for pendiente in parte.iter() {
             match &pendiente.encargo {
                 Encargo::Mensaje(mensaje, _) => {
                     if lote.agrega(&self.vivo, mensaje).aceptadas > 0 {
                         cambios.extend(&mensaje.al_aceptar);
+                        let payload = mensaje.por_decir.clone();
+                        por_decir.extend(payload.and_then(|p| self.rutas.lectura(&mensaje.sensor, p)));
                     }
                 }
                 Encargo::Cambios(suyos, _) => cambios.extend(suyos),
             }
         }
-        let paginas = lote.paginas() + cambios.len();
+        let mut paginas = lote.paginas() + cambios.len();
         store::mqtt::apply(&mut tx, cambios).await?;
         let filas = lote.filas();
         store::lecturas::write(&mut tx, &filas).await?;
@@ -267,11 +271,40 @@ impl Writer {
         store::lecturas::write_latest(&mut tx, &lote.ultimas()).await?;
         anota_alertas(&mut tx, &mut lote.tocadas).await?;
         self.anota_rechazos(&mut tx, &lote.rechazos).await?;
+        let mut hecho = lote.hecho();
+        por_decir.extend(hecho.eventos.iter().filter_map(|e| self.por_decir(e)));
+        let cambios;
+        (cambios, hecho.salidas) = reune(por_decir);
+        store::mqtt::apply(&mut tx, &cambios).await?;
+        paginas += cambios.len();
         tx.commit().await?;
         marcas.recuerda(por_marcar);
         drop(marcas);
         self.store.wrote(paginas as u64);
-        Ok(lote.hecho())
+        Ok(hecho)
+    }
+
+    /// What subscribers are to be told of an event: of alerts. Readings are told by whoever took them in.
+    fn por_decir(&self, evento: &Evento) -> Option<Preparada> {
+        matches!(evento.que, Que::Alerta(..)).then(|| self.rutas.alerta(evento)).flatten()
+    }
+
+    /// Commits, with what subscribers are to be told of `eventos`, and then tells everybody. `dudoso` when
+    /// nobody knows whether it was committed.
+    async fn confirma_eventos(&mut self, mut tx: store::Tx, eventos: Vec<Evento>) -> store::Result<()> {
+        let (cambios, salidas) = reune(eventos.iter().filter_map(|e| self.por_decir(e)));
+        store::mqtt::apply(&mut tx, &cambios).await?;
+        if let Err(e) = tx.commit().await {
+            self.dudoso = true;
+            return Err(e);
+        }
+        for evento in eventos {
+            self.hub.send(evento);
+        }
+        for salida in salidas {
+            salida.sale().await;
+        }
+        Ok(())
     }
 
     /// Gives every reading its moment, for good: what a device left out is the moment of arrival,
@@ -333,7 +366,7 @@ impl Writer {
     }
 
     /// The batch is on disk: take over what it made of the sensors, answer, tell.
-    fn cierra(&mut self, parte: Vec<Pendiente>, hecho: Hecho) {
+    async fn cierra(&mut self, parte: Vec<Pendiente>, hecho: Hecho) {
         self.vivo.confirma(hecho.sensores);
         self.reloj.guardada(self.vivo.mas_nueva);
         let (mut aceptadas, mut duplicadas, mut rechazadas) = (0, 0, 0);
@@ -368,6 +401,9 @@ impl Writer {
                 counter!("alertrace_alerts_total", "action" => nombre(*accion)).increment(1);
             }
             self.hub.send(evento);
+        }
+        for salida in hecho.salidas {
+            salida.sale().await;
         }
     }
 
@@ -420,18 +456,15 @@ impl Writer {
         if let Some(nueva) = &mut nueva {
             nueva.id_alerta = store::alertas::create(&mut tx, nueva, 0).await?;
         }
-        if let Err(e) = tx.commit().await {
-            self.dudoso = true;
-            return Err(e);
-        }
         let mut sensor = self.vivo.sensor(alerta.id_sensor);
         sensor.pon(alertas::Abierta { alerta: alerta.clone(), dentro });
         let accion = if alerta.estado.abierta() { Accion::Actualizada } else { Accion::Resuelta };
-        self.hub.send(Evento::new(quien.clone(), Que::Alerta(accion, Box::new(alerta.clone()))));
+        let mut eventos = vec![Evento::new(quien.clone(), Que::Alerta(accion, Box::new(alerta.clone())))];
         if let Some(nueva) = &nueva {
             sensor.pon(alertas::Abierta { alerta: nueva.clone(), dentro: 0 });
-            self.hub.send(Evento::new(quien, Que::Alerta(Accion::Creada, Box::new(nueva.clone()))));
+            eventos.push(Evento::new(quien, Que::Alerta(Accion::Creada, Box::new(nueva.clone()))));
         }
+        self.confirma_eventos(tx, eventos).await?;
         self.vivo.confirma(HashMap::from([(alerta.id_sensor, sensor)]));
         Ok(Some(Resuelta { alerta, nueva }))
     }
@@ -446,13 +479,11 @@ impl Writer {
             return Ok(());
         }
         alerta.id_alerta = store::alertas::create(&mut tx, &alerta, 0).await?;
-        if let Err(e) = tx.commit().await {
-            self.dudoso = true;
-            return Err(e);
-        }
         sensor.pon(alertas::Abierta { alerta: alerta.clone(), dentro: 0 });
-        self.vivo.confirma(HashMap::from([(quien.id_sensor, sensor)]));
-        self.hub.send(Evento::new(quien, Que::Alerta(Accion::Creada, Box::new(alerta))));
+        let id_sensor = quien.id_sensor;
+        let evento = Evento::new(quien, Que::Alerta(Accion::Creada, Box::new(alerta)));
+        self.confirma_eventos(tx, vec![evento]).await?;
+        self.vivo.confirma(HashMap::from([(id_sensor, sensor)]));
         Ok(())
     }
 
@@ -485,6 +516,12 @@ async fn anota_alertas(tx: &mut store::Tx, tocadas: &mut [AlertaTocada]) -> stor
         tocada.abierta.alerta.id_alerta = clave;
     }
     Ok(())
+}
+
+/// What is to be committed of messages, and the messages.
+fn reune(preparadas: impl IntoIterator<Item = Preparada>) -> (Vec<Cambio>, Vec<Salida>) {
+    let (cambios, salidas): (Vec<_>, Vec<_>) = preparadas.into_iter().unzip();
+    (cambios.into_iter().flatten().collect(), salidas)
 }
 
 /// What became of messages, as the metrics name it.

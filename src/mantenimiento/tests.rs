@@ -15,7 +15,7 @@ use crate::domain::{
 };
 use crate::historia::{self, Rango};
 use crate::ingest::{self, Ingest, Resolver};
-use crate::realtime::Hub;
+use crate::realtime::{Hub, Rutas};
 use crate::store::auditoria::Autor;
 use crate::store::lecturas::Fila;
 use crate::store::{self, Store, empresas, horas, lecturas, sensores};
@@ -45,7 +45,9 @@ impl Banco {
         let (hub, drena) = (Hub::default(), CancellationToken::new());
         let ajustes = ingest::Ajustes { cola: 100, lote: 50, rechazos_por_sensor: 10 };
         let (ingest, escritor) =
-            Ingest::start(self.store.clone(), hub, self.clock.clone(), ajustes, drena).await.unwrap();
+            Ingest::start(self.store.clone(), (hub, Rutas::default()), self.clock.clone(), ajustes, drena)
+                .await
+                .unwrap();
         // One that never answers has a queue all the same.
         drop(tokio::spawn(async move {
             if !escribe {

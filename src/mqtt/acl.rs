@@ -76,17 +76,20 @@ pub(super) fn suscribe(quien: &Principal, filtro: &str, directorio: &Directorio)
     }
 }
 
-/// Whether a message may reach `quien`, now. `sensor` is whose event it is where the topic does not
-/// say.
+/// Whether a message may reach `quien`, now. `sensor` is whose event it is, where that is known besides
+/// what the topic says.
 pub(super) fn entrega(quien: &Principal, topic: &str, sensor: Option<i64>, directorio: &Directorio) -> bool {
+    // What was said of a sensor is not of another that has its name now.
+    let suyo = |s: &SensorRef| sensor.is_none_or(|id| id == s.id_sensor);
     match quien {
-        Principal::Dispositivo(propio) => hoja(topic)
-            .is_some_and(|(id, h)| id == propio.device_id.as_str() && PARA_EL_DISPOSITIVO.contains(&h)),
+        Principal::Dispositivo(propio) => hoja(topic).is_some_and(|(id, h)| {
+            id == propio.device_id.as_str() && PARA_EL_DISPOSITIVO.contains(&h) && suyo(propio)
+        }),
         Principal::Usuario(usuario) if usuario.rol == Rol::Operador => topic.starts_with("$SYS/"),
         Principal::Usuario(_) | Principal::Llave(_) => match topic.split_once('/') {
             Some(("sensores", _)) => hoja(topic).is_some_and(|(id, h)| {
                 PARA_USUARIOS.contains(&h)
-                    && directorio.sensor(id).is_some_and(|s| directorio.puede_ver(quien, &s))
+                    && directorio.sensor(id).is_some_and(|s| suyo(&s) && directorio.puede_ver(quien, &s))
             }),
             Some(("alertas", empresa)) => {
                 let (Ok(id_empresa), Some(id_sensor)) = (empresa.parse(), sensor) else { return false };
@@ -100,9 +103,14 @@ pub(super) fn entrega(quien: &Principal, topic: &str, sensor: Option<i64>, direc
 }
 
 /// (`device_id`, leaf) of `sensores/{device_id}/{leaf}`.
-fn hoja(topic: &str) -> Option<(&str, &str)> {
+pub(super) fn hoja(topic: &str) -> Option<(&str, &str)> {
     let (device_id, hoja) = topic.strip_prefix("sensores/")?.split_once('/')?;
     (!hoja.contains('/')).then_some((device_id, hoja))
+}
+
+/// Whether only the server has something retained on a topic: two for each device.
+pub(super) fn del_servidor(topic: &str) -> bool {
+    matches!(hoja(topic), Some((_, "estado" | "config")))
 }
 
 fn comodin(nivel: &str) -> bool {

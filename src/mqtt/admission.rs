@@ -23,6 +23,7 @@ use super::protocol::{Bienvenida, Connect, Entrante, Protocol, Pubrec, Rechazo};
 use super::publicacion::Publicacion;
 use super::session::Sesion;
 use super::strict::{self, Defecto};
+use super::testamento::Legado;
 use super::throttle::limita;
 use super::topic;
 use crate::domain::Timestamp;
@@ -77,8 +78,9 @@ impl Negada {
 }
 
 /// A will, and its delay in seconds.
-pub(super) type Legado = (Publicacion, u32);
-type Testamento = Option<Legado>;
+type Testamento = Option<(Publicacion, u32)>;
+/// A connection that is let in, and its will.
+type Admitida = (Inicio, Option<Legado>);
 
 /// Reads the CONNECT, signs the client in and opens its session.
 pub(super) async fn entra<R>(
@@ -86,7 +88,7 @@ pub(super) async fn entra<R>(
     lee: &mut R,
     origen: &Origen,
     mut callado: Callado,
-) -> Result<(Inicio, Testamento), Negada>
+) -> Result<Admitida, Negada>
 where
     R: AsyncRead + Unpin,
 {
@@ -101,19 +103,40 @@ where
     Box::pin(admite(b, dicho, origen, ahora)).await
 }
 
-/// Signs in whoever said this, and opens their session.
+/// Signs in whoever said this, and opens their session. Why somebody who is known is not let in is told to
+/// whoever wonders.
 async fn admite(
+    b: &Arc<Compartido>,
+    mut dicho: Dicho,
+    origen: &Origen,
+    ahora: Timestamp,
+) -> Result<Admitida, Negada> {
+    let revocaciones = b.parts.directorio.revocaciones();
+    let firmado = identifica(b, &dicho.connect, origen, ahora)
+        .await
+        .map_err(|(motivo, rechazo)| Negada::dicha(motivo, rechazo, &mut dicho.protocol))?;
+    let nombre = match &firmado.0 {
+        Principal::Dispositivo(sensor) => sensor.device_id.to_string(),
+        _ => nombre(&dicho.connect, origen).to_owned(),
+    };
+    let inicio = Box::pin(empieza(b, dicho, origen, ahora, firmado, revocaciones)).await;
+    if let Err(negada) = &inicio {
+        b.parts.clientes.falla(&nombre, origen.ip, ahora, &negada.motivo);
+    }
+    inicio
+}
+
+/// Opens the session of whoever signed in.
+async fn empieza(
     b: &Arc<Compartido>,
     dicho: Dicho,
     origen: &Origen,
     ahora: Timestamp,
-) -> Result<(Inicio, Testamento), Negada> {
+    (principal, caduca): (Principal, Option<Timestamp>),
+    revocaciones: u64,
+) -> Result<Admitida, Negada> {
     let s = &b.parts.settings;
     let Dicho { mut connect, mut protocol, entrada } = dicho;
-    let revocaciones = b.parts.directorio.revocaciones();
-    let (principal, caduca) = identifica(b, &connect, origen, ahora)
-        .await
-        .map_err(|(motivo, rechazo)| Negada::dicha(motivo, rechazo, &mut protocol))?;
     let testamento = examina_testamento(b, &principal, connect.testamento.take())
         .map_err(|rechazo| Negada::dicha("a will that may not be sent", rechazo, &mut protocol))?;
     // [MQTT-3.1.3-7] [MQTT-3.1.3-8] of 3.1.1: without an identifier there is nothing to keep.
@@ -133,8 +156,9 @@ async fn admite(
     let expiry = connect.expiry.min(max_expiry);
     // Soon enough that the client is still told.
     let plazo = s.connect_deadline * 3 / 4;
-    let abre = opening::abre(b, &principal, &client_id, connect.clean, expiry, ahora);
-    let Ok(Some(Suya { sesion, estado, generacion, presente })) = tokio::time::timeout(plazo, abre).await
+    let abre = opening::abre(b, &principal, &client_id, connect.clean, expiry, testamento, ahora);
+    let Ok(Some(Suya { sesion, estado, generacion, presente, legado })) =
+        tokio::time::timeout(plazo, abre).await
     else {
         return Err(Negada::dicha("no session can be had now", Rechazo::NoDisponible, &mut protocol));
     };
@@ -149,7 +173,7 @@ async fn admite(
             // Who is not who they were has no session either; whether they are, the store may not say now.
             let quien_sea = matches!(principal, Principal::Usuario(_) | Principal::Llave(_));
             sesion.vida().revocada |= quien_sea && known;
-            vuelve_a_cerrar(b, &sesion, expiry);
+            vuelve_a_cerrar(b, &sesion, expiry, legado).await;
             return Err(Negada::dicha(motivo, rechazo, &mut protocol));
         }
     }
@@ -163,7 +187,7 @@ async fn admite(
     let mut salida = BytesMut::new();
     if !protocol.connack(&bienvenida, &mut salida) {
         // [MQTT-3.2.0-1]: nobody is served without one.
-        vuelve_a_cerrar(b, &sesion, expiry);
+        vuelve_a_cerrar(b, &sesion, expiry, legado).await;
         return Err(Negada::callada("it does not take a packet as large as CONNACK"));
     }
     let cliente = Arc::new(Cliente {
@@ -193,7 +217,7 @@ async fn admite(
         caduca,
         expiry,
     };
-    Ok((inicio, testamento))
+    Ok((inicio, legado))
 }
 
 /// What a client says first.
@@ -214,6 +238,10 @@ where
     let largo = loop {
         match first_packet::mira(&entrada, MAX_CONNECT.min(s.max_packet as usize)) {
             Primero::Connect(largo) => break largo,
+            Primero::Grande => {
+                limita("max_packet_bytes");
+                return Err(Negada::callada("a CONNECT that is too large"));
+            }
             Primero::Ajeno => return Err(Negada::callada("the first packet is not a CONNECT")),
             Primero::Incompleto => {}
         }
@@ -247,22 +275,21 @@ where
     Ok(Dicho { connect, protocol, entrada })
 }
 
-/// Signs the client in, unless its name has failed too often from its address.
+/// Signs the client in, unless it has failed too often from its address.
 async fn identifica(
     b: &Compartido,
     connect: &Connect,
     origen: &Origen,
     ahora: Timestamp,
 ) -> Result<(Principal, Option<Timestamp>), (String, Rechazo)> {
-    let usuario = connect.usuario.as_deref().unwrap_or_default();
-    if usuario.len() > MAX_USUARIO {
+    if connect.usuario.as_deref().unwrap_or_default().len() > MAX_USUARIO {
         // Nobody is called that, and nothing is kept of it.
         return Err(("a user name of more than 256 bytes".to_owned(), Rechazo::ClaveIncorrecta));
     }
-    let intento = intento(usuario, connect.clave.as_deref());
+    let (nombre, intento) = (nombre(connect, origen), intento(connect, origen));
     if let Some(espera) = b.intentos.espera(origen.ip, &intento) {
         limita("sign_in");
-        let motivo = format!("{usuario:?} failed too often; it may try again in {} s", espera.as_secs() + 1);
+        let motivo = format!("{nombre:?} failed too often; it may try again in {} s", espera.as_secs() + 1);
         return Err((motivo, Rechazo::Demasiadas));
     }
     let firmado = firma(b, connect, origen).await;
@@ -272,20 +299,35 @@ async fn identifica(
             if *rechazo != Rechazo::NoDisponible {
                 b.intentos.falla(origen.ip, &intento);
             }
-            b.parts.clientes.falla(usuario, origen.ip, ahora, motivo);
+            b.parts.clientes.falla(nombre, origen.ip, ahora, motivo);
         }
     }
     firmado
 }
 
+/// The certificate that a client signs in with: it has one, and no password.
+fn firma_con<'a>(connect: &Connect, origen: &'a Origen) -> Option<&'a Peer> {
+    origen.certificado.as_ref().filter(|_| connect.clave.as_deref().unwrap_or_default().is_empty())
+}
+
+/// By which name people know who fails to sign in.
+fn nombre<'a>(connect: &'a Connect, origen: &'a Origen) -> &'a str {
+    let certificado = firma_con(connect, origen).and_then(|c| c.common_name.as_deref());
+    certificado.or(connect.usuario.as_deref()).unwrap_or_default()
+}
+
 /// Under which name failures are counted. `jwt`, `key` and `$doctor` are everybody's name: who holds a stale token does
-/// not make all others behind the same address wait, and what is guessed there has 256 bits.
-fn intento<'a>(usuario: &'a str, clave: Option<&[u8]>) -> Cow<'a, str> {
-    match (usuario, clave) {
-        ("jwt" | "key" | prueba::USUARIO, Some(clave)) => {
+/// not make all others behind the same address wait, and what is guessed there has 256 bits. Who signs in with a
+/// certificate often says no name at all: it is counted by that, apart from all names, which have no NUL.
+fn intento<'a>(connect: &'a Connect, origen: &'a Origen) -> Cow<'a, str> {
+    if let Some(certificado) = firma_con(connect, origen) {
+        return format!("\0{}", certificado.serial).into();
+    }
+    match (connect.usuario.as_deref().unwrap_or_default(), connect.clave.as_deref()) {
+        (usuario @ ("jwt" | "key" | prueba::USUARIO), Some(clave)) => {
             format!("{usuario}:{}", URL_SAFE_NO_PAD.encode(&Sha256::digest(clave)[..12])).into()
         }
-        _ => usuario.into(),
+        (usuario, _) => usuario.into(),
     }
 }
 
@@ -310,10 +352,12 @@ fn quien(principal: &Principal) -> Quien {
 }
 
 /// A session that was opened and is not served after all: it waits, or ends with the next sweep.
-fn vuelve_a_cerrar(b: &Compartido, sesion: &Sesion, expiry: u32) {
+async fn vuelve_a_cerrar(b: &Compartido, sesion: &Sesion, expiry: u32, legado: Option<Legado>) {
     let hasta = b.parts.clock.now().plus(Duration::from_secs(u64::from(expiry)));
     sesion.espera(&mut sesion.vida(), hasta);
     sesion.duerme();
+    // It was never let in, and nobody is to hear of it.
+    b.guarda(legado.iter().map(Legado::olvida).collect()).await;
 }
 
 /// Who the client is (contract section 1, sign-in), and until when.
@@ -324,14 +368,12 @@ async fn firma(
 ) -> Result<(Principal, Option<Timestamp>), (String, Rechazo)> {
     let no_disponible = |e: &dyn std::fmt::Display| (format!("cannot check: {e}"), Rechazo::NoDisponible);
     let clave = connect.clave.as_deref().unwrap_or_default();
-    if let Some(certificado) = &origen.certificado {
-        if certificado.is_revoked() {
-            let motivo = format!("certificate {} is revoked", certificado.serial);
-            return Err((motivo, Rechazo::ClaveIncorrecta));
-        }
-        if clave.is_empty() {
-            return por_certificado(b, connect, certificado).await;
-        }
+    if let Some(certificado) = origen.certificado.as_ref().filter(|c| c.is_revoked()) {
+        let motivo = format!("certificate {} is revoked", certificado.serial);
+        return Err((motivo, Rechazo::ClaveIncorrecta));
+    }
+    if let Some(certificado) = firma_con(connect, origen) {
+        return por_certificado(b, connect, certificado).await;
     }
     match connect.usuario.as_deref() {
         None if b.parts.settings.open && origen.local => Ok((Principal::Anonimo, None)),
@@ -410,10 +452,11 @@ fn examina_testamento(
     if acl::testamento_superfluo(principal, &will.topic) {
         return Ok(None);
     }
-    if !topic::nombre_valido(&will.topic)
-        || will.topic.len() > s.max_topic_bytes
-        || will.topic.split('/').count() > s.max_topic_levels
-    {
+    if !topic::nombre_valido(&will.topic) {
+        return Err(Rechazo::TestamentoInvalido);
+    }
+    if topic::excede(&will.topic, s) {
+        limita("topic");
         return Err(Rechazo::TestamentoInvalido);
     }
     match acl::publica(principal, &will.topic) {

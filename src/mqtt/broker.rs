@@ -1,32 +1,34 @@
 //! What all connections share, and the broker's own work: spreading messages, saying who is there,
 //! doing what time has come for.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use metrics::{counter, gauge};
+use metrics::gauge;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::acl::{self, Publicar};
 use super::comandos::EnCurso;
 use super::door::Puerta;
 use super::estado::Estados;
 use super::index::Destino;
+use super::mailbox::Cabida;
 use super::publicacion::{Publicacion, Qos};
 use super::retained::Retained;
 use super::router::{Parado, Router};
 use super::session::{Entrega, Estado, Sesion};
-use super::sessions::Sessions;
+use super::sessions::{Restauradas, Sessions};
+use super::site::{self, Puente, Salidas};
+use super::testamento::Legado;
 use super::throttle::Intentos;
 use crate::domain::{Clock, Rechazo, SensorRef, Timestamp};
 use crate::identity::cuentas::Cuentas;
 use crate::identity::{Directorio, Principal, Prueba};
 use crate::ingest::decode::{self, Limites};
 use crate::ingest::{Ingest, Mensaje};
-use crate::realtime::{Clientes, Evento, Hub, Llegadas, Pedidos, Presencia, Que};
+use crate::realtime::{Clientes, Hub, Pedidos, Presencia, Rutas};
 use crate::store::mqtt::Cambio;
 use crate::store::{self, Store};
 
@@ -46,6 +48,12 @@ pub struct Settings {
     pub max_connections_per_address: usize,
     /// Time for a connection to say who it is.
     pub connect_deadline: Duration,
+    /// Time for a TLS handshake, of the above.
+    pub handshake_deadline: Duration,
+    /// Sign-ins of one name from one address that may fail before the next ones wait.
+    pub sign_in_failures: u32,
+    /// The longest that they wait.
+    pub sign_in_wait: Duration,
     /// Networks whose PROXY protocol header is believed, and then asked for; `None` = none is read.
     pub proxy_from: Option<Vec<ipnet::IpNet>>,
     /// Bytes of one packet.
@@ -58,6 +66,8 @@ pub struct Settings {
     pub max_sessions_per_client: usize,
     /// Messages that wait for one session.
     pub max_queued: usize,
+    /// Bytes of them.
+    pub max_queued_bytes: usize,
     /// Seconds; 0 = as the client wishes.
     pub max_keep_alive: u16,
     /// PUBLISH packets a second of one client; 0 = no limit.
@@ -94,8 +104,10 @@ pub struct Parts {
     pub directorio: Arc<Directorio>,
     /// Where readings go.
     pub ingest: Ingest,
-    /// What is told to subscribers.
+    /// Who hears of what happens.
     pub hub: Hub,
+    /// Where the site says what subscribers are to hear.
+    pub rutas: Rutas,
     /// What people ask of devices.
     pub pedidos: Pedidos,
     /// Who is connected by what, and who is not let in.
@@ -125,7 +137,11 @@ pub(super) struct Compartido {
     numero: AtomicU64,
     pub(super) estados: Estados,
     pub(super) en_curso: EnCurso,
+    /// What [`Broker::run`] begins with: what the site says, and the wills of those who were there before.
+    por_empezar: Mutex<Option<Comienzo>>,
 }
+
+type Comienzo = (Salidas, Vec<(Principal, Legado)>);
 
 /// A message, and what is to be done with it: first the changes are committed, then it is delivered.
 pub(super) struct Reparto {
@@ -158,14 +174,18 @@ impl Broker {
         let max_sesiones = s.max_connections * 2;
         let router = Router::start(max_sesiones, s.max_filters, muerto)?;
         let retained = Retained::new(s.max_retained);
-        let sessions = Sessions::new(max_sesiones, s.max_sessions_per_client, s.max_queued);
+        let cabida = Cabida { mensajes: s.max_queued, bytes: s.max_queued_bytes };
+        let sessions = Sessions::new(max_sesiones, s.max_sessions_per_client, cabida);
+        let intentos = Intentos::new(s.sign_in_failures, s.sign_in_wait);
         let mut tx = parts.store.read().await?;
         retained.restaura(store::mqtt::retained(&mut tx).await?);
         let intervalos = store::sensores::intervals(&mut tx).await?;
         tx.commit().await?;
-        let olvidar = sessions.restaura(&parts.store, &parts.directorio, s.open, ahora).await?;
+        let Restauradas { olvidar, legados } =
+            sessions.restaura(&parts.store, &parts.directorio, s.open, ahora).await?;
         let estados = Estados::new(&retained, &parts.directorio, &intervalos, ahora);
         let puerta = Puerta::new(s.max_connections, s.max_connections_per_address);
+        let (entrega, salidas) = site::canal();
         let broker = Self(Arc::new(Compartido {
             parts,
             router,
@@ -173,30 +193,33 @@ impl Broker {
             sessions,
             conexiones: TaskTracker::new(),
             puerta,
-            intentos: Intentos::default(),
+            intentos,
             apaga,
             numero: AtomicU64::new(1),
             estados,
             en_curso: EnCurso::default(),
+            por_empezar: Mutex::new(Some((salidas, legados))),
         }));
+        broker.0.parts.rutas.abre(Puente::new(&broker.0, entrega));
         if !olvidar.is_empty() {
             broker.0.guarda(olvidar).await;
         }
         Ok(broker)
     }
 
-    /// The broker's own work, until the server stops: readings that came by HTTP (`llegadas`) and events
-    /// of the site go to their topics, wills and sessions come to their time, connections of those who
-    /// may no longer be here end. None of these waits for another: a store that is away must not keep
-    /// a revoked device connected.
-    pub async fn run(self, llegadas: Llegadas) {
+    /// The broker's own work, until the server stops: what the site says goes to its topics, wills and
+    /// sessions come to their time, connections of those who may no longer be here end. None of these
+    /// waits for another: a store that is away must not keep a revoked device connected.
+    pub async fn run(self) {
         let b = &self.0;
+        let por_empezar = b.por_empezar.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((salidas, legados)) = por_empezar else { return };
         let trabajo = async {
             tokio::join!(
-                b.rutea_llegadas(llegadas),
+                b.entrega_salidas(salidas),
+                b.testamentos_de_antes(legados),
                 b.atiende_pedidos(),
                 b.cuenta_de_si(),
-                b.anuncia_eventos(),
                 b.anuncia_estados(),
                 b.revoca_conexiones(),
                 b.mira_el_reloj()
@@ -232,13 +255,19 @@ impl Compartido {
 
     /// Delivers a message whose changes are committed.
     pub(super) async fn entrega(&self, reparto: Reparto) -> Result<(), Parado> {
+        let (huerfanas, publicacion) = self.deja(reparto);
+        self.heredan(huerfanas).await;
+        self.rutea(publicacion).await
+    }
+
+    /// Puts a message whose changes are committed into the mailboxes of those whom it is kept for. Answers what
+    /// it was to be for sessions that are over by now, and the message.
+    pub(super) fn deja(&self, reparto: Reparto) -> (Vec<Entrega>, Arc<Publicacion>) {
         if reparto.retiene {
             self.retained.pon(&reparto.publicacion);
         }
-        for (sesion, entrega) in reparto.destinos {
-            sesion.deja(entrega);
-        }
-        self.rutea(reparto.publicacion).await
+        let dejada = |(sesion, entrega): Destino| sesion.deja(entrega);
+        (reparto.destinos.into_iter().filter_map(dejada).collect(), reparto.publicacion)
     }
 
     /// Gives a message to those who are there for it now, and whom it is not kept for.
@@ -288,20 +317,30 @@ impl Compartido {
             huerfanas = sesion.huerfanas(&estado);
         }
         drop(estado);
-        for huerfana in huerfanas {
-            self.hereda(&huerfana).await;
-        }
+        self.heredan(huerfanas).await;
         if let Some(id_sesion) = sesion.id_sesion {
             self.guarda(vec![Cambio::Termina(id_sesion)]).await;
         }
     }
 
-    async fn hereda(&self, huerfana: &Entrega) {
-        let Some((sesion, entrega)) = self.sessions.indice.otro(huerfana, &self.parts.directorio) else {
-            return;
-        };
-        if self.guarda(sesion.encola(&entrega).into_iter().collect()).await {
-            sesion.deja(entrega);
+    /// See [`Self::hereda`].
+    pub(super) async fn heredan(&self, huerfanas: Vec<Entrega>) {
+        for huerfana in huerfanas {
+            self.hereda(huerfana).await;
+        }
+    }
+
+    /// Gives what was on its way to a session that is over to another member of its shared subscription.
+    async fn hereda(&self, mut huerfana: Entrega) {
+        while let Some((sesion, entrega)) = self.sessions.indice.otro(&huerfana, &self.parts.directorio) {
+            if !self.guarda(sesion.encola(&entrega).into_iter().collect()).await {
+                return;
+            }
+            // It may have ended meanwhile, as the one before it.
+            match sesion.deja(entrega) {
+                Some(otra_vez) => huerfana = otra_vez,
+                None => return,
+            }
         }
     }
 
@@ -311,27 +350,6 @@ impl Compartido {
         let filas = store::mqtt::queue(&mut tx, id_sesion).await?;
         tx.commit().await?;
         Ok(filas)
-    }
-
-    /// Sends a will as if its owner published it now.
-    pub(super) async fn testamento(&self, quien: &Principal, mut will: Publicacion) {
-        let ahora = self.parts.clock.now();
-        will.expira = will.expira.map(|e| ahora.plus(Duration::from_micros(e.micros().unsigned_abs())));
-        match acl::publica(quien, &will.topic) {
-            Publicar::Rutear => self.difunde(will).await,
-            Publicar::Ingerir(sensor) => {
-                let ahora = self.parts.ingest.espera_hora().await;
-                let mensaje = self.lee(&sensor, &will.payload, false, ahora);
-                let Ok(respuesta) = self.parts.ingest.submit(mensaje).await else { return };
-                if let Ok(resultado) = respuesta.await {
-                    if resultado.aceptadas > 0 {
-                        self.difunde(Publicacion { retain: false, ..will }).await;
-                    }
-                    self.explica(&sensor, &resultado.rechazos).await;
-                }
-            }
-            Publicar::Negado | Publicar::Probar => {}
-        }
     }
 
     /// Decodes a payload of a device that arrived at `ahora`.
@@ -346,6 +364,7 @@ impl Compartido {
             dup,
             si_esperan: false,
             al_aceptar: Vec::new(),
+            por_decir: None,
         }
     }
 
@@ -358,41 +377,6 @@ impl Compartido {
         let cuerpo = serde_json::json!({ "rechazos": dichos, "total": rechazos.len() });
         let topic = format!("sensores/{}/errores", sensor.device_id);
         self.avisa(Publicacion::del_servidor(topic, cuerpo.to_string(), Qos::Uno, false)).await;
-    }
-
-    async fn rutea_llegadas(&self, mut llegadas: Llegadas) {
-        while let Some((sensor, payload)) = llegadas.recv().await {
-            let topic = format!("sensores/{}/data", sensor.device_id);
-            self.difunde(Publicacion::del_servidor(topic, payload, Qos::Uno, false)).await;
-        }
-    }
-
-    /// Events of the site, told on their topics.
-    async fn anuncia_eventos(&self) {
-        let mut eventos = self.parts.hub.listen();
-        loop {
-            match eventos.recv().await {
-                Ok(evento) => self.anuncia(&evento).await,
-                Err(RecvError::Lagged(n)) => {
-                    counter!("alertrace_mqtt_messages_dropped_total", "reason" => "events").increment(n);
-                    tracing::warn!(n, "events were not told to MQTT subscribers: too many at once");
-                }
-                Err(RecvError::Closed) => return,
-            }
-        }
-    }
-
-    async fn anuncia(&self, evento: &Evento) {
-        match &evento.que {
-            Que::Alerta(..) => {
-                let topic = format!("alertas/{}", evento.sensor.id_empresa);
-                let mut publicacion = Publicacion::del_servidor(topic, evento.json(), Qos::Uno, false);
-                publicacion.sensor = Some(evento.sensor.id_sensor);
-                self.difunde(publicacion).await;
-            }
-            // Readings were routed by whoever took them in; `estado` where it changed.
-            Que::Lectura { .. } | Que::Estado(_) => {}
-        }
     }
 
     async fn revoca_conexiones(&self) {
@@ -421,13 +405,14 @@ impl Compartido {
     async fn pasa_el_tiempo(&self) {
         let ahora = self.parts.clock.now();
         let (vencidas, testamentos) = self.sessions.vencidas(ahora);
-        for (quien, will) in testamentos {
-            self.testamento(&quien, will).await;
+        for (quien, legado) in testamentos {
+            self.testamento(&quien, legado).await;
         }
         for vencida in vencidas {
             self.entierra(&vencida.sesion, vencida.estado).await;
         }
-        let mut cambios = self.retained.limpia(ahora);
+        let directorio = &self.parts.directorio;
+        let mut cambios = self.retained.limpia(ahora, |device_id, id| directorio.es(device_id, id));
         cambios.extend(self.sessions.toma_anotados());
         self.guarda(cambios).await;
         self.deja_de_creer(ahora);

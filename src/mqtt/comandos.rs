@@ -134,16 +134,18 @@ impl Compartido {
         self.en_curso.olvida(id_sensor, &pendientes);
         let Some(sensor) = self.parts.directorio.sensor_por_id(id_sensor) else { return Ok(()) };
         if let Some(c) = configuracion {
-            let topic = format!("sensores/{}/config", sensor.device_id);
-            if self.retained.de(&topic).is_none_or(|m| m.payload != c.configuracion) {
-                self.difunde(Publicacion::del_servidor(topic, c.configuracion, Qos::Uno, true)).await;
+            let mensaje = Publicacion::de_sensor(&sensor, "config", c.configuracion);
+            let igual = |m: Arc<Publicacion>| m.payload == mensaje.payload && m.sensor == mensaje.sensor;
+            if !self.retained.de(&mensaje.topic).is_some_and(igual) {
+                self.difunde(mensaje).await;
             }
         }
         let topic = format!("sensores/{}/comandos", sensor.device_id);
         for comando in pendientes {
             let Some((sesion, qos)) = self.oyente(id_sensor, &topic) else { return Ok(()) };
             if self.en_curso.da(comando.id_comando, id_sensor, &sesion) {
-                sesion.deja(entrega(&topic, &comando, qos));
+                // When it is over meanwhile, `limpia` sees that another is given it.
+                let _ = sesion.deja(entrega(&topic, &comando, qos));
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::broker::Compartido;
-use super::publicacion::{Publicacion, Qos};
+use super::publicacion::Publicacion;
 use super::retained::Retained;
 use crate::domain::{Conexion, SensorRef, Timestamp};
 use crate::identity::Directorio;
@@ -54,6 +54,49 @@ impl Historia {
     }
 }
 
+/// Of which device, and what.
+type Dicho = (SensorRef, Conexion);
+
+/// When what is said.
+#[derive(Default)]
+struct Voz {
+    historias: HashMap<i64, Historia>,
+    /// Of those that flap: the last word, and when it is said if no other comes.
+    inquietos: HashMap<i64, (SensorRef, Conexion, Instant)>,
+}
+
+impl Voz {
+    /// A device changed; answers what is to be said of it now.
+    fn cambia(&mut self, sensor: SensorRef, estado: Conexion, ahora: Instant) -> Option<Dicho> {
+        let id = sensor.id_sensor;
+        if self.historias.entry(id).or_default().aletea(ahora) {
+            tracing::warn!(device_id = %sensor.device_id, "a device comes and goes again and again");
+            self.inquietos.insert(id, (sensor, estado, ahora + CALMA));
+            return None;
+        }
+        self.inquietos.remove(&id);
+        self.di(sensor, estado)
+    }
+
+    /// When there is something to be said though nothing changes.
+    fn plazo(&self) -> Option<Instant> {
+        self.inquietos.values().map(|(.., cuando)| *cuando).min()
+    }
+
+    /// What is to be said of those that are calm again.
+    fn ultimas_palabras(&mut self, ahora: Instant) -> Vec<Dicho> {
+        let calmados = self.inquietos.extract_if(|_, (.., cuando)| *cuando <= ahora);
+        let calmados: Vec<_> = calmados.map(|(_, (sensor, estado, _))| (sensor, estado)).collect();
+        calmados.into_iter().filter_map(|(sensor, estado)| self.di(sensor, estado)).collect()
+    }
+
+    /// Nothing is said twice.
+    fn di(&mut self, sensor: SensorRef, estado: Conexion) -> Option<Dicho> {
+        let dicho = &mut self.historias.entry(sensor.id_sensor).or_default().dicho;
+        (dicho.replace(estado) != Some(estado)).then_some((sensor, estado))
+    }
+}
+
 impl Estados {
     /// With what was said before the server stopped.
     pub(super) fn new(
@@ -65,7 +108,8 @@ impl Estados {
         let online = retained.busca(|m| m.payload == Conexion::Online.as_str());
         let creido = |m: Arc<Publicacion>| {
             let device_id = m.topic.strip_prefix("sensores/")?.strip_suffix("/estado")?;
-            let sensor = directorio.sensor(device_id)?;
+            let sensor =
+                directorio.sensor(device_id).filter(|s| m.sensor.is_none_or(|id| id == s.id_sensor))?;
             let segundos = u64::try_from(intervalos.get(&sensor.id_sensor).copied()?).unwrap_or_default();
             Some((sensor, ahora.plus(Duration::from_secs(segundos * 2))))
         };
@@ -100,11 +144,9 @@ impl Compartido {
 
     /// States of devices, told on `estado` and to whoever listens.
     pub(super) async fn anuncia_estados(&self) {
-        let mut historias: HashMap<i64, Historia> = HashMap::new();
-        // Of those that flap: the last word, and when it is said if no other comes.
-        let mut inquietos: HashMap<i64, (SensorRef, Conexion, Instant)> = HashMap::new();
+        let mut voz = Voz::default();
         loop {
-            let plazo = inquietos.values().map(|(.., cuando)| *cuando).min();
+            let plazo = voz.plazo();
             tokio::select! {
                 () = self.estados.aviso.notified() => {}
                 () = async {
@@ -116,37 +158,19 @@ impl Compartido {
             }
             let ahora = Instant::now();
             let por_decir = std::mem::take(&mut *cerrojo(&self.estados.por_decir));
-            for (id, (sensor, estado)) in por_decir {
-                if historias.entry(id).or_default().aletea(ahora) {
-                    tracing::warn!(device_id = %sensor.device_id, "a device comes and goes again and again");
-                    inquietos.insert(id, (sensor, estado, ahora + CALMA));
-                } else {
-                    inquietos.remove(&id);
-                    self.anuncia_estado(&mut historias, sensor, estado).await;
+            for (sensor, estado) in por_decir.into_values() {
+                if let Some(dicho) = voz.cambia(sensor, estado, ahora) {
+                    self.anuncia_estado(dicho).await;
                 }
             }
-            let quietos: Vec<i64> =
-                inquietos.iter().filter(|(_, (.., c))| *c <= ahora).map(|(id, _)| *id).collect();
-            for id in quietos {
-                if let Some((sensor, estado, _)) = inquietos.remove(&id) {
-                    self.anuncia_estado(&mut historias, sensor, estado).await;
-                }
+            for dicho in voz.ultimas_palabras(ahora) {
+                self.anuncia_estado(dicho).await;
             }
         }
     }
 
-    async fn anuncia_estado(
-        &self,
-        historias: &mut HashMap<i64, Historia>,
-        sensor: SensorRef,
-        estado: Conexion,
-    ) {
-        let dicho = &mut historias.entry(sensor.id_sensor).or_default().dicho;
-        if dicho.replace(estado) == Some(estado) {
-            return;
-        }
-        let topic = format!("sensores/{}/estado", sensor.device_id);
-        self.difunde(Publicacion::del_servidor(topic, estado.as_str(), Qos::Uno, true)).await;
+    async fn anuncia_estado(&self, (sensor, estado): Dicho) {
+        self.difunde(Publicacion::de_sensor(&sensor, "estado", estado.as_str())).await;
         self.parts.hub.send(Evento::new(sensor, Que::Estado(estado)));
     }
 
@@ -177,5 +201,29 @@ mod tests {
         assert_eq!(historia.cambios.len(), CAMBIOS.0, "bounded, however long it flaps");
         tokio::time::advance(Duration::from_secs(61)).await;
         assert!(!historia.aletea(Instant::now()), "a quiet minute makes it good");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_word_of_a_device_that_flaps_is_said_once_it_is_calm_and_only_if_it_is_another() {
+        use crate::domain::DeviceId;
+        let sensor = SensorRef { id_sensor: 1, id_empresa: 1, device_id: DeviceId::new("s1").unwrap() };
+        let cambia = |voz: &mut Voz, estado| voz.cambia(sensor.clone(), estado, Instant::now()).map(|d| d.1);
+        for (ultima, dicha) in [(Conexion::Online, vec![Conexion::Online]), (Conexion::Offline, vec![])] {
+            let mut voz = Voz::default();
+            for estado in [Conexion::Online, Conexion::Offline].repeat(2) {
+                assert_eq!(cambia(&mut voz, estado), Some(estado));
+            }
+            for estado in [Conexion::Online, Conexion::Offline, ultima] {
+                tokio::time::advance(Duration::from_secs(1)).await;
+                assert_eq!(cambia(&mut voz, estado), None);
+            }
+            // From its last change on.
+            assert_eq!(voz.plazo(), Some(Instant::now() + CALMA));
+            tokio::time::advance(Duration::from_secs(14)).await;
+            assert!(voz.ultimas_palabras(Instant::now()).is_empty());
+            tokio::time::advance(Duration::from_secs(1)).await;
+            let dichas: Vec<_> = voz.ultimas_palabras(Instant::now()).into_iter().map(|d| d.1).collect();
+            assert_eq!((dichas, voz.plazo()), (dicha, None));
+        }
     }
 }

@@ -15,7 +15,9 @@ pub(super) enum Primero {
     Incompleto,
     /// A whole CONNECT of this many bytes.
     Connect(usize),
-    /// Anything else [MQTT-3.1.0-1], or larger than `max`.
+    /// A CONNECT of more than `max` bytes.
+    Grande,
+    /// Anything else [MQTT-3.1.0-1].
     Ajeno,
 }
 
@@ -29,7 +31,7 @@ pub(super) fn mira(bytes: &[u8], max: usize) -> Primero {
         Ok(Some((longitud, usados))) => {
             let total = 1 + usados + longitud;
             match total {
-                _ if total > max => Primero::Ajeno,
+                _ if total > max => Primero::Grande,
                 _ if bytes.len() < total => Primero::Incompleto,
                 _ => Primero::Connect(total),
             }
@@ -174,7 +176,7 @@ mod tests {
         let packet = connect(&[]);
         assert_eq!(mira(&packet, 1000), Primero::Connect(packet.len()));
         assert_eq!(mira(&packet[..5], 1000), Primero::Incompleto);
-        assert_eq!(mira(&packet, 10), Primero::Ajeno);
+        assert_eq!(mira(&packet, 10), Primero::Grande);
         assert_eq!(mira(b"GET / HTTP/1.1", 1000), Primero::Ajeno);
         assert_eq!(mira(&[0x10, 0xff, 0xff, 0xff, 0xff], 1000), Primero::Ajeno);
     }

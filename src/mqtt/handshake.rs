@@ -14,13 +14,13 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use super::admission::{self, Legado, Negada};
+use super::admission::{self, Negada};
 use super::broker::{Broker, Compartido};
 use super::connection::{Conexion, Fin};
 use super::door::Callado;
 use super::protocol::Cierre;
-use super::publicacion::Publicacion;
 use super::session::{Estado, Sesion};
+use super::testamento::Legado;
 use super::throttle::limita;
 use crate::domain::Conexion as Presencia;
 use crate::identity::Principal;
@@ -154,10 +154,10 @@ async fn atiende<R, W>(
     b.parts.clientes.se_va(&cliente, b.parts.clock.now(), motivo);
     let ultimas = AssertUnwindSafe(async { conexion.despide(&fin) }).catch_unwind().await.unwrap_or_default();
     let resto = conexion.resto();
-    let testamento = testamento.filter(|_| quiere_testamento(&fin)).map(|legado| *legado);
+    let (testamento, mut cambios) = abre_testamento(&fin, testamento.map(|legado| *legado));
     let principal = conexion.principal.clone();
     // The session is free for whoever comes next; what follows concerns this connection alone.
-    let (inmediato, cuenta) = deja(b, conexion, testamento);
+    let (inmediato, cuenta) = deja(b, conexion, testamento, &mut cambios);
     let despues = async {
         resto.termina().await;
         if let Some(will) = inmediato {
@@ -168,9 +168,9 @@ async fn atiende<R, W>(
         {
             b.presencia(sensor, numero, Presencia::Offline);
         }
-        match cuenta {
-            Cuenta::Sigue(cambios) => drop(b.guarda(cambios).await),
-            Cuenta::Termina(sesion, estado) => b.entierra(&sesion, *estado).await,
+        b.guarda(cambios).await;
+        if let Some((sesion, estado)) = cuenta {
+            b.entierra(&sesion, *estado).await;
         }
     };
     // A stream that panicked does so again, and what follows is not its.
@@ -179,52 +179,52 @@ async fn atiende<R, W>(
     let _ = Box::pin(async { tokio::join!(adios, despues) }).await;
 }
 
-/// A will is sent unless its owner took leave without it [MQTT-3.1.2-8] [MQTT-3.14.4-3], or the
-/// server stops and comes back.
-fn quiere_testamento(fin: &Fin) -> bool {
-    !matches!(fin, Fin::Adios { testamento: false } | Fin::Apagado)
+/// A will is sent unless its owner took leave without it [MQTT-3.1.2-8] [MQTT-3.14.4-3]: then it is forgotten. When
+/// the server stops, it stays for the next start. Answers it, and what the store is to learn.
+fn abre_testamento(fin: &Fin, testamento: Option<Legado>) -> (Option<Legado>, Vec<Cambio>) {
+    match fin {
+        Fin::Adios { testamento: false } => (None, testamento.iter().map(Legado::olvida).collect()),
+        Fin::Apagado => (None, Vec::new()),
+        _ => (testamento, Vec::new()),
+    }
 }
 
-/// What becomes of the session.
-enum Cuenta {
-    /// It waits for its owner; so the store is to know.
-    Sigue(Vec<Cambio>),
-    /// It is over, and nobody finds it any more.
-    Termina(Arc<Sesion>, Box<Estado>),
-}
+/// A session that is over, and nobody finds any more.
+type Terminada = Option<(Arc<Sesion>, Box<Estado>)>;
 
-/// Lets go of the session: it ends, or waits for its owner until it expires. Answers the will that
-/// is to be sent at once.
+/// Lets go of the session: it ends, or waits for its owner until it expires, which the store is to learn. Answers
+/// the will that is to be sent at once.
 fn deja(
     b: &Compartido,
     mut conexion: Box<Conexion>,
     testamento: Option<Legado>,
-) -> (Option<Publicacion>, Cuenta) {
+    cambios: &mut Vec<Cambio>,
+) -> (Option<Legado>, Terminada) {
     let ahora = b.parts.clock.now();
     let segundos = |s: u32| Duration::from_secs(u64::from(s));
     conexion.estado.emisor = None;
     if conexion.expiry == 0 {
         b.sessions.quita(&conexion.sesion);
-        let will = testamento.map(|(will, _)| will);
         let estado = std::mem::take(&mut *conexion.estado);
-        return (will, Cuenta::Termina(conexion.sesion, Box::new(estado)));
+        return (testamento, Some((conexion.sesion, Box::new(estado))));
     }
     let mut vida = conexion.sesion.vida();
     let expira = conexion.sesion.espera(&mut vida, ahora.plus(segundos(conexion.expiry)));
-    let inmediato = match testamento {
-        Some((will, 0)) => Some(will),
-        Some((will, espera)) => {
-            vida.testamento = Some((ahora.plus(segundos(espera)), will));
-            None
-        }
-        None => None,
-    };
+    let mut inmediato = testamento;
+    if let Some(legado) = inmediato.take_if(|legado| legado.espera > 0) {
+        let cuando = legado.cuando(ahora);
+        cambios.push(legado.aplaza(cuando));
+        vida.testamento = Some((cuando, legado));
+    }
     drop(vida);
     conexion.sesion.duerme();
     b.en_curso.suelta(&conexion.sesion, &conexion.estado);
     let enviadas = conexion.estado.en_vuelo.iter().filter_map(|v| v.entrega.seq).collect();
     let cierra = |id_sesion| Cambio::Cierra { id_sesion, conexion: conexion.numero(), expira, enviadas };
-    (inmediato, Cuenta::Sigue(conexion.sesion.id_sesion.map(cierra).into_iter().collect()))
+    cambios.extend(conexion.sesion.id_sesion.map(cierra));
+    // What was completed at the end is not to be sent again by the next start.
+    cambios.extend(conexion.sesion.toma_anotados());
+    (inmediato, None)
 }
 
 /// Writes the last bytes, closes our side and reads on for a moment: a client that is met by a reset

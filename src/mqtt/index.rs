@@ -4,6 +4,7 @@
 //! (`docs/decisions/0007-only-gaps-go-by-the-router.md`).
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::publicacion::{Publicacion, Qos};
@@ -29,20 +30,20 @@ struct Tablas {
 struct Grupo {
     filtro: String,
     miembros: Vec<Arc<Sesion>>,
-    turno: usize,
+    turno: AtomicUsize,
 }
 
 impl Grupo {
     /// Whose turn it is: among those who are connected, else among those that are kept.
-    fn elige(&mut self, puede: impl Fn(&Sesion) -> bool) -> Option<Arc<Sesion>> {
-        let n = self.miembros.len();
-        let orden = (0..n).map(|i| (self.turno + i) % n);
+    fn elige(&self, puede: impl Fn(&Sesion) -> bool) -> Option<Arc<Sesion>> {
+        let (n, turno) = (self.miembros.len(), self.turno.load(Ordering::Relaxed));
+        let orden = (0..n).map(|i| (turno + i) % n);
         let conectado = |s: &Sesion| s.vida().conectada;
         let elegido = orden
             .clone()
             .find(|i| conectado(&self.miembros[*i]) && puede(&self.miembros[*i]))
             .or_else(|| orden.clone().find(|i| puede(&self.miembros[*i])))?;
-        self.turno = (elegido + 1) % n;
+        self.turno.store((elegido + 1) % n, Ordering::Relaxed);
         Some(self.miembros[elegido].clone())
     }
 }
@@ -82,7 +83,8 @@ impl Indice {
     pub(super) fn pon(&self, sesion: &Arc<Sesion>, filtro: &str) {
         let mut t = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let miembros = if let Some((_, interno)) = topic::compartido(filtro) {
-            let nuevo = || Grupo { filtro: interno.to_owned(), miembros: Vec::new(), turno: 0 };
+            let nuevo =
+                || Grupo { filtro: interno.to_owned(), miembros: Vec::new(), turno: AtomicUsize::new(0) };
             &mut t.grupos.entry(filtro.into()).or_insert_with(nuevo).miembros
         } else if !topic::con_hueco(filtro) {
             t.directos.entry(filtro.to_owned()).or_default()
@@ -113,6 +115,18 @@ impl Indice {
             if miembros.is_empty() {
                 tabla.remove(filtro);
             }
+        }
+    }
+
+    /// How many shared subscriptions there are besides this one, and how many of them have a member that is
+    /// `suyo`; none, when it has one already.
+    pub(super) fn otros_grupos(&self, filtro: &str, suyo: impl Fn(&Sesion) -> bool) -> (usize, usize) {
+        let t = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let tiene = |g: &Grupo| g.miembros.iter().any(|m| suyo(m));
+        match t.grupos.get(filtro) {
+            Some(grupo) if tiene(grupo) => (0, 0),
+            Some(_) => (0, t.grupos.values().filter(|g| tiene(g)).count()),
+            None => (t.grupos.len(), t.grupos.values().filter(|g| tiene(g)).count()),
         }
     }
 
@@ -154,7 +168,8 @@ impl Indice {
                 && acl::entrega(&sesion.principal(), &publicacion.topic, publicacion.sensor, directorio)
             {
                 dados.extend(sesion.enlazada().then_some(sesion.id));
-                sesion.deja(entrega);
+                // Nothing shared comes this way.
+                let _ = sesion.deja(entrega);
             }
         });
         dados
@@ -167,11 +182,8 @@ impl Indice {
         puede: &impl Fn(&Sesion) -> bool,
     ) -> Vec<Destino> {
         let mut destinos = Vec::new();
-        if self.0.read().unwrap_or_else(PoisonError::into_inner).grupos.is_empty() {
-            return destinos;
-        }
-        let mut t = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        for (nombre, grupo) in &mut t.grupos {
+        let t = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        for (nombre, grupo) in &t.grupos {
             if topic::coincide(&grupo.filtro, &publicacion.topic)
                 && let Some(sesion) = grupo.elige(puede)
                 && let Some(entrega) = de_grupo(&sesion, nombre, publicacion)
@@ -186,12 +198,10 @@ impl Indice {
     /// Another member for what was on its way to one that is gone.
     pub(super) fn otro(&self, huerfana: &Entrega, directorio: &Directorio) -> Option<Destino> {
         let nombre = huerfana.grupo.as_ref()?;
-        let mut t = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let t = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let p = &huerfana.publicacion;
-        let sesion = t
-            .grupos
-            .get_mut(nombre)?
-            .elige(|s| acl::entrega(&s.principal(), &p.topic, p.sensor, directorio))?;
+        let sesion =
+            t.grupos.get(nombre)?.elige(|s| acl::entrega(&s.principal(), &p.topic, p.sensor, directorio))?;
         let entrega = de_grupo(&sesion, nombre, p)?;
         let entrega = sesion.numera(entrega);
         Some((sesion, entrega))

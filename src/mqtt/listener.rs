@@ -123,7 +123,8 @@ async fn recibe(broker: Broker, mut stream: TcpStream, peer: SocketAddr, via: Vi
     let ip = match &b.parts.settings.proxy_from {
         None => Ok(peer.ip().to_canonical()),
         Some(proxies) => {
-            Box::pin(en_plazo(&b, hasta, &mut callado, cliente(proxies, &mut stream, peer))).await
+            let plazo = (hasta, "connect_deadline_s");
+            Box::pin(en_plazo(&b, plazo, &mut callado, cliente(proxies, &mut stream, peer))).await
         }
     };
     let ip = match ip {
@@ -143,7 +144,9 @@ async fn recibe(broker: Broker, mut stream: TcpStream, peer: SocketAddr, via: Vi
         }
         Via::Tls(acceptor) => {
             let saludo = async { acceptor.accept(stream).await.map_err(|e| format!("TLS: {e}")) };
-            match Box::pin(en_plazo(&b, hasta, &mut callado, saludo)).await {
+            let del_saludo = Instant::now() + b.parts.settings.handshake_deadline;
+            let plazo = (del_saludo.min(hasta), "handshake_deadline_s");
+            match Box::pin(en_plazo(&b, plazo, &mut callado, saludo)).await {
                 Ok((stream, certificado)) => {
                     let origen = Origen { ip, via: "tls", local: false, plano: false, certificado, hasta };
                     Box::pin(handshake::sirve(broker, stream, origen, callado)).await;
@@ -154,10 +157,10 @@ async fn recibe(broker: Broker, mut stream: TcpStream, peer: SocketAddr, via: Vi
     }
 }
 
-/// What `que` comes to, unless the deadline or the server's end is first.
+/// What `que` comes to, unless the deadline, which is that of a setting, or the server's end is first.
 async fn en_plazo<T>(
     b: &Compartido,
-    hasta: Instant,
+    (hasta, cual): (Instant, &'static str),
     callado: &mut Callado,
     que: impl Future<Output = Result<T, String>>,
 ) -> Result<T, String> {
@@ -166,7 +169,7 @@ async fn en_plazo<T>(
         () = callado.echado() => Err(ECHADA.into()),
         hecho = timeout_at(hasta, que) => {
             hecho.unwrap_or_else(|_| {
-                limita("connect_deadline_s");
+                limita(cual);
                 Err("it did not say who it is in time".into())
             })
         }

@@ -9,8 +9,12 @@ use metrics::counter;
 use super::publicacion::Qos;
 use super::session::Entrega;
 
-/// Bytes that may wait for one session.
-const MAX_BYTES: usize = 8 << 20;
+/// How much may wait for one session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cabida {
+    pub(super) mensajes: usize,
+    pub(super) bytes: usize,
+}
 
 /// Something that waits.
 pub(super) enum Cosa {
@@ -42,13 +46,13 @@ impl Cosa {
 pub(super) struct Buzon {
     cola: VecDeque<Cosa>,
     bytes: usize,
-    max: usize,
+    max: Cabida,
     /// Read from the store before whoever published them put them here.
     adelantadas: HashSet<i64>,
 }
 
 impl Buzon {
-    pub(super) fn new(max: usize) -> Self {
+    pub(super) fn new(max: Cabida) -> Self {
         Self { cola: VecDeque::new(), bytes: 0, max, adelantadas: HashSet::new() }
     }
 
@@ -66,7 +70,7 @@ impl Buzon {
             if !conectada {
                 return Vec::new();
             }
-            if self.cola.len() >= self.max || self.bytes + peso > MAX_BYTES {
+            if self.cola.len() >= self.max.mensajes || self.bytes + peso > self.max.bytes {
                 counter!("alertrace_mqtt_messages_dropped_total", "reason" => "slow").increment(1);
                 return Vec::new();
             }
@@ -91,7 +95,7 @@ impl Buzon {
 
     fn recorta(&mut self) -> Vec<i64> {
         let mut sobran = Vec::new();
-        while self.cola.len() > self.max || (self.bytes > MAX_BYTES && self.cola.len() > 1) {
+        while self.cola.len() > self.max.mensajes || (self.bytes > self.max.bytes && self.cola.len() > 1) {
             let Some(vieja) = self.saca() else { break };
             sobran.extend(vieja.seq());
             counter!("alertrace_mqtt_messages_dropped_total", "reason" => "queue_full").increment(1);
@@ -207,13 +211,28 @@ mod tests {
         }
     }
 
+    fn de(mensajes: usize) -> Buzon {
+        Buzon::new(Cabida { mensajes, bytes: 8 << 20 })
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes_too() {
+        let uno = entrega(1, Qos::Uno).publicacion.peso();
+        let mut buzon = Buzon::new(Cabida { mensajes: 10, bytes: 2 * uno });
+        for n in 1..=2 {
+            assert!(buzon.pon(entrega(n, Qos::Uno), true).is_empty());
+        }
+        assert_eq!(buzon.pon(entrega(3, Qos::Uno), true), [1]);
+        assert_eq!(topics(&mut buzon), ["a/2", "a/3"]);
+    }
+
     fn topics(buzon: &mut Buzon) -> Vec<String> {
         std::iter::from_fn(|| buzon.siguiente(true)).map(|e| e.publicacion.topic.clone()).collect()
     }
 
     #[test]
     fn the_room_of_a_long_queue_is_given_back_when_it_is_short_again() {
-        let mut buzon = Buzon::new(1_000);
+        let mut buzon = de(1_000);
         for n in 0..1_000 {
             buzon.pon(entrega(n, Qos::Uno), true);
         }
@@ -227,7 +246,7 @@ mod tests {
 
     #[test]
     fn the_oldest_makes_room_and_its_place_is_told() {
-        let mut buzon = Buzon::new(3);
+        let mut buzon = de(3);
         for n in 1..=3 {
             assert!(buzon.pon(entrega(n, Qos::Uno), true).is_empty());
         }
@@ -239,7 +258,7 @@ mod tests {
 
     #[test]
     fn what_the_store_keeps_comes_back_in_order_and_once() {
-        let mut buzon = Buzon::new(10);
+        let mut buzon = de(10);
         buzon.pon(entrega(1, Qos::Uno), true);
         buzon.pon(entrega(8, Qos::Cero), true);
         buzon.vacia_a_la_base();

@@ -27,8 +27,10 @@ mod retained;
 mod router;
 mod session;
 mod sessions;
+mod site;
 mod strict;
 mod sys;
+mod testamento;
 mod throttle;
 mod topic;
 

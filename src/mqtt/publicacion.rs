@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::protocol::Propiedades;
-use crate::domain::Timestamp;
+use crate::domain::{SensorRef, Timestamp};
 use crate::store::mqtt::Contenido;
 
 /// How often a message may arrive.
@@ -49,7 +49,8 @@ pub(super) struct Publicacion {
     pub(super) expira: Option<Timestamp>,
     /// What MQTT 5 passes on unchanged [MQTT-3.3.2-15] to [MQTT-3.3.2-20].
     pub(super) propiedades: Propiedades,
-    /// Whose event it is, where the topic does not say (`alertas/…`).
+    /// Whose event it is, where the topic does not say (`alertas/…`), and where it may outlive whom the topic
+    /// names (what is retained).
     pub(super) sensor: Option<i64>,
     /// The command that it carries.
     pub(super) comando: Option<i64>,
@@ -69,6 +70,12 @@ impl Publicacion {
             sensor: None,
             comando: None,
         }
+    }
+
+    /// What the server says of a sensor and has retained.
+    pub(super) fn de_sensor(sensor: &SensorRef, hoja: &str, payload: impl Into<Bytes>) -> Self {
+        let topic = format!("sensores/{}/{hoja}", sensor.device_id);
+        Self { sensor: Some(sensor.id_sensor), ..Self::del_servidor(topic, payload, Qos::Uno, true) }
     }
 
     /// A message that was kept.

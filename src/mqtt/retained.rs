@@ -1,11 +1,12 @@
-//! Retained messages: in memory to be found, in the store to survive. What may be retained is bounded
-//! in number and in bytes.
+//! Retained messages: in memory to be found, in the store to survive. What clients may have retained is
+//! bounded in number and in bytes; what the server itself says of its devices always fits, and is bounded
+//! by their number.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::publicacion::{Publicacion, Qos};
-use super::topic;
+use super::{acl, topic};
 use crate::domain::Timestamp;
 use crate::store::mqtt::{Cambio, Retenido};
 
@@ -17,12 +18,40 @@ pub(super) struct Retained {
     max: usize,
     /// The broker's own (`$SYS/…`): few, and in nobody's way.
     propios: RwLock<HashMap<String, Arc<Publicacion>>>,
-    mapa: RwLock<(HashMap<String, Arc<Publicacion>>, usize)>,
+    tabla: RwLock<Tabla>,
+}
+
+/// By topic; and of those that clients published, how many they are and what they weigh.
+#[derive(Default)]
+struct Tabla {
+    mapa: HashMap<String, Arc<Publicacion>>,
+    ajenos: usize,
+    bytes: usize,
+}
+
+impl Tabla {
+    /// What a message takes of the room that clients have.
+    fn ocupa(mensaje: &Publicacion) -> (usize, usize) {
+        if acl::del_servidor(&mensaje.topic) { (0, 0) } else { (1, mensaje.peso()) }
+    }
+
+    fn mete(&mut self, mensaje: &Arc<Publicacion>) {
+        let (uno, peso) = Self::ocupa(mensaje);
+        (self.ajenos, self.bytes) = (self.ajenos + uno, self.bytes + peso);
+        self.mapa.insert(mensaje.topic.clone(), mensaje.clone());
+    }
+
+    fn saca(&mut self, topic: &str) {
+        if let Some(viejo) = self.mapa.remove(topic) {
+            let (uno, peso) = Self::ocupa(&viejo);
+            (self.ajenos, self.bytes) = (self.ajenos - uno, self.bytes - peso);
+        }
+    }
 }
 
 impl Retained {
     pub(super) fn new(max: usize) -> Self {
-        Self { max, propios: RwLock::default(), mapa: RwLock::default() }
+        Self { max, propios: RwLock::default(), tabla: RwLock::default() }
     }
 
     /// Takes over what the store has.
@@ -34,11 +63,12 @@ impl Retained {
 
     /// Whether there is room for a message in place of the last one of its topic.
     pub(super) fn cabe(&self, mensaje: &Publicacion) -> bool {
-        let guarda = self.mapa.read().unwrap_or_else(PoisonError::into_inner);
-        let (mapa, bytes) = &*guarda;
-        let viejo = mapa.get(&mensaje.topic).map_or(0, |v| v.peso());
+        let tabla = self.lee();
+        let (uno, peso) = Tabla::ocupa(mensaje);
+        let (otro, suyo) = tabla.mapa.get(&mensaje.topic).map_or((0, 0), |viejo| Tabla::ocupa(viejo));
         mensaje.payload.is_empty()
-            || ((viejo > 0 || mapa.len() < self.max) && *bytes - viejo + mensaje.peso() <= MAX_BYTES)
+            || uno == 0
+            || (tabla.ajenos - otro < self.max && tabla.bytes - suyo + peso <= MAX_BYTES)
     }
 
     /// The change that keeps a message, or forgets its topic.
@@ -52,12 +82,10 @@ impl Retained {
     /// Keeps a message in place of the last one of its topic; an empty one clears it
     /// [MQTT-3.3.1-6].
     pub(super) fn pon(&self, mensaje: &Arc<Publicacion>) {
-        let mut guarda = self.mapa.write().unwrap_or_else(PoisonError::into_inner);
-        let (mapa, bytes) = &mut *guarda;
-        *bytes -= mapa.remove(&mensaje.topic).map_or(0, |v| v.peso());
+        let mut tabla = self.escribe();
+        tabla.saca(&mensaje.topic);
         if !mensaje.payload.is_empty() {
-            *bytes += mensaje.peso();
-            mapa.insert(mensaje.topic.clone(), mensaje.clone());
+            tabla.mete(mensaje);
         }
     }
 
@@ -69,7 +97,7 @@ impl Retained {
 
     /// What is retained on a topic.
     pub(super) fn de(&self, topic: &str) -> Option<Arc<Publicacion>> {
-        self.mapa.read().unwrap_or_else(PoisonError::into_inner).0.get(topic).cloned()
+        self.lee().mapa.get(topic).cloned()
     }
 
     /// What a new subscription to `filtro` is sent, by topic.
@@ -79,41 +107,122 @@ impl Retained {
             let propios = self.propios.read().unwrap_or_else(PoisonError::into_inner);
             return propios.values().filter(|m| topic::coincide(filtro, &m.topic)).cloned().collect();
         }
-        let guarda = self.mapa.read().unwrap_or_else(PoisonError::into_inner);
+        let tabla = self.lee();
         if !filtro.contains(['+', '#']) {
-            return guarda.0.get(filtro).filter(|m| !m.vencida(ahora)).cloned().into_iter().collect();
+            return tabla.mapa.get(filtro).filter(|m| !m.vencida(ahora)).cloned().into_iter().collect();
         }
-        let todos = guarda.0.values();
+        let todos = tabla.mapa.values();
         let mut hallados: Vec<_> =
             todos.filter(|m| !m.vencida(ahora) && topic::coincide(filtro, &m.topic)).cloned().collect();
         hallados.sort_by(|a, b| a.topic.cmp(&b.topic));
         hallados
     }
 
-    /// Forgets what has expired [MQTT-3.3.2-5]; answers the changes that forget it for good.
-    pub(super) fn limpia(&self, ahora: Timestamp) -> Vec<Cambio> {
-        let mut guarda = self.mapa.write().unwrap_or_else(PoisonError::into_inner);
-        let (mapa, bytes) = &mut *guarda;
-        let mut cambios = Vec::new();
-        mapa.retain(|topic, m| {
-            let queda = !m.vencida(ahora);
-            if !queda {
-                *bytes -= m.peso();
-                cambios.push(Cambio::Olvida(topic.clone()));
+    /// Forgets what has expired [MQTT-3.3.2-5], and what was said of a device that is not in use any more
+    /// (`en_uso`); answers the changes that forget it for good.
+    pub(super) fn limpia(&self, ahora: Timestamp, en_uso: impl Fn(&str, i64) -> bool) -> Vec<Cambio> {
+        let sobra = |m: &Arc<Publicacion>| match (m.expira.filter(|e| *e <= ahora), m.sensor) {
+            // Not whatever is on the topic: what takes its place may be on its way to the store.
+            (Some(expira), _) => Some(Cambio::Vence { topic: m.topic.clone(), expira }),
+            (None, Some(id)) if acl::hoja(&m.topic).is_some_and(|(device_id, _)| !en_uso(device_id, id)) => {
+                Some(Cambio::OlvidaDe { topic: m.topic.clone(), id_sensor: id })
             }
-            queda
-        });
+            _ => None,
+        };
+        let tabla = self.lee();
+        let sobran: Vec<String> =
+            tabla.mapa.iter().filter(|(_, m)| sobra(m).is_some()).map(|(topic, _)| topic.clone()).collect();
+        drop(tabla);
+        if sobran.is_empty() {
+            return Vec::new();
+        }
+        let mut tabla = self.escribe();
+        let mut cambios = Vec::with_capacity(sobran.len());
+        for topic in sobran {
+            // Unless another has come in between.
+            if let Some(cambio) = tabla.mapa.get(&topic).and_then(sobra) {
+                tabla.saca(&topic);
+                cambios.push(cambio);
+            }
+        }
         cambios
     }
 
     /// How many there are.
     pub(super) fn cuantos(&self) -> usize {
-        self.mapa.read().unwrap_or_else(PoisonError::into_inner).0.len()
+        self.lee().mapa.len()
     }
 
-    /// The topics of retained messages that `quiere`, with their payload.
+    /// Retained messages that `quiere`.
     pub(super) fn busca(&self, quiere: impl Fn(&Publicacion) -> bool) -> Vec<Arc<Publicacion>> {
-        let guarda = self.mapa.read().unwrap_or_else(PoisonError::into_inner);
-        guarda.0.values().filter(|m| quiere(m)).cloned().collect()
+        self.lee().mapa.values().filter(|m| quiere(m)).cloned().collect()
+    }
+
+    fn lee(&self) -> RwLockReadGuard<'_, Tabla> {
+        self.tabla.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn escribe(&self) -> RwLockWriteGuard<'_, Tabla> {
+        self.tabla.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn mensaje(topic: &str, expira: Option<Timestamp>, sensor: Option<i64>) -> Arc<Publicacion> {
+        let mensaje = Publicacion::del_servidor(topic.to_owned(), "x", Qos::Uno, true);
+        Arc::new(Publicacion { expira, sensor, ..mensaje })
+    }
+
+    #[test]
+    fn what_expired_and_what_was_said_of_a_device_that_is_gone_is_forgotten_and_nothing_else() {
+        let retained = Retained::new(10);
+        let pronto = Timestamp::MIN.plus(Duration::from_secs(1));
+        let tarde = pronto.plus(Duration::from_secs(1));
+        for (topic, expira, sensor) in [
+            ("a", Some(pronto), None),
+            ("b", Some(tarde), None),
+            ("c", None, None),
+            ("sensores/ido/config", None, Some(1)),
+            // Another device has its name now.
+            ("sensores/otro/estado", None, Some(2)),
+            ("sensores/otro/config", None, Some(3)),
+        ] {
+            retained.pon(&mensaje(topic, expira, sensor));
+        }
+        let mut cambios = retained.limpia(pronto, |device_id, id| (device_id, id) == ("otro", 3));
+        cambios.sort_by_key(|c| format!("{c:?}"));
+        let olvida = |topic: &str, id_sensor| Cambio::OlvidaDe { topic: topic.to_owned(), id_sensor };
+        assert_eq!(
+            cambios,
+            [
+                olvida("sensores/ido/config", 1),
+                olvida("sensores/otro/estado", 2),
+                Cambio::Vence { topic: "a".to_owned(), expira: pronto },
+            ]
+        );
+        let quedan: Vec<_> = ["b", "c", "sensores/otro/config"].map(|t| retained.de(t).is_some()).into();
+        assert_eq!((retained.cuantos(), quedan), (3, vec![true; 3]));
+    }
+
+    #[test]
+    fn what_the_server_says_of_devices_fits_beside_all_that_clients_fill() {
+        let retained = Retained::new(1);
+        let ajeno = mensaje("a", None, None);
+        assert!(retained.cabe(&ajeno));
+        retained.pon(&ajeno);
+        assert!(!retained.cabe(&mensaje("b", None, None)));
+        for n in 0..3 {
+            let propio = mensaje(&format!("sensores/s{n}/estado"), None, Some(n));
+            assert!(retained.cabe(&propio));
+            retained.pon(&propio);
+        }
+        assert!(retained.cabe(&ajeno), "in place of the last one of its topic");
+        retained.pon(&Arc::new(Publicacion { payload: "".into(), ..(*ajeno).clone() }));
+        assert!(retained.cabe(&mensaje("b", None, None)), "the server's own take no room from it");
     }
 }

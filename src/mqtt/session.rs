@@ -12,10 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{Notify, watch};
 
 use super::broker::Compartido;
-use super::mailbox::{Buzon, Cosa};
+use super::mailbox::{Buzon, Cabida, Cosa};
 use super::protocol::{Cierre, Pedido};
 use super::publicacion::{Publicacion, Qos};
 use super::router::{Emisor, Parado, Receptor};
+use super::testamento::Legado;
 use super::{acl, topic};
 use crate::domain::{Clock, Timestamp};
 use crate::identity::{Directorio, Principal};
@@ -126,7 +127,7 @@ pub(super) struct Vida {
     /// When the session ends, while nobody is connected.
     pub(super) expira: Option<Timestamp>,
     /// A will that waits for its delay [MQTT-3.1.3-9].
-    pub(super) testamento: Option<(Timestamp, Publicacion)>,
+    pub(super) testamento: Option<(Timestamp, Legado)>,
     /// It is no longer in the registry.
     pub(super) terminada: bool,
     /// Its owner was shut out: nothing of it is for whoever comes back.
@@ -173,7 +174,7 @@ impl Sesion {
         clave: Clave,
         id_sesion: Option<i64>,
         principal: Principal,
-        max_buzon: usize,
+        max_buzon: Cabida,
     ) -> Self {
         let vida =
             Vida { conectada: true, expira: None, testamento: None, terminada: false, revocada: false };
@@ -331,17 +332,24 @@ impl Sesion {
         }))
     }
 
-    /// Puts a message into the mailbox, once it is in the store if it is to be kept.
-    pub(super) fn deja(&self, entrega: Entrega) {
+    /// Puts a message into the mailbox, once it is in the store if it is to be kept. Gives it back when the
+    /// session is over and it came by a shared subscription: it is another member's.
+    #[must_use]
+    pub(super) fn deja(&self, entrega: Entrega) -> Option<Entrega> {
         let sobran = {
-            // Held: a connection that came in between would not read what is left in the store for it.
+            // Held: a connection that came in between would not read what is left in the store for it, and
+            // what comes behind its end nobody would take out again.
             let vida = self.vida();
+            if vida.terminada {
+                return Some(entrega).filter(|e| e.grupo.is_some());
+            }
             self.buzon().pon(entrega, vida.conectada)
         };
         for seq in sobran {
             self.hecha(Some(seq));
         }
         self.aviso.notify_one();
+        None
     }
 
     /// The next message, if `hay_ventana` for one with QoS 1 or 2.
@@ -496,7 +504,8 @@ async fn escucha(
         {
             continue;
         }
-        sesion.deja(entrega);
+        // Nothing shared comes this way.
+        let _ = sesion.deja(entrega);
     }
 }
 

@@ -12,9 +12,11 @@ use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
 
 use super::index::Indice;
+use super::mailbox::Cabida;
 use super::protocol::{Cierre, Pedido};
-use super::publicacion::{self, Publicacion, Qos};
+use super::publicacion::{self, Qos};
 use super::session::{Clave, Estado, Sesion, Turno};
+use super::testamento::Legado;
 use super::throttle::limita;
 use crate::domain::{SensorRef, Timestamp};
 use crate::identity::{Directorio, Llave, Permiso, Principal, Revocado};
@@ -33,7 +35,7 @@ pub(super) struct Sessions {
     id_sesion: AtomicI64,
     max: usize,
     max_por_principal: usize,
-    max_buzon: usize,
+    max_buzon: Cabida,
 }
 
 /// All sessions, and how many each principal has.
@@ -74,7 +76,18 @@ pub(super) struct Abierta {
     /// When it would have ended without this connection.
     pub(super) iba_a_expirar: Option<Timestamp>,
     /// Sessions that ended to make place for this one, with the will that waited for that.
-    pub(super) reemplazadas: Vec<(Vencida, Option<Publicacion>)>,
+    pub(super) reemplazadas: Vec<(Vencida, Option<Legado>)>,
+    /// The will that its owner came back in time for, and when it would have been sent.
+    pub(super) cancelado: Option<(Timestamp, Legado)>,
+}
+
+/// What came from the store.
+#[derive(Default)]
+pub(super) struct Restauradas {
+    /// What is to be forgotten.
+    pub(super) olvidar: Vec<Cambio>,
+    /// Wills that are to be sent now.
+    pub(super) legados: Vec<(Principal, Legado)>,
 }
 
 /// A session and the lock on what is its connection's.
@@ -92,7 +105,7 @@ pub(super) struct SinSitio;
 
 impl Sessions {
     /// `max` in all, `max_por_principal` of one device or person.
-    pub(super) fn new(max: usize, max_por_principal: usize, max_buzon: usize) -> Self {
+    pub(super) fn new(max: usize, max_por_principal: usize, max_buzon: Cabida) -> Self {
         Self {
             mapa: Mutex::default(),
             indice: Indice::default(),
@@ -104,8 +117,8 @@ impl Sessions {
         }
     }
 
-    /// Takes over the sessions that the store has. Somebody who is no longer known has none any more:
-    /// answers what is to be forgotten.
+    /// Takes over the sessions that the store has, and the wills. Somebody who is no longer known has none any
+    /// more.
     ///
     /// # Errors
     /// Those of the store.
@@ -115,7 +128,7 @@ impl Sessions {
         directorio: &Directorio,
         abierto: bool,
         ahora: Timestamp,
-    ) -> store::Result<Vec<Cambio>> {
+    ) -> store::Result<Restauradas> {
         let mut tx = store.read().await?;
         let mut suscripciones: HashMap<i64, Vec<Pedido>> = HashMap::new();
         for s in store::mqtt::subscriptions(&mut tx).await? {
@@ -130,13 +143,13 @@ impl Sessions {
         for (id_sesion, pid) in store::mqtt::taken(&mut tx).await? {
             recibidos.entry(id_sesion).or_default().insert(pid);
         }
-        let (mut olvidar, sensores) = (Vec::new(), directorio.por_id());
+        let (mut restauradas, sensores) = (Restauradas::default(), directorio.por_id());
         for s in store::mqtt::sessions(&mut tx).await? {
             self.id_sesion.fetch_max(s.id_sesion + 1, Ordering::Relaxed);
             let queda = Duration::from_secs(u64::try_from(s.expiry).unwrap_or_default());
             let expira = s.expira.map_or_else(|| ahora.plus(queda), Timestamp::clamped);
             let Some(principal) = quien(&mut tx, &sensores, &s.principal, abierto, ahora).await? else {
-                olvidar.push(Cambio::Termina(s.id_sesion));
+                restauradas.olvidar.push(Cambio::Termina(s.id_sesion));
                 continue;
             };
             let clave = Clave { principal: s.principal, client_id: s.client_id };
@@ -155,8 +168,27 @@ impl Sessions {
             }
             self.mapa().mete(sesion);
         }
+        for t in store::mqtt::wills(&mut tx).await? {
+            // What is said of this connection is not said of a new one.
+            let siguiente = u64::try_from(t.dueno.conexion).unwrap_or_default() + 1;
+            self.siguiente.fetch_max(siguiente, Ordering::Relaxed);
+            let (cuando, legado) = (t.cuando, Legado::guardado(t));
+            let Some(principal) = quien(&mut tx, &sensores, &legado.de.principal, abierto, ahora).await?
+            else {
+                restauradas.olvidar.push(legado.olvida());
+                continue;
+            };
+            let cuando = cuando.unwrap_or_else(|| legado.cuando(ahora));
+            let clave =
+                Clave { principal: legado.de.principal.clone(), client_id: legado.de.client_id.clone() };
+            // A session that ended with its connection sends it at once [MQTT-3.1.2-10].
+            match self.hallada(&clave).filter(|_| cuando > ahora) {
+                Some(sesion) => sesion.vida().testamento = Some((cuando, legado)),
+                None => restauradas.legados.push((principal, legado)),
+            }
+        }
         tx.commit().await?;
-        Ok(olvidar)
+        Ok(restauradas)
     }
 
     /// Opens the session of `clave`; with `clean`, a new one in place of what was there
@@ -174,8 +206,16 @@ impl Sessions {
         loop {
             let Some(sesion) = self.hallada(&clave) else {
                 if let Some((sesion, estado)) = self.crea(&clave, principal, generacion, queda)? {
-                    let (presente, iba_a_expirar) = (false, None);
-                    return Ok(Abierta { sesion, estado, generacion, presente, iba_a_expirar, reemplazadas });
+                    let (presente, iba_a_expirar, cancelado) = (false, None, None);
+                    return Ok(Abierta {
+                        sesion,
+                        estado,
+                        generacion,
+                        presente,
+                        iba_a_expirar,
+                        reemplazadas,
+                        cancelado,
+                    });
                 }
                 continue;
             };
@@ -198,17 +238,35 @@ impl Sessions {
                 reemplazadas.push((Vencida { sesion, estado }, will));
                 continue;
             }
-            let iba_a_expirar = {
+            let (iba_a_expirar, cancelado) = {
                 let mut vida = sesion.vida();
                 vida.conectada = true;
                 // A session that is resumed in time sends no will [MQTT-3.1.3-9].
-                vida.testamento = None;
-                vida.expira.take()
+                (vida.expira.take(), vida.testamento.take())
             };
             sesion.set_principal(principal.clone());
             let presente = true;
-            return Ok(Abierta { sesion, estado, generacion, presente, iba_a_expirar, reemplazadas });
+            return Ok(Abierta {
+                sesion,
+                estado,
+                generacion,
+                presente,
+                iba_a_expirar,
+                reemplazadas,
+                cancelado,
+            });
         }
+    }
+
+    /// The limit that keeps `sesion` from a shared subscription that it is not in yet. Each has a copy of its
+    /// own of every message, as a session has: so there are as many of one principal as it may have sessions, and
+    /// in all no more than `max` that are distinct.
+    pub(super) fn sin_sitio_para(&self, sesion: &Sesion, filtro: &str, max: usize) -> Option<&'static str> {
+        let clave = &sesion.clave.principal;
+        let (todos, suyos) = self.indice.otros_grupos(filtro, |s| s.clave.principal == *clave);
+        // The anonymous of an open broker are many and have one name.
+        let demasiados = sesion.principal() != Principal::Anonimo && suyos >= self.max_por_principal;
+        if demasiados { Some("max_sessions_per_client") } else { (todos >= max).then_some("max_filters") }
     }
 
     fn hallada(&self, clave: &Clave) -> Option<Arc<Sesion>> {
@@ -303,7 +361,7 @@ impl Sessions {
 
     /// What time has come for: sessions that expired, which are out of the registry now, and wills
     /// whose delay is over.
-    pub(super) fn vencidas(&self, ahora: Timestamp) -> (Vec<Vencida>, Vec<(Principal, Publicacion)>) {
+    pub(super) fn vencidas(&self, ahora: Timestamp) -> (Vec<Vencida>, Vec<(Principal, Legado)>) {
         let (mut vencidas, mut testamentos) = (Vec::new(), Vec::new());
         for sesion in self.todas() {
             // Held: somebody is connected, or is just coming.
@@ -404,9 +462,11 @@ mod tests {
     use crate::domain::Rol;
     use crate::identity::Usuario;
 
+    const CABIDA: Cabida = Cabida { mensajes: 10, bytes: 1 << 20 };
+
     #[tokio::test]
     async fn a_session_whose_owner_is_shut_out_while_it_opens_or_closes_is_nobodys_afterwards() {
-        let sessions = Sessions::new(10, 10, 10);
+        let sessions = Sessions::new(10, 10, CABIDA);
         let user_id = String::from("u1");
         let persona = Usuario {
             user_id: user_id.clone(),
@@ -439,7 +499,7 @@ mod tests {
         let expira = Timestamp::MIN.plus(Duration::from_secs(60));
         let llave = Llave { id_api_key: 1, id_empresa: 1, permisos: Vec::new(), expira: Some(expira) };
         let llave = Principal::Llave(llave);
-        let sesion = Sesion::new(1, Clave::new(&llave, "p"), None, llave, 10);
+        let sesion = Sesion::new(1, Clave::new(&llave, "p"), None, llave, CABIDA);
         let hasta = sesion.espera(&mut sesion.vida(), Timestamp::MIN.plus(Duration::from_secs(600)));
         assert_eq!(hasta, expira);
     }

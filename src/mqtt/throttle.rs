@@ -19,10 +19,6 @@ pub(super) fn limita(cual: &'static str) {
 
 /// A pause as long as this between two delays is obedience.
 const PAUSA: Duration = Duration::from_secs(1);
-/// Sign-ins that may fail before the next ones wait.
-const LIBRES: u32 = 5;
-/// The longest that a sign-in is held back, and how long a failure is remembered.
-const ESPERA_MAXIMA: Duration = Duration::from_secs(60);
 /// Pairs of address and name that are remembered.
 const MAX_PARES: usize = 10_000;
 
@@ -39,6 +35,17 @@ impl Caudal {
     pub(super) fn new(por_segundo: u64, ahora: Instant) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "a rate is far below 2^52")]
         Self { por_segundo: por_segundo as f64, lleno: 0.0, visto: ahora }
+    }
+
+    /// What may come in a second, at least one.
+    fn un_segundo(&self) -> usize {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "made from a whole number"
+        )]
+        let n = self.por_segundo as usize;
+        n.max(1)
     }
 
     /// `n` more came; answers how long to wait before the next.
@@ -75,8 +82,10 @@ impl Freno {
         Self { mensajes, bytes, paciencia, hasta: None, desde: None }
     }
 
-    pub(super) fn mensaje(&mut self) {
-        let espera = self.mensajes.toma(1, Instant::now());
+    /// So much was asked for at once as `n` messages are: a second's worth at most, or one large
+    /// subscription would take for long what a small limit allows.
+    pub(super) fn mensajes(&mut self, n: usize) {
+        let espera = self.mensajes.toma(n.min(self.mensajes.un_segundo()), Instant::now());
         self.espera(espera);
     }
 
@@ -110,30 +119,42 @@ impl Freno {
 }
 
 /// Failed sign-ins by address and name.
-#[derive(Debug, Default)]
-pub(super) struct Intentos(Mutex<HashMap<(IpAddr, String), (u32, Instant)>>);
+#[derive(Debug)]
+pub(super) struct Intentos {
+    mapa: Mutex<HashMap<(IpAddr, String), (u32, Instant)>>,
+    /// Sign-ins that may fail before the next ones wait.
+    libres: u32,
+    /// The longest that a sign-in is held back, and how long a failure is remembered.
+    espera_maxima: Duration,
+}
 
 impl Intentos {
+    /// See the fields.
+    pub(super) fn new(libres: u32, espera_maxima: Duration) -> Self {
+        Self { mapa: Mutex::default(), libres, espera_maxima }
+    }
+
     /// How long `usuario` from `ip` has to wait before it may try again.
     pub(super) fn espera(&self, ip: IpAddr, usuario: &str) -> Option<Duration> {
-        let mapa = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mapa = self.mapa.lock().unwrap_or_else(PoisonError::into_inner);
         let (fallos, ultimo) = mapa.get(&(ip, usuario.to_owned()))?;
-        let castigo = Duration::from_secs(1 << fallos.checked_sub(LIBRES)?.min(6)).min(ESPERA_MAXIMA);
+        let castigo =
+            Duration::from_secs(1 << fallos.checked_sub(self.libres)?.min(12)).min(self.espera_maxima);
         castigo.checked_sub(ultimo.elapsed()).filter(|e| !e.is_zero())
     }
 
     /// A sign-in failed.
     pub(super) fn falla(&self, ip: IpAddr, usuario: &str) {
-        let mut mapa = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mapa = self.mapa.lock().unwrap_or_else(PoisonError::into_inner);
         if mapa.len() >= MAX_PARES {
-            mapa.retain(|_, (_, ultimo)| ultimo.elapsed() < ESPERA_MAXIMA);
+            mapa.retain(|_, (_, ultimo)| ultimo.elapsed() < self.espera_maxima);
             if mapa.len() >= MAX_PARES {
                 // A flood of names: what it would be held back by is the limit on connections.
                 return;
             }
         }
         let entrada = mapa.entry((ip, usuario.to_owned())).or_insert((0, Instant::now()));
-        if entrada.1.elapsed() > ESPERA_MAXIMA * 2 {
+        if entrada.1.elapsed() > self.espera_maxima * 2 {
             entrada.0 = 0;
         }
         *entrada = (entrada.0.saturating_add(1), Instant::now());
@@ -141,7 +162,7 @@ impl Intentos {
 
     /// A sign-in succeeded.
     pub(super) fn acierta(&self, ip: IpAddr, usuario: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(ip, usuario.to_owned()));
+        self.mapa.lock().unwrap_or_else(PoisonError::into_inner).remove(&(ip, usuario.to_owned()));
     }
 }
 
@@ -153,29 +174,30 @@ mod tests {
     async fn who_sends_too_fast_waits_and_who_keeps_at_it_is_ended() {
         let mut freno = Freno::new(10, 0, Duration::from_secs(60));
         for _ in 0..10 {
-            freno.mensaje();
+            freno.mensajes(1);
         }
         assert!(freno.hasta().is_none(), "a second's worth at once is fine");
-        freno.mensaje();
+        freno.mensajes(1);
         assert!(freno.hasta().is_some());
         for _ in 0..70 {
             assert!(freno.desde.is_some());
             tokio::time::advance(Duration::from_secs(1)).await;
             for _ in 0..11 {
-                freno.mensaje();
+                freno.mensajes(1);
             }
         }
         assert!(freno.harta());
         tokio::time::advance(Duration::from_secs(30)).await;
-        freno.mensaje();
+        freno.mensajes(1);
         assert!(freno.hasta().is_none() && !freno.harta(), "a pause makes it good");
     }
 
     #[tokio::test(start_paused = true)]
     async fn failures_make_the_next_sign_in_wait_longer_each_time() {
-        let intentos = Intentos::default();
+        const ESPERA_MAXIMA: Duration = Duration::from_secs(60);
+        let intentos = Intentos::new(5, ESPERA_MAXIMA);
         let ip = IpAddr::from([10, 0, 0, 1]);
-        for _ in 0..LIBRES - 1 {
+        for _ in 0..4 {
             intentos.falla(ip, "s1");
         }
         assert_eq!(intentos.espera(ip, "s1"), None);

@@ -1,5 +1,7 @@
 //! Topic names and filters (MQTT 5.0 section 4.7).
 
+use super::broker::Settings;
+
 /// Whether a filter is well formed: `#` alone in the last level, `+` alone in its level
 /// [MQTT-4.7.1-1] [MQTT-4.7.1-2], no NUL, not empty [MQTT-4.7.3-1] [MQTT-4.7.3-2].
 pub(super) fn filtro_valido(filtro: &str) -> bool {
@@ -64,6 +66,11 @@ pub(super) fn claves(topic: &str, mut ve: impl FnMut(&str)) {
 /// Whether a name may be published to: no wildcard [MQTT-3.3.2-2], no NUL, not empty.
 pub(super) fn nombre_valido(topic: &str) -> bool {
     !topic.is_empty() && !topic.contains(['#', '+', '\0'])
+}
+
+/// Whether a name or a filter is longer or deeper than the settings let it be.
+pub(super) fn excede(topic: &str, s: &Settings) -> bool {
+    topic.len() > s.max_topic_bytes || topic.split('/').count() > s.max_topic_levels
 }
 
 /// Whether a filter matches a name. A leading wildcard does not match `$…` [MQTT-4.7.2-1].

@@ -7,7 +7,7 @@
 pub mod clientes;
 mod pedidos;
 mod presencia;
-mod rutas;
+pub mod rutas;
 
 use std::sync::{Arc, OnceLock};
 
@@ -20,7 +20,7 @@ use crate::domain::{Accion, Alerta, Conexion, SensorRef, Timestamp, Valores};
 pub use clientes::Clientes;
 pub use pedidos::Pedidos;
 pub use presencia::Presencia;
-pub use rutas::{Llegadas, Rutas};
+pub use rutas::Rutas;
 
 /// How many events a listener may lag before it misses some.
 const WINDOW: usize = 8192;

@@ -25,6 +25,7 @@ pub(super) const SQLITE: Lista = &[
     (8, "identidad", include_str!("../../migrations/sqlite/0008_identidad.sql")),
     (9, "totp", include_str!("../../migrations/sqlite/0009_totp.sql")),
     (10, "reactivacion", include_str!("../../migrations/sqlite/0010_reactivacion.sql")),
+    (11, "testamentos", include_str!("../../migrations/sqlite/0011_testamentos.sql")),
 ];
 
 /// The first Alertrace that knows a version of the schema, on either database.
@@ -39,6 +40,7 @@ const SINCE: &[(i64, &str)] = &[
     (8, "0.1.0"),
     (9, "0.1.0"),
     (10, "0.1.0"),
+    (11, "0.1.0"),
 ];
 
 /// A version of the schema, as one database has it.

@@ -37,6 +37,7 @@ const LIMITS: Series = Each(
     "limit",
     &[
         "connect_deadline_s",
+        "handshake_deadline_s",
         "max_connections",
         "max_connections_per_address",
         "max_filters",
@@ -46,6 +47,7 @@ const LIMITS: Series = Each(
         "max_subscriptions",
         "rate",
         "receive_maximum",
+        "sessions",
         "sign_in",
         "topic",
     ],
@@ -146,7 +148,7 @@ const ALL: [Metric; 40] = [
         Counter,
         "alertrace_mqtt_messages_dropped_total",
         "Messages that a subscriber did not get",
-        Each("reason", &["slow", "queue_full", "too_large", "lag", "events"]),
+        Each("reason", &["slow", "queue_full", "too_large", "lag"]),
     ),
     Metric(Counter, "alertrace_mqtt_limited_total", "Times that a limit of [mqtt] was applied", LIMITS),
     Metric(

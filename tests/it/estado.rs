@@ -84,3 +84,49 @@ async fn a_device_that_comes_and_goes_is_told_a_few_times_and_not_each_time() {
     hears.send(&[0xc0, 0]).await;
     assert_eq!(hears.read().await.map(|p| p.0), Some(0xd0));
 }
+
+#[tokio::test]
+async fn what_was_said_of_a_device_that_is_purged_is_not_said_of_another_with_its_name() {
+    let mut server = Server::start().await;
+    let device = server.device("s1").await;
+    let config = format!("/api/v1/sensores/{}/config", device.id_sensor);
+    let secret = Some(json!({ "clave_wifi": "de la otra finca" }));
+    assert_eq!(server.request(Method::PUT, &config, &server.token, secret).await.status(), 200);
+    let mut client = Client::device(&server.mqtt, 4, &device).await;
+    assert_eq!(client.subscribe("sensores/s1/config").await, 1);
+    assert!(state(&mut client).await.0.contains("clave_wifi"));
+    assert_eq!(state(&mut panel(&server).await).await.0, "online");
+
+    let other = json!({
+        "email": "otra@fundo.pe", "password": crate::support::server::PASSWORD, "user_type": "empresa",
+        "nombre_empresa": "Otra", "ruc": "20999999999",
+    });
+    let answer = server.request(Method::POST, "/api/v1/auth/register", "", Some(other)).await;
+    assert_eq!(answer.status(), 201);
+    let path = format!("/api/v1/sensores/{}?purgar=true", device.id_sensor);
+    assert_eq!(server.request(Method::DELETE, &path, &server.token, None).await.status(), 204);
+    // The name is free, and somebody else has a device of that name.
+    server.token = server.sign_in("otra@fundo.pe").await;
+    let theirs = server.device("s1").await;
+    for restarted in [false, true] {
+        if restarted {
+            server.kill_and_restart();
+        }
+        let mut hears = panel(&server).await;
+        if restarted {
+            // Of their own device, from before.
+            state(&mut hears).await;
+        }
+        assert!(nothing(&mut hears).await, "restarted: {restarted}");
+        let mut client = Client::device(&server.mqtt, 4, &theirs).await;
+        assert_eq!(client.subscribe("sensores/s1/config").await, 1);
+        assert!(nothing(&mut client).await, "restarted: {restarted}");
+        assert_eq!(state(&mut hears).await.0, "online");
+    }
+}
+
+/// Nothing is on its way: the answer to a ping is the next packet.
+async fn nothing(client: &mut Client) -> bool {
+    client.send(&[0xc0, 0]).await;
+    client.read().await == Some((0xd0, Vec::new()))
+}

@@ -118,13 +118,127 @@ async fn subscriptions_and_distinct_filters_are_bounded() {
 }
 
 #[tokio::test]
+async fn one_subscribe_with_too_many_filters_is_counted_too() {
+    let server = server("MAX_SUBSCRIPTIONS", "2", true).await;
+    let mut client = anonymous(&server, "a").await;
+    let filters: Vec<u8> = ["a", "b", "c", "d"].iter().flat_map(|f| [text(f), vec![1]].concat()).collect();
+    client.send(&packet(0x82, &[&[0, 1, 0], &filters[..]].concat())).await;
+    assert_eq!(client.read().await, Some((0x90, vec![0, 1, 0, 1, 1, 0x97, 0x97])));
+    assert_eq!(met(&server, "max_subscriptions").await, 2);
+}
+
+#[tokio::test]
+async fn shared_subscriptions_are_bounded_in_all_and_of_one_person() {
+    let server_a = server("MAX_FILTERS", "2", true).await;
+    let (mut one, mut two) = (anonymous(&server_a, "a").await, anonymous(&server_a, "b").await);
+    assert_eq!((one.subscribe("$share/a/x").await, one.subscribe("$share/b/x").await), (1, 1));
+    assert_eq!(two.subscribe("$share/c/x").await, 0x97);
+    assert_eq!(two.subscribe("$share/b/x").await, 1, "a member more is no more");
+    assert_eq!(met(&server_a, "max_filters").await, 1);
+
+    let server_b = server("MAX_SESSIONS_PER_CLIENT", "2", false).await;
+    let connect = async |id: &str| Client::connect(&server_b.mqtt, 5, id, "jwt", &server_b.token).await.0;
+    let (mut one, mut two) = (connect("uno").await, connect("dos").await);
+    let filter = |group: &str| format!("$share/{group}/sensores/+/data");
+    assert_eq!((one.subscribe(&filter("a")).await, two.subscribe(&filter("b")).await), (1, 1));
+    for client in [&mut one, &mut two] {
+        assert_eq!(client.subscribe(&filter("c")).await, 0x97);
+        assert_eq!(client.subscribe(&filter("a")).await, 1);
+    }
+    assert_eq!(met(&server_b, "max_sessions_per_client").await, 2);
+}
+
+#[tokio::test]
+async fn subscribing_over_and_over_is_slowed_down_as_publishing_is() {
+    let server = server("MAX_MESSAGES_PER_S", "40", true).await;
+    let mut client = anonymous(&server, "a").await;
+    let filters: Vec<u8> = (0..20).flat_map(|n| [text(&format!("f/{n}")), vec![0]].concat()).collect();
+    let subscribe = packet(0x82, &[&[0, 1, 0], &filters[..]].concat());
+    let start = std::time::Instant::now();
+    // 200 filters at 40 a second, of which a second's worth may come at once.
+    for _ in 0..10 {
+        client.send(&subscribe).await;
+        assert_eq!(client.read().await.map(|p| p.0), Some(0x90));
+    }
+    assert!(client.alive().await);
+    assert!(start.elapsed() > Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(met(&server, "rate").await > 0);
+}
+
+#[tokio::test]
+async fn what_the_server_says_of_devices_is_retained_beside_all_that_clients_have() {
+    let server = server("MAX_RETAINED", "1", true).await;
+    let mut client = anonymous(&server, "a").await;
+    let mut full = client.publish_packet("x", 1, 1, b"x");
+    full[0] |= 1;
+    client.send(&full).await;
+    assert_eq!(client.read().await.map(|p| p.0), Some(0x40));
+    let devices = [server.device("s1").await, server.device("s2").await];
+    let _one = Client::device(&server.mqtt, 5, &devices[0]).await;
+    let _two = Client::device(&server.mqtt, 5, &devices[1]).await;
+    for _ in 0..100 {
+        let (mut panel, _) = Client::connect(&server.mqtt, 4, "panel", "jwt", &server.token).await;
+        assert_eq!(panel.subscribe("sensores/+/estado").await, 1);
+        panel.send(&[0xc0, 0]).await;
+        let mut said = 0;
+        while panel.read().await.expect("a packet").0 != 0xd0 {
+            said += 1;
+        }
+        if said == 2 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("who subscribes later never hears of both");
+}
+
+#[tokio::test]
+async fn what_a_client_has_in_flight_and_how_often_it_fails_is_counted() {
+    let server_a = server("RECEIVE_MAXIMUM", "2", true).await;
+    let mut client = anonymous(&server_a, "a").await;
+    let all: Vec<u8> = (1..=4).flat_map(|pid| client.publish_packet("a", 2, pid, b"x")).collect();
+    client.send(&all).await;
+    // PUBREC for two that are never released, and the end.
+    let mut last = client.read().await;
+    while last.as_ref().is_some_and(|(first, _)| *first == 0x50) {
+        last = client.read().await;
+    }
+    assert_eq!(last.map(|(first, body)| (first, body[0])), Some((0xe0, 0x93)));
+    assert_eq!(met(&server_a, "receive_maximum").await, 1);
+
+    let server_b = Server::start().await;
+    for _ in 0..6 {
+        let _ = Client::connect(&server_b.mqtt, 5, "x", "nadie", "mala").await;
+    }
+    assert_eq!(Client::connect(&server_b.mqtt, 5, "x", "nadie", "mala").await.1, 0x9f);
+    assert!(met(&server_b, "sign_in").await > 0);
+}
+
+#[tokio::test]
 async fn topics_packets_and_retained_messages_are_bounded() {
     let server_a = server("MAX_TOPIC_LEVELS", "3", true).await;
     let mut client = anonymous(&server_a, "a").await;
     assert_eq!(client.publish("a/b/c", 1, "x").await, 0);
     assert_eq!(client.publish("a/b/c/d", 2, "x").await, 0x90);
     assert_eq!(client.subscribe("a/b/c/#").await, 0x8f);
-    assert_eq!(met(&server_a, "topic").await, 1);
+    assert_eq!(met(&server_a, "topic").await, 2);
+
+    let server_l = server("MAX_TOPIC_BYTES", "64", true).await;
+    let mut client = anonymous(&server_l, "a").await;
+    assert_eq!(client.publish(&"x".repeat(64), 1, "x").await & 0xef, 0);
+    assert_eq!(client.publish(&"x".repeat(65), 2, "x").await, 0x90);
+    assert_eq!(client.subscribe(&"x".repeat(65)).await, 0x8f);
+    // A will's topic, too.
+    let mut body = text("MQTT");
+    body.extend([5, 6, 0, 60, 0]);
+    body.extend(text("b"));
+    body.push(0);
+    body.extend(text(&"x".repeat(65)));
+    body.extend(text("x"));
+    let mut heir = Client::open(&server_l.mqtt, 5).await;
+    heir.send(&packet(0x10, &body)).await;
+    assert_eq!(heir.read().await.map(|(first, body)| (first, body[1])), Some((0x20, 0x90)));
+    assert_eq!(met(&server_l, "topic").await, 3);
 
     let server_b = server("MAX_PACKET_BYTES", "1024", true).await;
     let mut client = anonymous(&server_b, "a").await;
@@ -133,6 +247,11 @@ async fn topics_packets_and_retained_messages_are_bounded() {
     client.send(&large).await;
     assert_eq!(client.read().await.map(|(first, body)| (first, body[0])), Some((0xe0, 0x95)));
     assert_eq!(met(&server_b, "max_packet_bytes").await, 1);
+    // A CONNECT is a packet.
+    let mut other = Client::open(&server_b.mqtt, 5).await;
+    other.send(&connect(5, &"x".repeat(1_100), "x", "x")).await;
+    while other.read().await.is_some() {}
+    assert_eq!(met(&server_b, "max_packet_bytes").await, 2);
 
     let server_c = server("MAX_RETAINED", "1", true).await;
     let mut client = anonymous(&server_c, "a").await;

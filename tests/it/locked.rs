@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
+use crate::support::mqtt::{packet, text};
 use crate::support::postgres::Database;
 use crate::support::server::{PASSWORD, place};
 use crate::support::{Client, Server};
@@ -126,4 +127,53 @@ async fn a_registration_and_an_assignment_that_could_not_be_made_leave_nothing_i
     for n in 0..sensors.len() {
         server.sign_in(&format!("e{n}@x.pe")).await;
     }
+}
+
+#[tokio::test]
+async fn a_retained_message_that_is_said_again_as_it_expires_is_there_after_a_kill() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let place = place(dir.path(), Database::Sqlite);
+    let mut server = Server::start_in(dir, place, |mut command| {
+        command.env("ALERTRACE__MQTT__OPEN", "true").env("ALERTRACE__STORE__BUSY_TIMEOUT_MS", "30000");
+        command
+    })
+    .await;
+    let hello = |id: &str| {
+        let mut body = text("MQTT");
+        body.extend([5, 2, 0, 60, 0]);
+        body.extend(text(id));
+        packet(0x10, &body)
+    };
+    let retained = |seconds: u8, payload: &str| {
+        let mut body = text("r");
+        body.extend([0, 1, 5, 2, 0, 0, 0, seconds]);
+        body.extend(payload.as_bytes());
+        packet(0x33, &body)
+    };
+    let mut client = Client::open(&server.mqtt, 5).await;
+    client.send(&hello("says")).await;
+    assert_eq!(client.read().await.map(|p| p.0), Some(0x20));
+    client.send(&retained(2, "old")).await;
+    assert_eq!(client.read().await.map(|p| p.0), Some(0x40));
+    // While its successor waits for its commit the old one expires, and is swept away.
+    let mut holder = crate::store::python(&server, "db.execute('BEGIN IMMEDIATE')");
+    client.send(&retained(200, "new")).await;
+    tokio::time::sleep(Duration::from_millis(3_500)).await;
+    drop(holder.stdin.take());
+    assert!(holder.wait().expect("it ends").success());
+    assert_eq!(client.read().await.map(|p| p.0), Some(0x40));
+    // What was queued behind it is committed once this is.
+    assert_eq!(client.publish("r/other", 9, "").await & 0xef, 0);
+    let mut other = client.publish_packet("r/other", 1, 9, b"x");
+    other[0] |= 1;
+    client.send(&other).await;
+    assert_eq!(client.read().await.map(|p| p.0), Some(0x40));
+    server.kill_and_restart();
+
+    let mut client = Client::open(&server.mqtt, 5).await;
+    client.send(&hello("hears")).await;
+    assert_eq!(client.read().await.map(|p| p.0), Some(0x20));
+    assert_eq!(client.subscribe("r").await, 1);
+    let (first, body) = client.read().await.expect("the message");
+    assert_eq!((first & 0xf1, body.ends_with(b"new")), (0x31, true));
 }

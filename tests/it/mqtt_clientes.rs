@@ -8,6 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
+use crate::support::mqtt::{packet, text};
 use crate::support::server::PASSWORD;
 use crate::support::{Client, Server};
 
@@ -76,8 +77,74 @@ async fn an_administrator_sees_why_a_device_is_not_there_and_can_disconnect_it()
 }
 
 #[tokio::test]
+async fn whatever_keeps_a_known_device_out_is_said_of_it() {
+    let server = Server::start_with(|mut command| {
+        command.env("ALERTRACE__MQTT__MAX_SESSIONS_PER_CLIENT", "1");
+        command
+    })
+    .await;
+    let device = server.device("s1").await;
+    let error = async || clients(&server, &server.token, "?device_id=s1").await[0]["ultimo_error"].clone();
+    // A will where it may not publish, as much firmware has it: version 5, its name and its token.
+    let mut body = text("MQTT");
+    body.extend([5, 0b1100_0110, 0, 60, 0]);
+    body.extend(text("s1"));
+    body.push(0);
+    for part in ["casa/s1/lwt", "offline", "s1", &device.token] {
+        body.extend(text(part));
+    }
+    let mut refused = Client::open(&server.mqtt, 5).await;
+    refused.send(&packet(0x10, &body)).await;
+    assert_eq!(refused.read().await.map(|(first, body)| (first, body[1])), Some((0x20, 0x87)));
+    let said = error().await;
+    assert!(said["motivo"].as_str().expect("text").contains("will"), "{said}");
+
+    let _one = Client::device(&server.mqtt, 5, &device).await;
+    assert_eq!(error().await, Value::Null, "it was let in");
+    assert_eq!(Client::connect(&server.mqtt, 5, "otro", "s1", &device.token).await.1, 0x88);
+    let said = error().await;
+    assert!(said["motivo"].as_str().expect("text").contains("no session"), "{said}");
+}
+
+#[tokio::test]
+async fn an_administrator_sees_people_and_programs_and_what_they_carried() {
+    let server = Server::start().await;
+    let device = server.device("s1").await;
+    let (mut panel, code) = Client::connect(&server.mqtt, 5, "panel", "jwt", &server.token).await;
+    assert_eq!((code, panel.subscribe("sensores/+/data").await), (0, 1));
+    let key = json!({ "nombre": "tablero", "scopes": ["mqtt:subscribe"] });
+    let answer = server.request(Method::POST, "/api/v1/api-keys", &server.token, Some(key)).await;
+    assert_eq!(answer.status(), 201);
+    let key: Value = answer.json().await.expect("JSON");
+    let secret = key["api_key"].as_str().expect("a key");
+    let (_program, code) = Client::connect(&server.mqtt, 4, "programa", "key", secret).await;
+    assert_eq!(code, 0);
+    let mut client = Client::device(&server.mqtt, 5, &device).await;
+    assert_eq!(client.publish("sensores/s1/data", 1, "{\"temperatura\":20}").await, 0);
+    assert_eq!(panel.read().await.map(|(first, _)| first & 0xf0), Some(0x30));
+    let all = clients(&server, &server.token, "?conectado=true").await;
+    let of = |tipo: &str| all.iter().find(|c| c["tipo"] == tipo).unwrap_or_else(|| panic!("{tipo}: {all:?}"));
+    let n = |c: &Value, key: &str| c[key].as_u64().expect("a number");
+    let (person, device) = (of("usuario"), of("dispositivo"));
+    assert!(person["user_id"].is_string());
+    assert_eq!((n(person, "mensajes_enviados"), n(person, "mensajes_recibidos")), (1, 0));
+    assert_eq!((n(device, "mensajes_enviados"), n(device, "mensajes_recibidos")), (0, 1));
+    for one in [person, device, of("integracion")] {
+        assert!(n(one, "bytes_enviados") > 0, "{one}");
+    }
+    // The SUBSCRIBE after the CONNECT; the message, which is 2 + 18 + 3 + 18 bytes.
+    assert!(n(person, "bytes_recibidos") > 10 && n(device, "bytes_recibidos") == 41, "{device}");
+    let other = another_empresa(&server).await;
+    assert_eq!(clients(&server, &other, "").await, Vec::<Value>::new());
+}
+
+#[tokio::test]
 async fn the_operador_sees_every_connection_and_the_brokers_figures_and_no_data() {
-    let mut server = Server::start().await;
+    let mut server = Server::start_with(|mut command| {
+        command.env("ALERTRACE__MQTT__SYS_INTERVAL_S", "1");
+        command
+    })
+    .await;
     assert_eq!(server.terminate().await.0, Some(0));
     let mut create = server.command();
     let args = ["user", "create", "--email", "op@fundo.pe", "--password-stdin", "--operador"];
@@ -98,8 +165,28 @@ async fn the_operador_sees_every_connection_and_the_brokers_figures_and_no_data(
     assert_eq!(code, 0);
     assert_eq!(panel.subscribe("sensores/+/data").await, 0x87);
     assert_eq!(panel.subscribe("$SYS/broker/#").await, 1);
-    let (_, body) = panel.read().await.expect("a figure");
-    assert!(String::from_utf8_lossy(&body).contains("$SYS/broker/"));
+    // Each figure, as it is in a round that has seen the two who are here.
+    let (mut figures, mut rounds) = (std::collections::BTreeMap::new(), 0);
+    while rounds < 2 {
+        let (first, body) = panel.read().await.expect("a figure");
+        assert_eq!(first & 0xf0, 0x30);
+        let topic = usize::from(u16::from_be_bytes([body[0], body[1]]));
+        let name = String::from_utf8(body[2..2 + topic].to_vec()).expect("text");
+        let rest = &body[2 + topic + usize::from(first & 6 > 0) * 2..];
+        let value = String::from_utf8(rest[1 + usize::from(rest[0])..].to_vec()).expect("text");
+        let name = name.strip_prefix("$SYS/broker/").expect("a figure of the broker").to_owned();
+        rounds += usize::from(name == "clients/connected" && value == "2");
+        figures.insert(name, value);
+    }
+    let number = |name: &str| figures[name].split(' ').next().and_then(|n| n.parse::<u64>().ok());
+    assert_eq!(figures["version"], format!("alertrace {}", env!("CARGO_PKG_VERSION")));
+    assert!(figures["uptime"].ends_with(" seconds") && number("uptime").is_some());
+    assert_eq!((number("clients/total"), number("publish/messages/received")), (Some(2), Some(0)));
+    assert_eq!(number("publish/messages/refused"), Some(0));
+    assert_eq!(number("retained messages/count"), Some(1), "the state of the device");
+    for bytes in ["bytes/received", "bytes/sent", "publish/messages/sent"] {
+        assert!(number(bytes).is_some_and(|n| n > 0), "{bytes}: {figures:?}");
+    }
     // And nobody else hears them.
     let (mut admin, _) = Client::connect(&server.mqtt, 5, "admin", "jwt", &server.token).await;
     assert_eq!(admin.subscribe("$SYS/#").await, 0x87);
@@ -107,7 +194,11 @@ async fn the_operador_sees_every_connection_and_the_brokers_figures_and_no_data(
 
 #[tokio::test]
 async fn a_name_that_fails_again_and_again_waits_and_its_neighbours_do_not() {
-    let server = Server::start().await;
+    let server = Server::start_with(|mut command| {
+        command.env("ALERTRACE__MQTT__SIGN_IN_FAILURES", "4").env("ALERTRACE__MQTT__SIGN_IN_WAIT_S", "2");
+        command
+    })
+    .await;
     let device = server.device("s1").await;
     let good = server.device("s2").await;
     for _ in 0..6 {
@@ -117,7 +208,7 @@ async fn a_name_that_fails_again_and_again_waits_and_its_neighbours_do_not() {
     assert_eq!(Client::connect(&server.mqtt, 5, "s1", "s1", &device.token).await.1, 0x9f);
     assert_eq!(Client::connect(&server.mqtt, 4, "s1", "s1", &device.token).await.1, 3);
     let _good = Client::device(&server.mqtt, 5, &good).await;
-    // Two failures beyond the fifth: at most two seconds, and a refusal in that time adds none.
+    // However often it failed, two seconds at most, and a refusal in that time adds none.
     tokio::time::sleep(Duration::from_millis(2_100)).await;
     let _device = Client::device(&server.mqtt, 5, &device).await;
 }

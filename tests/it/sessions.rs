@@ -217,27 +217,110 @@ async fn a_full_queue_loses_its_oldest_and_counts_them() {
     silent(&mut one).await;
 }
 
+/// A CONNECT of a person, 3.1.1, whose session is kept.
+fn panel(server: &Server) -> Vec<u8> {
+    // Clean session off, user name and password.
+    let mut body = text("MQTT");
+    body.extend([4, 0b1100_0000, 0, 60]);
+    for part in ["panel", "jwt", &server.token] {
+        body.extend(text(part));
+    }
+    body
+}
+
+/// The next PUBLISH of a 3.1.1 client, acknowledged: topic and payload.
+async fn take(client: &mut Client) -> (String, String) {
+    let (first, body) = client.read().await.expect("a packet");
+    assert_eq!(first & 0xf6, 0x32, "a PUBLISH with QoS 1");
+    let topic = usize::from(u16::from_be_bytes([body[0], body[1]]));
+    client.send(&[0x40, 2, body[2 + topic], body[3 + topic]]).await;
+    let part = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+    (part(&body[2..2 + topic]), part(&body[4 + topic..]))
+}
+
+#[tokio::test]
+async fn what_the_site_says_is_stored_with_what_it_tells_of_however_the_server_ends() {
+    let mut server = Server::start().await;
+    let device = server.device("s1").await;
+    let (mut panel_client, _) = connected(&server, 4, &panel(&server)).await;
+    for filter in ["alertas/+", "sensores/+/data"] {
+        panel_client.send(&packet(0x82, &[&[0, 1], &text(filter)[..], &[1]].concat())).await;
+        assert_eq!(panel_client.read().await.map(|p| p.0), Some(0x90));
+    }
+    drop(panel_client);
+    for (round, killed) in [(0, true), (1, false)] {
+        // An alert and its end, sixty times; by MQTT and by HTTP, each answered after one commit.
+        let now = chrono::Utc::now().timestamp() - 4_000 + round * 1_000;
+        let reading = |n: i64| {
+            let value = if n % 4 == 0 { 36 } else { 20 };
+            serde_json::json!({ "timestamp": now + n, "temperatura": value })
+        };
+        let half = |from: i64| serde_json::json!((from..from + 120).map(reading).collect::<Vec<_>>());
+        let mut client = Client::device(&server.mqtt, 5, &device).await;
+        assert_eq!(client.publish("sensores/s1/data", 1, &half(0).to_string()).await, 0);
+        let by_http = half(120).to_string();
+        let answer = reqwest::Client::new()
+            .post(format!("http://{}/api/v1/sensores/data", server.http))
+            .header("authorization", format!("Device s1:{}", device.token))
+            .body(by_http.clone())
+            .send()
+            .await
+            .expect("an answer");
+        assert_eq!(answer.status(), 201);
+        if !killed {
+            assert_eq!(server.terminate().await.0, Some(0));
+        }
+        server.kill_and_restart();
+
+        let (mut hears, present) = connected(&server, 4, &panel(&server)).await;
+        assert!(present);
+        let mut said = Vec::new();
+        for _ in 0..122 {
+            said.push(take(&mut hears).await);
+        }
+        let data: Vec<_> = said.iter().filter(|(topic, _)| topic == "sensores/s1/data").collect();
+        assert!(data.len() == 2 && data[1].1 == by_http, "{} messages, killed: {killed}", data.len());
+        for (what, times) in [("creada", 60), ("resuelta", 60)] {
+            let told = |(_, payload): &&(String, String)| payload.contains(&format!("\"accion\":\"{what}\""));
+            assert_eq!(said.iter().filter(told).count(), times, "{what}, killed: {killed}");
+        }
+        silent(&mut hears).await;
+    }
+}
+
+#[tokio::test]
+async fn what_has_expired_leaves_the_store_too() {
+    let mut server = open_server("1000").await;
+    let (mut one, _) = connect(&server, "uno", true, 0).await;
+    // Retained, QoS 1, good for a second.
+    let mut body = text("r/1");
+    body.extend([0, 1, 5, 2, 0, 0, 0, 1]);
+    body.extend(b"x");
+    one.send(&packet(0x33, &body)).await;
+    assert_eq!(one.read().await.map(|p| p.0), Some(0x40));
+    let row = |key: &str| {
+        format!("INSERT INTO mqtt_retenidos (topic, payload, qos, propiedades) VALUES ('{key}', '', 0, '')")
+    };
+    server.sql(&row("r/2"));
+    tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    // There is no such row any more, or this would fail.
+    server.sql(&row("r/1"));
+    server.kill();
+}
+
 #[tokio::test]
 async fn a_reading_reaches_somebody_who_was_away_through_a_kill() {
     let mut server = Server::start().await;
     let device = server.device("s1").await;
-    let login = |token: &str| {
-        // Version 3.1.1, clean session off, user name and password.
-        let mut body = text("MQTT");
-        body.extend([4, 0b1100_0000, 0, 60]);
-        for part in ["panel", "jwt", token] {
-            body.extend(text(part));
-        }
-        body
-    };
-    let (mut panel, _) = connected(&server, 4, &login(&server.token)).await;
+    let login = panel(&server);
+    let (mut panel, _) = connected(&server, 4, &login).await;
     panel.send(&packet(0x82, &[&[0, 1], &text("sensores/+/data")[..], &[1]].concat())).await;
     assert_eq!(panel.read().await.map(|p| p.0), Some(0x90));
     drop(panel);
     let mut client = Client::device(&server.mqtt, 5, &device).await;
     assert_eq!(client.publish("sensores/s1/data", 1, "{\"temperatura\":21.5}").await, 0);
     server.kill_and_restart();
-    let (mut panel, present) = connected(&server, 4, &login(&server.token)).await;
+    let (mut panel, present) = connected(&server, 4, &login).await;
     assert!(present);
     let (first, body) = panel.read().await.expect("the reading");
     assert_eq!(first & 0xf6, 0x32);

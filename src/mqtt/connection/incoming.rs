@@ -73,7 +73,7 @@ impl Conexion {
         dup: bool,
     ) -> Result<(), Fin> {
         counter!("alertrace_mqtt_publish_received_total").increment(1);
-        self.freno.mensaje();
+        self.freno.mensajes(1);
         self.suma(|c| &c.recibidos, 1);
         if !topic::nombre_valido(&publicacion.topic) {
             return Err(Fin::Cortada(Cierre::TopicInvalido));
@@ -85,9 +85,7 @@ impl Conexion {
         }
         publicacion.publicador = self.sesion.id;
         let (qos, s) = (publicacion.qos, &self.b.parts.settings);
-        if publicacion.topic.len() > s.max_topic_bytes
-            || publicacion.topic.split('/').count() > s.max_topic_levels
-        {
+        if topic::excede(&publicacion.topic, s) {
             limita("topic");
             let detalle = Some("topic too long or too deep".into());
             return self.encarga(Que::Negado { pid, qos, razon: Razon::TopicInvalido, detalle }, Vec::new());
@@ -105,13 +103,14 @@ impl Conexion {
                 self.encarga(Que::Negado { pid, qos, razon: Razon::NoAutorizado, detalle: None }, Vec::new())
             }
             Publicar::Rutear => {
+                publicacion.sensor = self.dispositivo().map(|s| s.id_sensor);
                 let (reparto, cabe) = self.b.reparto(publicacion);
                 if !cabe {
                     limita("max_retained");
                 }
                 let razon = if cabe { Razon::Exito } else { Razon::Cuota };
                 let mut cambios = reparto.cambios();
-                if let Principal::Dispositivo(sensor) = &self.principal {
+                if let Some(sensor) = self.dispositivo() {
                     // All that a device may have routed: `respuestas`.
                     let ahora = self.b.parts.clock.now();
                     cambios.extend(comandos::respuesta(sensor, &reparto.publicacion.payload, ahora));
@@ -149,6 +148,14 @@ impl Conexion {
         let cambio = Retained::cambio(&guardada);
         let (reparto, _) = b.reparto(Publicacion { retain: false, ..guardada });
         self.encarga(Que::Tomado { pid, qos, razon: Razon::Exito, reparto: Box::new(reparto) }, vec![cambio])
+    }
+
+    /// The device whose connection it is.
+    fn dispositivo(&self) -> Option<&SensorRef> {
+        match &self.principal {
+            Principal::Dispositivo(sensor) => Some(sensor),
+            _ => None,
+        }
     }
 
     /// Readings go to the writer first.
@@ -231,15 +238,18 @@ impl Conexion {
 
     async fn subscribe(&mut self, pid: u16, pedidos: Vec<Pedido>) -> Result<(), Fin> {
         let (mut resultados, mut cambios, mut retenidos) = (Vec::new(), Vec::new(), Vec::new());
+        let s = &self.b.parts.settings;
         let (max_filtros, max_retenidos) =
-            (self.b.parts.settings.max_subscriptions, self.b.parts.settings.max_retained);
+            (s.max_subscriptions, s.max_retained.max(self.b.retained.cuantos()));
         for pedido in pedidos {
             // A packet has room for a hundred thousand filters, and each may find all that is retained.
-            if resultados.len() >= max_filtros || self.retenidos.len() + retenidos.len() > max_retenidos {
+            let de_mas = resultados.len() >= max_filtros;
+            if de_mas || self.retenidos.len() + retenidos.len() > max_retenidos {
+                limita(if de_mas { "max_subscriptions" } else { "max_retained" });
                 resultados.push(Err(Razon::Cuota));
                 continue;
             }
-            let resultado = self.suscribe(&pedido).await?;
+            let (resultado, antes) = (self.suscribe(&pedido).await?, retenidos.len());
             if let Ok(nueva) = resultado {
                 cambios.extend(self.sesion.guarda(&pedido));
                 for entrega in self.retenidos_de(&pedido, nueva) {
@@ -247,6 +257,8 @@ impl Conexion {
                     retenidos.push(entrega);
                 }
             }
+            // What a filter finds is as much work as so many messages.
+            self.freno.mensajes(1 + retenidos.len() - antes);
             resultados.push(resultado.map(|_| pedido.qos));
         }
         self.encarga(Que::Suscrito { pid, resultados, retenidos }, cambios)
@@ -259,9 +271,11 @@ impl Conexion {
         let filtro = compartido.map_or(pedido.filtro.as_str(), |(_, f)| f);
         if pedido.filtro.starts_with("$share/") && !topic::grupo_valido(&pedido.filtro)
             || !topic::filtro_valido(filtro)
-            || pedido.filtro.len() > s.max_topic_bytes
-            || filtro.split('/').count() > s.max_topic_levels
         {
+            return Ok(Err(Razon::TopicInvalido));
+        }
+        if pedido.filtro.len() > s.max_topic_bytes || topic::excede(filtro, s) {
+            limita("topic");
             return Ok(Err(Razon::TopicInvalido));
         }
         // [MQTT-3.8.3-4]
@@ -271,6 +285,12 @@ impl Conexion {
         if !acl::suscribe(&self.principal, filtro, &b.parts.directorio) {
             counter!("alertrace_mqtt_subscribe_refused_total").increment(1);
             return Ok(Err(Razon::NoAutorizado));
+        }
+        if compartido.is_some()
+            && let Some(cual) = b.sessions.sin_sitio_para(&self.sesion, &pedido.filtro, s.max_filters)
+        {
+            limita(cual);
+            return Ok(Err(Razon::Cuota));
         }
         // First ours, then the router's: what it forwards finds the subscription.
         let Some(nueva) = self.sesion.suscribe(pedido.clone(), s.max_subscriptions) else {
@@ -315,6 +335,7 @@ impl Conexion {
 
     fn unsubscribe(&mut self, pid: u16, filtros: &[String]) -> Result<(), Fin> {
         let (mut habia, mut cambios) = (Vec::with_capacity(filtros.len()), Vec::new());
+        self.freno.mensajes(filtros.len());
         for filtro in filtros {
             if let Some(emisor) = &mut self.estado.emisor {
                 emisor.unsubscribe(filtro);

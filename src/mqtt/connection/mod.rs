@@ -40,6 +40,9 @@ const SALIDA: (usize, usize) = (64 << 10, 1 << 20);
 const RETENIDO: usize = 4 << 20;
 /// A client that takes nothing for this long is gone.
 const SIN_ESCRIBIR: Duration = Duration::from_secs(60);
+/// Bytes of a packet that is not whole yet which count as one for the keep-alive: a large one may take longer
+/// than that on a slow network, and a byte now and then is no packet [MQTT-3.1.2-22].
+const AVANCE: usize = 1 << 10;
 /// Between two looks at what a connection holds.
 const REPASO: Duration = Duration::from_secs(30);
 
@@ -112,7 +115,10 @@ pub(super) struct Conexion {
     /// Deliveries of an earlier connection from here on are still to be sent again.
     reenvio: usize,
     keep_alive: Option<Duration>,
+    /// When the last packet, or enough of one, came.
     oida: Instant,
+    /// Bytes that have come since, of a packet that is not whole yet.
+    a_medias: usize,
     escrita: Instant,
     /// Written, and perhaps still in the hands of TLS or of a WebSocket.
     por_vaciar: bool,
@@ -179,6 +185,7 @@ impl Conexion {
             // [MQTT-3.1.2-22]
             keep_alive: (i.keep_alive > 0).then(|| Duration::from_millis(u64::from(i.keep_alive) * 1_500)),
             oida: ahora,
+            a_medias: 0,
             escrita: ahora,
             por_vaciar: false,
             caduca: i.caduca,
@@ -347,6 +354,9 @@ impl Conexion {
             let ahora = self.b.parts.clock.now();
             let r = self.protocol.recv(&self.entrada, sin_confirmar, pubrec, ahora, &mut self.salida);
             self.entrada.avanza(r.usados);
+            if r.usados > 0 {
+                self.oye();
+            }
             if let Some(violacion) = r.violacion {
                 if violacion.cierre == Some(Cierre::PaqueteGrande) {
                     limita("max_packet_bytes");
@@ -365,13 +375,21 @@ impl Conexion {
         Ok(())
     }
 
+    /// The client is there: its keep-alive begins anew.
+    fn oye(&mut self) {
+        (self.oida, self.a_medias) = (Instant::now(), 0);
+    }
+
     /// The connection's number, as the store has it.
     pub(super) fn numero(&self) -> i64 {
         i64::try_from(self.generacion).unwrap_or(i64::MAX)
     }
 
     fn leidos(&mut self, n: usize) {
-        self.oida = Instant::now();
+        self.a_medias += n;
+        if self.a_medias >= AVANCE {
+            self.oye();
+        }
         self.entrada.leidos(n);
         self.freno.lee(n);
         self.suma(|c| &c.bytes_recibidos, n);
@@ -415,7 +433,7 @@ impl Conexion {
     pub(super) fn resto(&mut self) -> Resto {
         // What was to be sent and needs no new subscription stays for the next connection.
         for entrega in std::mem::take(&mut self.retenidos) {
-            self.sesion.deja(entrega);
+            let _ = self.sesion.deja(entrega);
         }
         let (acuses, mut atascado) = (std::mem::take(&mut self.acuses), self.atascado.take());
         if self.expiry > 0 {

@@ -59,12 +59,16 @@ pub(super) fn settings() -> Settings {
         max_connections: 100,
         max_connections_per_address: 100,
         connect_deadline: Duration::from_secs(5),
+        handshake_deadline: Duration::from_secs(5),
+        sign_in_failures: 5,
+        sign_in_wait: Duration::from_secs(60),
         proxy_from: None,
         max_packet: 16 << 10,
         receive_maximum: 8,
         max_session_expiry: 3_600,
         max_sessions_per_client: 100,
         max_queued: 1_000,
+        max_queued_bytes: 8 << 20,
         max_keep_alive: 0,
         max_messages_per_s: 0,
         max_bytes_per_s: 0,
@@ -89,7 +93,6 @@ pub(super) struct Bench {
     writer: JoinHandle<()>,
     work: JoinHandle<()>,
     store: Store,
-    _rutas: Rutas,
     _dir: tempfile::TempDir,
 }
 
@@ -108,10 +111,12 @@ impl Bench {
         let clock = Arc::new(SystemClock);
         let (stop, drain, dead) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-        let (hub, day) = (Hub::default(), Duration::from_secs(86_400));
+        let (hub, rutas, day) = (Hub::default(), Rutas::default(), Duration::from_secs(86_400));
         let how = ingest::Ajustes { cola: 64, lote: 50, rechazos_por_sensor: 10 };
         let (ingest, writer) =
-            Ingest::start(store.clone(), hub.clone(), clock.clone(), how, drain.clone()).await.unwrap();
+            Ingest::start(store.clone(), (hub.clone(), rutas.clone()), clock.clone(), how, drain.clone())
+                .await
+                .unwrap();
         let accounts = cuentas::Ajustes {
             registro: cuentas::Registro::Closed,
             access: day,
@@ -129,6 +134,7 @@ impl Bench {
             directorio,
             ingest,
             hub,
+            rutas,
             pedidos: Pedidos::default(),
             clientes: Arc::new(Clientes::default()),
             presencia: Arc::new(Presencia::default()),
@@ -137,9 +143,8 @@ impl Bench {
         };
         let writer = tokio::spawn(writer);
         let broker = Broker::start(parts, stop.clone(), dead.clone()).await.unwrap();
-        let (rutas, llegadas) = Rutas::new();
-        let work = tokio::spawn(broker.clone().run(llegadas));
-        Self { broker, dead, stop, drain, writer, work, store, _rutas: rutas, _dir: dir }
+        let work = tokio::spawn(broker.clone().run());
+        Self { broker, dead, stop, drain, writer, work, store, _dir: dir }
     }
 
     /// Stops as the server does; every part has to end by itself.

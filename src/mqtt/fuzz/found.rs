@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout};
 use super::bench::{Bench, Client, PATIENCE, connect, expiry, settings};
 use super::packets::{Heard, Property, Said, Value, packet};
 use crate::mqtt::Settings;
+use crate::mqtt::publicacion::{Publicacion, Qos};
 
 async fn enter(bench: &Bench, said: &Said) -> (Client, bool) {
     let mut client = bench.client(matches!(said, Said::Connect { five: true, .. }), 4 << 20);
@@ -62,6 +63,33 @@ async fn hear(client: &mut Client) -> (u16, String) {
     match next(client).await {
         Heard::Publish { pid, payload, .. } => (pid, String::from_utf8(payload).unwrap()),
         other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_was_on_its_way_to_a_member_that_is_gone_by_its_commit_reaches_another() {
+    for kept in [false, true] {
+        let bench = Bench::new().await;
+        let mut first = if kept {
+            enter(&bench, &connect(true, "first", true, vec![expiry(1)])).await.0
+        } else {
+            clean(&bench, "first").await
+        };
+        subscribe(&mut first, "$share/g/a", 1).await;
+        let mut second = clean(&bench, "second").await;
+        subscribe(&mut second, "$share/g/a", 1).await;
+        // It is the first one's turn, and before the commit has returned its session is over.
+        let b = bench.broker.0.clone();
+        let message = Publicacion::del_servidor("a".into(), "x", Qos::Uno, false);
+        let (reparto, _) = b.reparto(message);
+        assert!(b.guarda(reparto.cambios()).await);
+        if kept {
+            first.say(&Said::Disconnect { reason: Some((0, Some(vec![expiry(0)]))) }).await;
+        }
+        first.hang_up().await.unwrap();
+        b.entrega(reparto).await.unwrap_or_else(|_| panic!("the router is there"));
+        assert_eq!(hear(&mut second).await.1, "x", "kept: {kept}");
+        bench.end().await;
     }
 }
 

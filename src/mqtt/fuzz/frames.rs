@@ -203,9 +203,11 @@ fn enter(case: &Case, input: &mut BytesMut, split: bool) -> Result<Option<Wire>,
                 break;
             }
             (Primero::Ajeno, total) => {
-                prop_assert!(
-                    input[0] != 0x10 || total.is_err() || total.is_ok_and(|n| n.is_some_and(|n| n > 2_000))
-                );
+                prop_assert!(input[0] != 0x10 || total.is_err());
+                return Ok(None);
+            }
+            (Primero::Grande, total) => {
+                prop_assert!(total.is_ok_and(|n| n.is_some_and(|n| n > 2_000)));
                 return Ok(None);
             }
             (mira, total) => prop_assert!(false, "{mira:?} {total:?}"),

@@ -12,6 +12,7 @@ use super::types::{Cierre, Connect, Entrante, Pedido, Propiedades, Pubrec, Recib
 use crate::domain::Timestamp;
 use crate::mqtt::publicacion::{Publicacion, Qos};
 use crate::mqtt::strict::Defecto;
+use crate::mqtt::throttle::limita;
 use crate::mqtt::{first_packet, strict};
 
 impl Protocol {
@@ -79,6 +80,9 @@ impl Protocol {
             }
         }
         if let Some(e) = error {
+            if matches!(e, MqttError::ReceiveMaximumExceeded) {
+                limita("receive_maximum");
+            }
             let cierre = match e {
                 MqttError::MalformedPacket => Cierre::Malformado,
                 _ => Cierre::Protocolo,

@@ -1,4 +1,4 @@
-//! What the broker keeps: sessions, their subscriptions and deliveries, retained messages.
+//! What the broker keeps: sessions, their subscriptions and deliveries, retained messages, wills.
 //!
 //! The broker holds all of this in memory as well, but for messages that wait for nobody who is
 //! connected; here is what survives a crash. Changes ([`Cambio`]) come in batches, in the transaction
@@ -6,6 +6,7 @@
 
 mod postgres;
 mod sqlite;
+mod testamentos;
 
 use std::collections::HashMap;
 
@@ -13,6 +14,8 @@ use bytes::Bytes;
 
 use super::{Db, Error, Result, Tx, comandos, on, row};
 use crate::domain::Timestamp;
+
+pub use testamentos::{Dueno, Testamento, wills};
 
 /// A message as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,6 +174,33 @@ pub enum Cambio {
     Retiene(Box<Retenido>),
     /// Nothing is retained on a topic any more.
     Olvida(String),
+    /// What is retained on a topic has expired: it goes, unless something that is good for longer has taken
+    /// its place.
+    Vence {
+        /// Its topic.
+        topic: String,
+        /// When it expired.
+        expira: Timestamp,
+    },
+    /// What was retained of a device that is not in use any more is forgotten, and not what is said of
+    /// another that has its name.
+    OlvidaDe {
+        /// Its topic.
+        topic: String,
+        /// Of which it was said.
+        id_sensor: i64,
+    },
+    /// A client with a will was let in.
+    Testa(Box<Testamento>),
+    /// It is lost, and its will is to be sent later.
+    AplazaTestamento {
+        /// Whose.
+        de: Dueno,
+        /// When.
+        cuando: Timestamp,
+    },
+    /// A will was sent, or its owner took leave or came back.
+    OlvidaTestamento(Dueno),
     /// A device answered a command.
     Responde(Box<comandos::Respuesta>),
     /// A device acknowledged a command.
@@ -201,6 +231,7 @@ struct Muchos<'a> {
     sueltas: Vec<(i64, i64)>,
     /// The last word on each topic.
     retenidos: HashMap<&'a str, Option<&'a Retenido>>,
+    vencidos: Vec<(&'a str, i64)>,
 }
 
 /// Makes changes, in order. What comes in numbers takes one statement a kind: deliveries of a batch
@@ -223,10 +254,15 @@ pub async fn apply(tx: &mut Tx, cambios: impl IntoIterator<Item = &Cambio>) -> R
             Cambio::Olvida(topic) => {
                 muchos.retenidos.insert(topic, None);
             }
+            Cambio::OlvidaDe { topic, id_sensor } => forget_of(tx, topic, *id_sensor).await?,
+            Cambio::Vence { topic, expira } => muchos.vencidos.push((topic, expira.micros())),
             Cambio::Responde(r) => comandos::answered(tx, r).await?,
             Cambio::Enviado { id_comando, cuando } => comandos::sent(tx, *id_comando, *cuando).await?,
             Cambio::Configurado { id_sensor, configuracion, cuando } => {
                 comandos::config_sent(tx, *id_sensor, configuracion, *cuando).await?;
+            }
+            Cambio::Testa(_) | Cambio::AplazaTestamento { .. } | Cambio::OlvidaTestamento(_) => {
+                testamentos::apply(tx, cambio).await?;
             }
             de_sesion => of_session(tx, de_sesion).await?,
         }
@@ -253,9 +289,23 @@ pub async fn apply(tx: &mut Tx, cambios: impl IntoIterator<Item = &Cambio>) -> R
     por_base!(complete, muchos.completas);
     por_base!(take, muchos.tomadas);
     por_base!(release, muchos.sueltas);
+    // Before what is retained anew: that is not what expired.
+    por_base!(expire, muchos.vencidos);
     por_base!(retain, retenidos);
     por_base!(forget, olvidados);
     Ok(())
+}
+
+/// See [`Cambio::OlvidaDe`].
+async fn forget_of(tx: &mut Tx, topic: &str, id_sensor: i64) -> Result<()> {
+    Ok(on!(tx, |db| {
+        sqlx::query("DELETE FROM mqtt_retenidos WHERE topic = $1 AND id_sensor = $2")
+            .bind(topic)
+            .bind(id_sensor)
+            .execute(db)
+            .await
+            .map(drop)
+    })?)
 }
 
 async fn of_session(tx: &mut Tx, cambio: &Cambio) -> Result<()> {

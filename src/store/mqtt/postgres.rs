@@ -107,6 +107,20 @@ pub(super) async fn forget(tx: &mut PgTx, topics: &[&str]) -> Result<()> {
     Ok(())
 }
 
+pub(super) async fn expire(tx: &mut PgTx, filas: &[(&str, i64)]) -> Result<()> {
+    let (topics, momentos): (Vec<String>, Vec<i64>) =
+        filas.iter().map(|(topic, expira)| ((*topic).to_owned(), *expira)).unzip();
+    sqlx::query(
+        "DELETE FROM mqtt_retenidos r USING UNNEST($1::TEXT[], $2::BIGINT[]) AS k (topic, expira) \
+         WHERE r.topic = k.topic AND r.expira <= k.expira",
+    )
+    .bind(topics)
+    .bind(momentos)
+    .execute(tx.db())
+    .await?;
+    Ok(())
+}
+
 async fn pairs(tx: &mut PgTx, sql: &'static str, filas: &[(i64, i64)]) -> Result<()> {
     let (uno, dos): (Vec<i64>, Vec<i64>) = filas.iter().copied().unzip();
     sqlx::query(sql).bind(uno).bind(dos).execute(tx.db()).await?;

@@ -106,6 +106,16 @@ pub(super) async fn forget(tx: &mut SqliteTx, topics: &[&str]) -> Result<()> {
     run(tx, "DELETE FROM mqtt_retenidos WHERE topic IN (SELECT value FROM json_each($1))", topics).await
 }
 
+pub(super) async fn expire(tx: &mut SqliteTx, filas: &[(&str, i64)]) -> Result<()> {
+    run(
+        tx,
+        "DELETE FROM mqtt_retenidos WHERE rowid IN (SELECT r.rowid FROM json_each($1) j CROSS JOIN mqtt_retenidos r \
+         WHERE r.topic = j.value ->> 0 AND r.expira <= j.value ->> 1)",
+        filas,
+    )
+    .await
+}
+
 async fn run<T: Serialize>(tx: &mut SqliteTx, sql: &'static str, filas: &[T]) -> Result<()> {
     let json = serde_json::to_string(filas).map_err(Error::inconsistent)?;
     sqlx::query(AssertSqlSafe(sql)).bind(json).execute(&mut **tx).await?;

@@ -21,6 +21,7 @@ pub(in crate::store) const LISTA: Lista = &[
     (8, "identidad", include_str!("../../../migrations/postgres/0008_identidad.sql")),
     (9, "totp", include_str!("../../../migrations/postgres/0009_totp.sql")),
     (10, "reactivacion", include_str!("../../../migrations/postgres/0010_reactivacion.sql")),
+    (11, "testamentos", include_str!("../../../migrations/postgres/0011_testamentos.sql")),
 ];
 
 const TABLA: &str = "CREATE TABLE IF NOT EXISTS migraciones (

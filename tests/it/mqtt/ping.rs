@@ -54,6 +54,30 @@ async fn a_silent_client_is_dropped_after_one_and_a_half_keep_alives_as_if_the_n
 }
 
 #[tokio::test]
+async fn a_byte_now_and_then_is_no_packet_and_a_large_one_may_take_its_time() {
+    let server = broker().await;
+    for version in BOTH {
+        let connect = |id: &str| Connect::new(version, id).keep_alive(1);
+        let mut drips = Peer::enter(&server, &connect("drips")).await;
+        let mut steady = Peer::enter(&server, &connect("steady")).await;
+        let large = Publish::new("a", &"x".repeat(20_000)).bytes(version);
+        let (start, mut sent) = (Instant::now(), 0);
+        for n in 0..5 {
+            drips.try_send(&large[n..=n]).await;
+            let end = sent + 4_000;
+            steady.send(&large[sent..end]).await;
+            sent = end;
+            tokio::time::sleep(Duration::from_millis(600)).await;
+        }
+        // [3.1.1 MQTT-3.1.2-24] [5.0 MQTT-3.1.2-22]
+        drips.ends_with(0x8d, "a byte now and then").await;
+        assert!(start.elapsed() > Duration::from_millis(1_400));
+        steady.send(&large[sent..]).await;
+        steady.quiet().await;
+    }
+}
+
+#[tokio::test]
 async fn a_server_keep_alive_is_announced_and_used() {
     let server = broker_with(&[("MAX_KEEP_ALIVE_S", "1")]).await;
     let (mut slow, connack) = Peer::connect(&server, &Connect::new(5, "slow").keep_alive(60)).await;

@@ -59,6 +59,62 @@ async fn a_will_is_sent_when_the_server_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn a_will_is_sent_after_the_next_start_when_the_server_itself_ends() {
+    let mut server = broker().await;
+    for killed in [true, false] {
+        let heir = Connect::new(5, "heir").kept();
+        let mut hears = Peer::enter(&server, &heir).await;
+        assert_eq!(hears.subscribe("w/#", 1).await, 1);
+        hears.lose().await;
+        let will = |topic: &str| Will::new(topic, "lost").qos(1);
+        let delayed = |topic: &str, s| will(topic).with(number(WILL_DELAY, s));
+        let enter = |id: &str, will: Will| Connect::new(5, id).kept().will(will);
+        let _old = Peer::enter(&server, &Connect::new(4, "old").will(will("w/old"))).await;
+        let _new = Peer::enter(&server, &enter("new", will("w/new").with(user("a", "b")))).await;
+        // These are not to be sent: its owner took leave, or comes back in time.
+        Peer::enter(&server, &enter("leaves", will("w/leaves"))).await.leave().await;
+        let back = enter("back", delayed("w/back", 30));
+        let _back = Peer::enter(&server, &back).await;
+        // The last one's own connection is the one that counts.
+        let _replaced = Peer::enter(&server, &enter("again", will("w/replaced"))).await;
+        let mut hears = Peer::enter(&server, &heir).await;
+        let _again = Peer::enter(&server, &enter("again", will("w/again"))).await;
+        assert_eq!(hears.take().await.said(), ("w/replaced", "lost"));
+        hears.lose().await;
+        let mut expected = vec!["w/again", "w/new", "w/old"];
+        if killed {
+            // Lost before, and its delay is not over.
+            expected.push("w/waits");
+            Peer::enter(&server, &enter("waits", delayed("w/waits", 2))).await.lose().await;
+        } else {
+            assert_eq!(server.terminate().await.0, Some(0));
+        }
+        server.kill_and_restart();
+        let mut again = Peer::enter(&server, &back).await;
+        let mut hears = Peer::enter(&server, &heir).await;
+        let mut heard = Vec::new();
+        for _ in &expected {
+            let got = hears.take().await;
+            assert_eq!(got.users().len(), usize::from(got.topic == "w/new"));
+            heard.push(got.topic);
+        }
+        heard.sort();
+        // [3.1.1 MQTT-3.1.2-8] [5.0 MQTT-3.1.2-8]
+        assert_eq!(heard, expected, "killed: {killed}");
+        hears.quiet().await;
+        again.quiet().await;
+        again.leave().await;
+        // Once: that it was sent is committed before what comes now.
+        hears.say(&Publish::new("z", "x").qos(1, 9).retained()).await;
+        hears.lose().await;
+        server.kill_and_restart();
+        let mut hears = Peer::enter(&server, &heir).await;
+        hears.quiet().await;
+        hears.leave().await;
+    }
+}
+
+#[tokio::test]
 async fn a_will_is_sent_once_and_none_without_one() {
     let server = broker().await;
     for version in BOTH {

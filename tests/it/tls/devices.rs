@@ -86,6 +86,31 @@ async fn a_certificate_signs_its_device_in_until_it_is_revoked() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_is_refused_again_and_again_holds_back_nobody_else() {
+    let server = Server::start().await;
+    let (device, _other) = (server.device("d1").await, server.device("d2").await);
+    let (mine, my_key) = bundle(&server, "d1");
+    let (good, its_key) = bundle(&server, "d2");
+    let path = format!("/api/v1/sensores/{}", device.id_sensor);
+    let body = Some(serde_json::json!({ "estado": "inactivo" }));
+    assert!(server.request(Method::PATCH, &path, &server.token, body).await.status().is_success());
+    // Nobody says a name here: the certificate does.
+    let connect = connect_without_password("c", "");
+    let mut codes = vec![code(&server, Some((&mine, &my_key)), &connect).await];
+    assert_eq!(codes[0], Some(0x86));
+    while codes.last() != Some(&Some(0x9f)) {
+        assert!(codes.len() < 20, "it is never held back: {codes:x?}");
+        codes.push(code(&server, Some((&mine, &my_key)), &connect).await);
+    }
+    assert_eq!(code(&server, Some((&good, &its_key)), &connect).await, Some(0));
+    // And its people see whose it is.
+    let body = Some(serde_json::json!({ "estado": "activo" }));
+    assert!(server.request(Method::PATCH, &path, &server.token, body).await.status().is_success());
+    let seen = server.get("/api/v1/mqtt/clientes?device_id=d1").await;
+    assert!(seen[0]["ultimo_error"]["motivo"].as_str().expect("text").contains("certificate"), "{seen}");
+}
+
+#[tokio::test]
 async fn a_retired_devices_certificate_is_worth_nothing() {
     let server = Server::start().await;
     let device = server.device("d1").await;

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::CertificateDer;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -29,15 +29,28 @@ async fn another(server: &Server, old: &CertificateDer<'static>) -> CertificateD
 
 #[tokio::test]
 async fn a_new_certificate_is_served_and_no_connection_is_dropped() {
-    let server = Server::start().await;
+    let server = Server::start_with(|mut command| {
+        command.env("ALERTRACE__HTTP__TLS", "true");
+        command
+    })
+    .await;
     let device = server.device("d1").await;
     let connect = mqtt::connect(5, "d1", "d1", &device.token);
+    let of_http =
+        async || shown(&handshake(&connector(&server, None), tcp(&server.http).await).await.expect("TLS"));
+    let mut browser = handshake(&connector(&server, None), tcp(&server.http).await).await.expect("TLS");
     let mut open = handshake(&connector(&server, None), tcp(&server.mqtts).await).await.expect("TLS");
     assert_eq!(sign_in(&mut open, &connect).await, Some(0));
     let first = shown(&open);
 
     server.run(&["cert", "renew"]);
     let second = another(&server, &first).await;
+    // The other port shows it too, and goes on with whom it has.
+    assert!(shown(&browser) == first && of_http().await == second);
+    browser.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("sent");
+    let mut answer = String::new();
+    browser.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     server.run(&["cert", "renew", "--new-key"]);
     let third = another(&server, &second).await;
 
@@ -58,7 +71,8 @@ async fn a_new_certificate_is_served_and_no_connection_is_dropped() {
 #[tokio::test]
 async fn a_handshake_that_stalls_is_cut_at_the_deadline_while_others_connect() {
     let server = Server::start_with(|mut command| {
-        command.env("ALERTRACE__MQTT__CONNECT_DEADLINE_S", "2");
+        command.env("ALERTRACE__MQTT__CONNECT_DEADLINE_S", "3");
+        command.env("ALERTRACE__MQTT__HANDSHAKE_DEADLINE_S", "2");
         command
     })
     .await;
@@ -78,8 +92,14 @@ async fn a_handshake_that_stalls_is_cut_at_the_deadline_while_others_connect() {
     let (mut silent, mut mute) = (silent, mute);
     tokio::join!(closed(&mut silent), closed(&mut half), closed(&mut mute));
     let took = start.elapsed();
-    assert!(took > Duration::from_millis(1_500) && took < Duration::from_secs(6), "{took:?}");
+    assert!(took > Duration::from_millis(1_500) && took < Duration::from_secs(7), "{took:?}");
     assert!(alive(&mut other).await);
+    let metrics =
+        server.request(reqwest::Method::GET, "/metrics", "", None).await.text().await.expect("text");
+    for (limit, times) in [("handshake_deadline_s", 2), ("connect_deadline_s", 1)] {
+        let line = format!("alertrace_mqtt_limited_total{{limit=\"{limit}\"}} {times}\n");
+        assert!(metrics.contains(&line), "{line}");
+    }
 }
 
 #[tokio::test]
