@@ -5,7 +5,7 @@ use axum::extract::{OriginalUri, State as Shared};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
-use super::extract::{Json, Pagina, Path, Query, Sesion, momento, optional};
+use super::extract::{Json, Pagina, Path, Query, Sesion, momento, optional, presente};
 use super::lector::Lector;
 use super::problem::Problem;
 use super::{State, paging};
@@ -24,6 +24,7 @@ pub(super) struct Filters {
     estado: Option<EstadoAlerta>,
     severidad: Option<Severidad>,
     /// The variable, or `conexion`, `bateria`, `almacenamiento`.
+    #[param(pattern = r"^[^\x00]*$")]
     tipo: Option<String>,
     /// Of this sensor (`id_sensor`).
     sensor: Option<i64>,
@@ -101,7 +102,7 @@ async fn find(state: &State, alcance: Alcance, id: i64) -> Result<Alerta, Proble
 }
 
 /// One alert.
-#[utoipa::path(get, path = "/alertas/{id}", tag = "alertas", security(("account" = []), ("api_key" = [])), params(("id" = i64, Path)),
+#[utoipa::path(get, path = "/alertas/{id_alerta}", tag = "alertas", security(("account" = []), ("api_key" = [])), params(("id_alerta" = i64, Path)),
     responses((status = 200, body = Alerta),
         (status = 403, description = "No empresa"), (status = 404, description = "No such alert")))]
 pub(super) async fn get(
@@ -142,7 +143,7 @@ async fn resolved(
     check_notes(resolve.notas.as_deref())?;
     find(state, sesion.alcance()?, id).await?;
     let (estado, por) = (EstadoAlerta::Resuelta, sesion.autor().clone());
-    let pedido = Resolver { id_alerta: id, estado, por, notas: resolve.notas };
+    let pedido = Resolver { id_alerta: id, estado, por, notas: resolve.notas.map(Some) };
     let done = state.parts().ingest.resolver(pedido).await?.ok_or_else(Problem::not_found)?;
     let persists = done.nueva.is_some();
     Ok(axum::Json(Resolved {
@@ -167,13 +168,14 @@ pub(super) struct Patch {
     /// `en_proceso`: somebody has taken it. `pendiente`: given back. `ignorada`: closed without an answer; a
     /// reading that is still outside opens another. `resuelta`: as `/resolve`.
     estado: EstadoAlerta,
-    /// Absent = as they are.
-    #[schema(max_length = 2_000, pattern = r"^[^\x00]*$")]
-    notas: Option<String>,
+    /// Absent = as they are; null takes them away.
+    #[serde(default, deserialize_with = "presente")]
+    #[schema(value_type = Option<String>, max_length = 2_000, pattern = r"^[^\x00]*$")]
+    notas: Option<Option<String>>,
 }
 
 /// Say where an alert stands. One that is closed stays as it is.
-#[utoipa::path(patch, path = "/alertas/{id}", tag = "alertas", params(("id" = i64, Path)), request_body = Patch,
+#[utoipa::path(patch, path = "/alertas/{id_alerta}", tag = "alertas", params(("id_alerta" = i64, Path)), request_body = Patch,
     responses((status = 200, body = Alerta),
         (status = 403, description = "No empresa"), (status = 404, description = "No such alert")))]
 pub(super) async fn patch(
@@ -182,7 +184,7 @@ pub(super) async fn patch(
     Path(id): Path<i64>,
     Json(patch): Json<Patch>,
 ) -> Result<impl IntoResponse, Problem> {
-    check_notes(patch.notas.as_deref())?;
+    check_notes(patch.notas.iter().flatten().next().map(String::as_str))?;
     find(&state, sesion.alcance()?, id).await?;
     let pedido = Resolver { id_alerta: id, estado: patch.estado, por: sesion.1, notas: patch.notas };
     let done = state.parts().ingest.resolver(pedido).await?.ok_or_else(Problem::not_found)?;
@@ -190,7 +192,7 @@ pub(super) async fn patch(
 }
 
 /// Close an alert.
-#[utoipa::path(patch, path = "/alertas/{id}/resolve", tag = "alertas", params(("id" = i64, Path)),
+#[utoipa::path(patch, path = "/alertas/{id_alerta}/resolve", tag = "alertas", params(("id_alerta" = i64, Path)),
     request_body = Option<Resolve>,
     responses((status = 200, body = Resolved),
         (status = 403, description = "No empresa"), (status = 404, description = "No such alert")))]
@@ -204,7 +206,7 @@ pub(super) async fn resolve(
 }
 
 /// Close an alert.
-#[utoipa::path(post, path = "/alertas/{id}/resolve", tag = "alertas", params(("id" = i64, Path)),
+#[utoipa::path(post, path = "/alertas/{id_alerta}/resolve", tag = "alertas", params(("id_alerta" = i64, Path)),
     request_body = Option<Resolve>,
     responses((status = 200, body = Resolved),
         (status = 403, description = "No empresa"), (status = 404, description = "No such alert")))]
@@ -232,7 +234,7 @@ async fn seen(state: &State, sesion: &Sesion, id: i64) -> Result<axum::Json<Aler
 macro_rules! seen {
     ($name:ident, $method:ident, $path:literal) => {
         /// Note that somebody looked at an alert.
-        #[utoipa::path($method, path = $path, tag = "alertas", params(("id" = i64, Path)),
+        #[utoipa::path($method, path = $path, tag = "alertas", params(("id_alerta" = i64, Path)),
             responses((status = 200, body = Alerta),
                 (status = 403, description = "No empresa"), (status = 404, description = "No such alert")))]
         pub(super) async fn $name(
@@ -245,7 +247,7 @@ macro_rules! seen {
     };
 }
 
-seen!(viewed, patch, "/alertas/{id}/viewed");
-seen!(viewed_by_post, post, "/alertas/{id}/viewed");
-seen!(read, patch, "/alertas/{id}/read");
-seen!(read_by_post, post, "/alertas/{id}/read");
+seen!(viewed, patch, "/alertas/{id_alerta}/viewed");
+seen!(viewed_by_post, post, "/alertas/{id_alerta}/viewed");
+seen!(read, patch, "/alertas/{id_alerta}/read");
+seen!(read_by_post, post, "/alertas/{id_alerta}/read");

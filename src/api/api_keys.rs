@@ -162,7 +162,7 @@ fn too_many() -> Problem {
 }
 
 /// Revoke a key for good: it is refused from now on, and its connections end.
-#[utoipa::path(delete, path = "/api-keys/{id}", tag = "api-keys", params(("id" = i64, Path)),
+#[utoipa::path(delete, path = "/api-keys/{id_api_key}", tag = "api-keys", params(("id_api_key" = i64, Path)),
     responses((status = 204), (status = 403, description = "Not an administrator"),
         (status = 404, description = "No such key")))]
 pub(super) async fn delete(

@@ -6,7 +6,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use super::extract::{Json, Pagina, Path, Query, Sesion};
+use super::extract::{Entero, Json, Pagina, Path, Query, Sesion};
 use super::finish::to_its_end;
 use super::problem::{Problem, Texto};
 use super::{State, paging};
@@ -98,8 +98,8 @@ pub(super) async fn list(
 }
 
 /// The sensors assigned to a person.
-#[utoipa::path(get, path = "/asignaciones/trabajador/{id}", tag = "asignaciones",
-    params(("id" = i64, Path, description = "id_trabajador"), Filters, Pagina),
+#[utoipa::path(get, path = "/asignaciones/trabajador/{id_trabajador}", tag = "asignaciones",
+    params(("id_trabajador" = i64, Path, description = "id_trabajador"), Filters, Pagina),
     responses((status = 200, body = Vec<Body>, headers(("x-total-count" = i64, description = "How many in all"))),
         (status = 400, description = "Bad query"),
         (status = 403, description = "Not a supervisor"), (status = 404, description = "No such person"),
@@ -119,8 +119,8 @@ pub(super) async fn of_trabajador(
 }
 
 /// The people that a sensor is assigned to.
-#[utoipa::path(get, path = "/asignaciones/sensor/{id}", tag = "asignaciones",
-    params(("id" = i64, Path, description = "id_sensor"), Filters, Pagina),
+#[utoipa::path(get, path = "/asignaciones/sensor/{id_sensor}", tag = "asignaciones",
+    params(("id_sensor" = i64, Path, description = "id_sensor"), Filters, Pagina),
     responses((status = 200, body = Vec<Body>, headers(("x-total-count" = i64, description = "How many in all"))),
         (status = 400, description = "Bad query"),
         (status = 403, description = "Not a supervisor"), (status = 404, description = "No such sensor"),
@@ -143,8 +143,10 @@ pub(super) async fn of_sensor(
 #[derive(Deserialize, utoipa::ToSchema)]
 #[schema(as = AsignacionNueva, example = json!({ "id_trabajador": 2, "id_sensor": 7 }))]
 pub(super) struct Create {
-    id_trabajador: i64,
-    id_sensor: i64,
+    #[schema(value_type = i64, minimum = 1)]
+    id_trabajador: Entero,
+    #[schema(value_type = i64, minimum = 1)]
+    id_sensor: Entero,
 }
 
 /// Assign a sensor to a person.
@@ -164,10 +166,11 @@ pub(super) async fn create(
 
 async fn assign(state: State, autor: Autor, id_empresa: i64, c: Create) -> Result<Body, Problem> {
     let parts = state.parts();
+    let (Entero(id_trabajador), Entero(id_sensor)) = (c.id_trabajador, c.id_sensor);
     let alcance = Alcance { id_empresa, id_trabajador: None };
     let mut tx = parts.store.write().await?;
-    let quien = trabajadores::get(&mut tx, id_empresa, c.id_trabajador).await?;
-    let cual = sensores::get(&mut tx, alcance, c.id_sensor).await?;
+    let quien = trabajadores::get(&mut tx, id_empresa, id_trabajador).await?;
+    let cual = sensores::get(&mut tx, alcance, id_sensor).await?;
     let falta = || Texto::new("No existe.", "There is no such thing.");
     let faltan: Vec<_> = [("id_trabajador", quien.is_none()), ("id_sensor", cual.is_none())]
         .into_iter()
@@ -178,14 +181,14 @@ async fn assign(state: State, autor: Autor, id_empresa: i64, c: Create) -> Resul
         return Err(Problem::not_found().with_fields(faltan));
     }
     let ahora = parts.clock.now();
-    let id = asignaciones::create(&mut tx, id_empresa, c.id_trabajador, c.id_sensor, ahora)
+    let id = asignaciones::create(&mut tx, id_empresa, id_trabajador, id_sensor, ahora)
         .await
         .map_err(|e| if matches!(e, crate::store::Error::Conflict { .. }) { taken() } else { e.into() })?;
     let made = asignaciones::get(&mut tx, id_empresa, id).await?.ok_or_else(Problem::not_found)?;
     let made = Body::from(made);
     autor.anota(&mut tx, &Hecho::creado("asignacion", id, &made)).await?;
     tx.commit().await?;
-    parts.directorio.asigna(c.id_trabajador, c.id_sensor);
+    parts.directorio.asigna(id_trabajador, id_sensor);
     Ok(made)
 }
 
@@ -199,7 +202,7 @@ fn taken() -> Problem {
 }
 
 /// End an assignment.
-#[utoipa::path(delete, path = "/asignaciones/{id}", tag = "asignaciones", params(("id" = i64, Path)),
+#[utoipa::path(delete, path = "/asignaciones/{id_asignacion}", tag = "asignaciones", params(("id_asignacion" = i64, Path)),
     responses((status = 204), (status = 403, description = "Not an administrator"),
         (status = 404, description = "No such assignment")))]
 pub(super) async fn delete(

@@ -69,12 +69,16 @@ impl From<Anotado> for Body {
 #[into_params(parameter_in = Query)]
 pub(super) struct Filters {
     /// Only what this account did.
+    #[param(pattern = r"^[^\x00]*$")]
     user_id: Option<String>,
     /// Only this (`crear`, `cambiar`, …).
+    #[param(pattern = r"^[^\x00]*$")]
     accion: Option<String>,
     /// Only to things of this kind (`sensor`, …).
+    #[param(pattern = r"^[^\x00]*$")]
     objeto: Option<String>,
     /// Only to this one.
+    #[param(pattern = r"^[^\x00]*$")]
     id_objeto: Option<String>,
     /// At or after (RFC 3339).
     #[param(format = DateTime)]

@@ -1,12 +1,16 @@
 //! Registration, sign-in and tokens.
 
+mod forms;
+
 use axum::extract::State as Shared;
+use axum::extract::rejection::FormRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
+use self::forms::{AnyLogin, AnyRegister};
 use super::State;
-use super::extract::{Desde, Json, Sesion, bearer, optional};
+use super::extract::{Desde, Json, Sesion, bearer, optional, too_large};
 use super::problem::Problem;
 use super::validate::Check;
 use crate::domain::Rol;
@@ -19,9 +23,7 @@ pub(super) const NO_STORE: [(header::HeaderName, &str); 1] = [(header::CACHE_CON
 
 /// Either shape of a registration: with a nested `empresa`, or flat with a `user_type`. A blank
 /// optional field, as forms send it, is an absent one.
-#[derive(Deserialize, utoipa::ToSchema)]
-#[schema(example = json!({ "email": "ana@fundo.pe", "password": "una clave larga", "nombre": "Ana", "apellido": "Paz",
-    "dni": "12345678", "empresa": { "ruc": "20123456789", "razon_social": "Fundo Norte", "email": "fundo@fundo.pe" } }))]
+#[derive(Deserialize)]
 pub(super) struct Register {
     email: String,
     password: String,
@@ -47,9 +49,13 @@ pub(super) struct Register {
 #[derive(Deserialize, utoipa::ToSchema)]
 pub(super) struct RegisterEmpresa {
     /// Eleven digits.
+    #[schema(pattern = "^[0-9]{11}$")]
     ruc: String,
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     razon_social: String,
+    #[schema(format = Email, max_length = 254)]
     email: Option<String>,
+    #[schema(max_length = 200, pattern = r"^[^\x00]*$")]
     telefono: Option<String>,
 }
 
@@ -169,7 +175,7 @@ impl Register {
 }
 
 /// Make an account, in either shape.
-#[utoipa::path(post, path = "/auth/register", tag = "auth", request_body = Register, security(()),
+#[utoipa::path(post, path = "/auth/register", tag = "auth", request_body = AnyRegister, security(()),
     responses((status = 201, body = Registered), (status = 403, description = "Registration is closed"),
         (status = 409, description = "E-mail, RUC or DNI in use"),
         (status = 503, description = "Too many at once")))]
@@ -193,8 +199,7 @@ pub(super) async fn register(
 }
 
 /// Who signs in. Other fields that a front end sends are passed over.
-#[derive(Deserialize, utoipa::ToSchema)]
-#[schema(example = json!({ "email": "ana@fundo.pe", "password": "una clave larga" }))]
+#[derive(Deserialize)]
 pub(super) struct Login {
     /// The e-mail.
     email: Option<String>,
@@ -289,7 +294,7 @@ impl From<Perfil> for Me {
 }
 
 /// Sign in.
-#[utoipa::path(post, path = "/auth/login", tag = "auth", request_body = Login, security(()),
+#[utoipa::path(post, path = "/auth/login", tag = "auth", request_body = AnyLogin, security(()),
     responses((status = 200, body = SignedIn),
         (status = 401, description = "Wrong e-mail or password; `totp_requerido`: send `codigo` too; `totp_incorrecto`"),
         (status = 403, description = "No profile"), (status = 422, description = "Fields are missing"),
@@ -304,7 +309,7 @@ pub(super) async fn login(
 
 /// OAuth 2 password form, for Swagger UI's Authorize.
 #[utoipa::path(post, path = "/auth/token", tag = "auth", security(()),
-    request_body(content = Login, content_type = "application/x-www-form-urlencoded"),
+    request_body(content = AnyLogin, content_type = "application/x-www-form-urlencoded"),
     responses((status = 200, body = SignedIn),
         (status = 401, description = "Wrong e-mail or password; `totp_requerido`: send `codigo` too; `totp_incorrecto`"),
         (status = 403, description = "No profile"), (status = 422, description = "Fields are missing"),
@@ -312,12 +317,19 @@ pub(super) async fn login(
 pub(super) async fn token(
     Shared(state): Shared<State>,
     Desde(origen): Desde,
-    form: Result<axum::Form<Login>, axum::extract::rejection::FormRejection>,
+    form: Result<axum::Form<Login>, FormRejection>,
 ) -> Result<impl IntoResponse, Problem> {
-    let Ok(axum::Form(login)) = form else {
-        return Err(Problem::field("", "Envíe username y password.", "Send username and password."));
-    };
-    login.enter(&state, origen).await
+    match form {
+        Ok(axum::Form(login)) => login.enter(&state, origen).await,
+        Err(e) if e.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(too_large()),
+        Err(FormRejection::InvalidFormContentType(_)) => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "Envíe un formulario con Content-Type: application/x-www-form-urlencoded.",
+            "Send a form with Content-Type: application/x-www-form-urlencoded.",
+        )),
+        Err(_) => Err(Problem::field("", "Envíe username y password.", "Send username and password.")),
+    }
 }
 
 /// A refresh token.

@@ -165,6 +165,7 @@ pub(super) struct Filters {
     /// Only those connected, or only those that are not.
     conectado: Option<bool>,
     /// Only this device.
+    #[param(pattern = r"^[^\x00]*$")]
     device_id: Option<String>,
 }
 

@@ -102,7 +102,7 @@ async fn theirs(tx: &mut Tx, sesion: &Sesion, id: i64) -> Result<SensorRef, Prob
 
 /// Ask something of a device. It is given the command as soon as it is connected and subscribes to
 /// `sensores/{device_id}/comandos`, and answers on `sensores/{device_id}/respuestas`.
-#[utoipa::path(post, path = "/sensores/{id}/comandos", tag = "comandos", params(("id" = i64, Path)), request_body = Create,
+#[utoipa::path(post, path = "/sensores/{id_sensor}/comandos", tag = "comandos", params(("id_sensor" = i64, Path)), request_body = Create,
     responses((status = 201, body = Body), (status = 400, description = "Bad JSON"),
         (status = 403, description = "Not a supervisor"), (status = 404, description = "No such sensor"),
         (status = 409, description = "Too many are open")))]
@@ -175,7 +175,7 @@ fn too_many() -> Problem {
 }
 
 /// What was asked of a device, the newest first.
-#[utoipa::path(get, path = "/sensores/{id}/comandos", tag = "comandos", params(("id" = i64, Path), Pagina),
+#[utoipa::path(get, path = "/sensores/{id_sensor}/comandos", tag = "comandos", params(("id_sensor" = i64, Path), Pagina),
     responses((status = 200, body = Vec<Body>, headers(("x-total-count" = i64, description = "How many in all"))),
         (status = 400, description = "Bad query"),
         (status = 403, description = "Not a supervisor"), (status = 404, description = "No such sensor"),
@@ -220,7 +220,7 @@ impl From<Option<comandos::Configuracion>> for Config {
 }
 
 /// What a device is to be set to, and whether it has that.
-#[utoipa::path(get, path = "/sensores/{id}/config", tag = "comandos", params(("id" = i64, Path)),
+#[utoipa::path(get, path = "/sensores/{id_sensor}/config", tag = "comandos", params(("id_sensor" = i64, Path)),
     responses((status = 200, body = Config),
         (status = 403, description = "Not a supervisor"), (status = 404, description = "No such sensor")))]
 pub(super) async fn config(
@@ -237,7 +237,7 @@ pub(super) async fn config(
 
 /// Set a device: the object is retained on `sensores/{device_id}/config`, where the device finds it
 /// whenever it connects.
-#[utoipa::path(put, path = "/sensores/{id}/config", tag = "comandos", params(("id" = i64, Path)),
+#[utoipa::path(put, path = "/sensores/{id_sensor}/config", tag = "comandos", params(("id_sensor" = i64, Path)),
     request_body(content = Object, description = "A JSON object", example = json!({ "intervalo_lectura": 300 })),
     responses((status = 200, body = Config), (status = 400, description = "Bad JSON"),
         (status = 403, description = "Not a supervisor"), (status = 404, description = "No such sensor"),

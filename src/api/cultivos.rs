@@ -173,7 +173,7 @@ fn check(c: &Cultivo) -> Result<(), Problem> {
 }
 
 /// One crop.
-#[utoipa::path(get, path = "/cultivos/{id}", tag = "cultivos", params(("id" = i64, Path)),
+#[utoipa::path(get, path = "/cultivos/{id_cultivo}", tag = "cultivos", params(("id_cultivo" = i64, Path)),
     responses((status = 200, body = Body),
         (status = 403, description = "No empresa"), (status = 404, description = "No such crop")))]
 pub(super) async fn get(
@@ -253,7 +253,7 @@ async fn change(state: &State, sesion: &Sesion, id: i64, p: Patch) -> Result<Bod
 }
 
 /// Change a crop.
-#[utoipa::path(patch, path = "/cultivos/{id}", tag = "cultivos", params(("id" = i64, Path)), request_body = Patch,
+#[utoipa::path(patch, path = "/cultivos/{id_cultivo}", tag = "cultivos", params(("id_cultivo" = i64, Path)), request_body = Patch,
     responses((status = 200, body = Body),
         (status = 403, description = "Not an administrator"), (status = 404, description = "No such crop")))]
 pub(super) async fn patch(
@@ -266,7 +266,7 @@ pub(super) async fn patch(
 }
 
 /// As `PATCH`: absent stays.
-#[utoipa::path(put, path = "/cultivos/{id}", tag = "cultivos", params(("id" = i64, Path)), request_body = Patch,
+#[utoipa::path(put, path = "/cultivos/{id_cultivo}", tag = "cultivos", params(("id_cultivo" = i64, Path)), request_body = Patch,
     responses((status = 200, body = Body),
         (status = 403, description = "Not an administrator"), (status = 404, description = "No such crop")))]
 pub(super) async fn put(
@@ -279,7 +279,7 @@ pub(super) async fn put(
 }
 
 /// Remove a crop and its bounds. Its sensors stay, in no crop.
-#[utoipa::path(delete, path = "/cultivos/{id}", tag = "cultivos", params(("id" = i64, Path)),
+#[utoipa::path(delete, path = "/cultivos/{id_cultivo}", tag = "cultivos", params(("id_cultivo" = i64, Path)),
     responses((status = 204), (status = 403, description = "Not an administrator"),
         (status = 404, description = "No such crop")))]
 pub(super) async fn delete(

@@ -220,8 +220,8 @@ pub(super) struct Point {
 }
 
 /// What a sensor came to in the last days, oldest first; an hour or a day without readings is left out.
-#[utoipa::path(get, path = "/dashboard/sensor-data/{id}", tag = "dashboard",
-    params(("id" = i64, Path, description = "id_sensor"), Days),
+#[utoipa::path(get, path = "/dashboard/sensor-data/{id_sensor}", tag = "dashboard",
+    params(("id_sensor" = i64, Path, description = "id_sensor"), Days),
     responses((status = 200, body = Vec<Point>), (status = 400, description = "Bad query"),
         (status = 403, description = "No empresa"),
         (status = 404, description = "No such sensor"), (status = 422, description = "Parameters out of range")))]

@@ -38,6 +38,10 @@ pub(super) fn base() -> OpenApi {
     );
     let device =
         HttpBuilder::new().scheme(HttpAuthScheme::Basic).description(Some("device_id and its token"));
+    let header = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
+        "Authorization",
+        "`Device <device_id>:<token>`",
+    )));
     let key = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
         "X-API-Key",
         "A key of /api-keys; Authorization: Bearer takes it too",
@@ -46,6 +50,7 @@ pub(super) fn base() -> OpenApi {
         .security_scheme("account", SecurityScheme::OAuth2(password))
         .security_scheme("api_key", key)
         .security_scheme("device", SecurityScheme::Http(device.build()))
+        .security_scheme("device_header", header)
         .schema_from::<ProblemBody<'static>>()
         .schema_from::<Campo<'static>>();
     let licence = LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build();

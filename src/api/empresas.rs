@@ -5,7 +5,7 @@ use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use super::extract::{Json, Sesion, dado, presente};
+use super::extract::{Entero, Json, Sesion, dado, presente};
 use super::finish::to_its_end;
 use super::problem::Problem;
 use super::validate::Check;
@@ -61,11 +61,11 @@ pub(super) struct Patch {
     /// installation's own days has no effect.
     #[serde(default, deserialize_with = "presente")]
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 36_500)]
-    retencion_dias: Option<Option<i64>>,
+    retencion_dias: Option<Option<Entero>>,
     /// Hourly figures older than this are removed for good.
     #[serde(default, deserialize_with = "presente")]
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 36_500)]
-    retencion_horas_dias: Option<Option<i64>>,
+    retencion_horas_dias: Option<Option<Entero>>,
 }
 
 /// The empresa.
@@ -102,8 +102,10 @@ async fn change(state: State, autor: Autor, id_empresa: i64, p: Patch) -> Result
         razon_social: p.razon_social.unwrap_or(ficha.razon_social),
         email: p.email.unwrap_or(ficha.email),
         telefono: p.telefono.unwrap_or(ficha.telefono),
-        retencion_dias: p.retencion_dias.unwrap_or(ficha.retencion_dias),
-        retencion_horas_dias: p.retencion_horas_dias.unwrap_or(ficha.retencion_horas_dias),
+        retencion_dias: p.retencion_dias.map_or(ficha.retencion_dias, |dado| dado.map(|n| n.0)),
+        retencion_horas_dias: p
+            .retencion_horas_dias
+            .map_or(ficha.retencion_horas_dias, |dado| dado.map(|n| n.0)),
         ..ficha
     };
     check(&ficha)?;

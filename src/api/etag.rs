@@ -3,12 +3,13 @@
 
 use std::convert::Infallible;
 
+use axum::Extension;
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http_body::Body as _;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -32,7 +33,16 @@ impl Tag {
     pub(super) fn header(&self) -> [(HeaderName, String); 1] {
         [(header::ETAG, self.0.clone())]
     }
+
+    /// The answer that shows all of `value` and nothing else: its tag serves `If-None-Match` as well.
+    pub(super) fn answer(value: &impl Serialize) -> Response {
+        (Extension(Whole), Self::of(value).header(), axum::Json(value)).into_response()
+    }
 }
+
+/// The tag of an answer is of all that it shows.
+#[derive(Clone, Copy)]
+struct Whole;
 
 fn digest(parts: &[&[u8]]) -> String {
     let mut sha = Sha256::new();
@@ -88,7 +98,15 @@ pub(super) async fn conditional(request: Request, next: Next) -> Response {
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
     let seen = listed(request.headers(), &header::IF_NONE_MATCH);
     let response = next.run(request).await;
-    if !get || response.status() != StatusCode::OK || !taggable(&response) {
+    if !get || response.status() != StatusCode::OK {
+        return response;
+    }
+    let known = |tag: &[u8]| seen.iter().flatten().any(|t| t == "*" || t.as_bytes() == tag);
+    if response.extensions().get::<Whole>().is_some() {
+        let tag = response.headers().get(header::ETAG).map(HeaderValue::as_bytes).unwrap_or_default();
+        return if known(tag) { not_modified(response.into_parts().0) } else { response };
+    }
+    if !taggable(&response) {
         return response;
     }
     let (mut head, body) = response.into_parts();
@@ -96,19 +114,20 @@ pub(super) async fn conditional(request: Request, next: Next) -> Response {
     let Ok(bytes) = to_bytes(body, usize::MAX).await else { return Response::new(Body::empty()) };
     let header = |name: &str| head.headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
     let tag = format!("W/\"{}\"", digest(&[&bytes, header("x-total-count"), header("link")]));
-    let unchanged = seen.is_some_and(|tags| tags.iter().any(|t| t == "*" || *t == tag));
+    let unchanged = known(tag.as_bytes());
     if let Ok(tag) = HeaderValue::try_from(tag) {
         head.headers.insert(header::ETAG, tag);
     }
     let revalidate = HeaderValue::from_static("private, no-cache");
     head.headers.entry(header::CACHE_CONTROL).or_insert(revalidate);
-    if unchanged {
-        head.status = StatusCode::NOT_MODIFIED;
-        head.headers.remove(header::CONTENT_TYPE);
-        head.headers.remove(header::CONTENT_LENGTH);
-        return Response::from_parts(head, Body::empty());
-    }
-    Response::from_parts(head, Body::from(bytes))
+    if unchanged { not_modified(head) } else { Response::from_parts(head, Body::from(bytes)) }
+}
+
+fn not_modified(mut head: axum::http::response::Parts) -> Response {
+    head.status = StatusCode::NOT_MODIFIED;
+    head.headers.remove(header::CONTENT_TYPE);
+    head.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(head, Body::empty())
 }
 
 /// JSON of a known size that may be kept, and has no tag of its own.

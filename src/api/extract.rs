@@ -1,12 +1,13 @@
 //! What handlers take from a request, each refusal a [`Problem`].
 
 use std::convert::Infallible;
+use std::fmt;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
-use serde::de::DeserializeOwned;
+use serde::de::{self, DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::listener::Peer;
@@ -31,10 +32,16 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         let request = Request::from_parts(parts.clone(), body);
         let Ok(bytes) = Bytes::from_request(request, state).await else { return Err(too_large()) };
         no_array(&bytes)?;
-        let request = Request::from_parts(parts, Body::from(bytes));
+        let request = Request::from_parts(parts, Body::from(bytes.clone()));
         match axum::Json::<T>::from_request(request, state).await {
             Ok(axum::Json(value)) => Ok(Self(value)),
             Err(JsonRejection::JsonDataError(e)) => Err(wrong_shape(&e)),
+            // A number where there is one of a few words to say is bad syntax to serde, and JSON all the same.
+            Err(JsonRejection::JsonSyntaxError(e))
+                if serde_json::from_slice::<de::IgnoredAny>(&bytes).is_ok() =>
+            {
+                Err(wrong_shape(&e))
+            }
             Err(JsonRejection::MissingJsonContentType(_)) => Err(Problem::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_media_type",
@@ -97,6 +104,11 @@ pub(super) fn too_large() -> Problem {
     )
 }
 
+/// A NUL, which stands in no text that is stored: one of the databases takes it for a mistake, the other finds nothing.
+fn has_nul(escaped: &str) -> bool {
+    escaped.contains("%00")
+}
+
 /// Query parameters.
 pub(super) struct Query<T>(pub(super) T);
 
@@ -104,6 +116,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        if parts.uri.query().is_some_and(has_nul) {
+            let (es, en) =
+                ("Parámetros incorrectos: llevan un carácter nulo.", "A parameter has a NUL character.");
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_query", es, en));
+        }
         match axum::extract::Query::<T>::from_request_parts(parts, state).await {
             Ok(axum::extract::Query(value)) => Ok(Self(value)),
             Err(e) => Err(Problem::new(
@@ -123,6 +140,9 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        if has_nul(parts.uri.path()) {
+            return Err(Problem::not_found());
+        }
         match <axum::extract::Path<T> as FromRequestParts<S>>::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(value)) => Ok(Self(value)),
             Err(_) => Err(Problem::not_found()),
@@ -241,15 +261,68 @@ pub(super) fn dado<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Resu
     T::deserialize(d).map(Some)
 }
 
+/// An integer of a body. To JSON Schema, and to programs whose numbers are all of one kind, `300.0` is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entero(pub(super) i64);
+
+impl<'de> Deserialize<'de> for Entero {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl Visitor<'_> for V {
+            type Value = Entero;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an integer")
+            }
+
+            fn visit_i64<E>(self, n: i64) -> Result<Entero, E> {
+                Ok(Entero(n))
+            }
+
+            fn visit_u64<E: de::Error>(self, n: u64) -> Result<Entero, E> {
+                i64::try_from(n).map(Entero).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(n), &self))
+            }
+
+            fn visit_f64<E: de::Error>(self, n: f64) -> Result<Entero, E> {
+                /// From here on a float has no fraction, and is not exact either.
+                const EXACT: f64 = 9_007_199_254_740_992.0;
+                if n.fract() != 0.0 || n.abs() > EXACT {
+                    return Err(E::invalid_value(de::Unexpected::Float(n), &self));
+                }
+                #[expect(clippy::cast_possible_truncation, reason = "a whole number that fits")]
+                Ok(Entero(n as i64))
+            }
+        }
+        d.deserialize_any(V)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_whole_number_is_an_integer_however_it_is_written() {
+        for (texto, n) in [
+            ("300", 300),
+            ("300.0", 300),
+            ("3e2", 300),
+            ("-0.0", 0),
+            ("9007199254740993", 9_007_199_254_740_993),
+        ] {
+            assert_eq!(serde_json::from_str::<Entero>(texto).unwrap(), Entero(n), "{texto}");
+        }
+        for malo in ["300.5", "1e300", "18446744073709551615", "\"300\"", "null", "true"] {
+            assert!(serde_json::from_str::<Entero>(malo).is_err(), "{malo}");
+        }
+    }
 
     #[derive(Debug, Deserialize)]
     #[expect(dead_code, reason = "only its form matters")]
     struct Outer {
         n: i64,
         inner: Option<Inner>,
+        rol: Option<Rol>,
     }
 
     #[derive(Debug, Deserialize)]
@@ -271,6 +344,8 @@ mod tests {
             ("{}", "n"),
             (r#"{"n":"1"}"#, "n"),
             (r#"{"n":1,"inner":{}}"#, "inner.text"),
+            (r#"{"n":1,"rol":7}"#, "rol"),
+            (r#"{"n":1,"rol":"jefe"}"#, "rol"),
             (r#"{"n":1,"inner":{"text":7}}"#, "inner.text"),
             ("7", ""),
             ("[1, null]", ""),

@@ -3,12 +3,15 @@
 use axum::extract::{OriginalUri, State as Shared};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use utoipa::openapi::ObjectBuilder;
+use utoipa::openapi::schema::Type;
 
 use super::State;
 use super::csv;
 use super::extract::{Path, Query, momento};
 use super::lector::Lector;
+use super::openapi::any_of;
 use super::problem::Problem;
 use super::shapes::LecturaBody;
 use crate::domain::{Timestamp, Variable};
@@ -50,9 +53,8 @@ pub(super) struct Range {
     /// Where the page before ended, from its `Link: rel="next"`.
     #[param(pattern = "^[A-Za-z0-9_-]{10}[AEIMQUYcgkosw048]$")]
     cursor: Option<String>,
-    /// What each variable came to in buckets of this width (`1m 5m 10m 15m 30m 1h 2h 3h 6h 8h 12h 1d 7d`),
-    /// at most 5,000 of them. Buckets are whole and in UTC; a week begins on Monday. Without `desde`, the
-    /// newest 5,000.
+    /// See [`intervalos`].
+    #[param(schema_with = intervalos)]
     intervalo: Option<String>,
     /// A curve of at most this many points of each variable (3 … 5,000), chosen by
     /// Largest-Triangle-Three-Buckets among the readings or, for a long range, among the smallest and
@@ -60,6 +62,15 @@ pub(super) struct Range {
     /// CSV 4,000,000 fields.
     #[param(minimum = 3, maximum = 5000)]
     puntos: Option<i64>,
+}
+
+/// The widths that there are, and what is answered with one.
+fn intervalos() -> ObjectBuilder {
+    let text = "What each variable came to in buckets of this width, at most 5,000 of them. Buckets are whole and in \
+                UTC; a week begins on Monday. Without `desde`, the newest 5,000.";
+    let widths = Intervalo::nombres();
+    let schema = ObjectBuilder::new().schema_type(Type::String).description(Some(text));
+    schema.enum_values(Some(widths.split(", ").map(str::to_owned)))
 }
 
 /// In which order.
@@ -77,15 +88,8 @@ enum Forma {
     Curva(usize),
 }
 
-/// A reading; with `intervalo`, what a variable came to in a bucket.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "the shape of either list, for the documentation")]
-#[schema(as = LecturaOCubeta)]
-pub(super) enum ReadingOrBucket {
-    Lectura(LecturaBody),
-    Cubeta(Bucket),
-}
+// A reading; with `intervalo`, what a variable came to in a bucket.
+any_of!(pub(super) ReadingOrBucket, "LecturaOCubeta", LecturaBody, Bucket);
 
 impl Range {
     fn forma(&self) -> Result<Forma, Problem> {
@@ -142,7 +146,7 @@ impl Range {
 ///
 /// `Accept: text/csv` gets the same as CSV, without a limit unless one is given. Readings that are past
 /// the retention are gone; buckets of an hour and more, and curves, still have what they came to.
-#[utoipa::path(get, path = "/sensores/{id}/lecturas", tag = "lecturas", security(("account" = []), ("api_key" = [])), params(("id" = i64, Path), Range),
+#[utoipa::path(get, path = "/sensores/{id_sensor}/lecturas", tag = "lecturas", security(("account" = []), ("api_key" = [])), params(("id_sensor" = i64, Path), Range),
     responses((status = 200, content((Vec<ReadingOrBucket> = "application/json"), (String = "text/csv")),
             headers(("link" = String, description = "The next page, `rel=\"next\"`; absent on the last"),
                 ("x-alertrace-fuente" = String, description = "With `intervalo` or `puntos`: `horas` or `lecturas`"))),

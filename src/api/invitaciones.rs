@@ -150,7 +150,7 @@ pub(super) async fn list(
 }
 
 /// Take an invitation back: its code lets nobody in any more.
-#[utoipa::path(delete, path = "/trabajadores/invitaciones/{id}", tag = "trabajadores", operation_id = "uninvite", params(("id" = i64, Path)),
+#[utoipa::path(delete, path = "/trabajadores/invitaciones/{id_invitacion}", tag = "trabajadores", operation_id = "uninvite", params(("id_invitacion" = i64, Path)),
     responses((status = 204), (status = 403, description = "Not an administrator"),
         (status = 404, description = "No such invitation"), (status = 409, description = "Somebody has used it")))]
 pub(super) async fn delete(

@@ -1,5 +1,7 @@
 //! Readings over HTTP, from devices that do not speak MQTT, and what was refused of them.
 
+use std::borrow::Cow;
+
 use axum::body::Bytes;
 use axum::extract::{OriginalUri, State as Shared};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -7,11 +9,13 @@ use axum::response::IntoResponse;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
+use utoipa::openapi::schema::{OneOfBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::{ArrayBuilder, ObjectBuilder, RefOr};
 
 use super::extract::{Pagina, Path, Query, Sesion};
 use super::problem::{Problem, Texto};
 use super::{State, paging};
-use crate::domain::{Rechazo, SensorRef, Timestamp};
+use crate::domain::{DeviceId, Rango, Rechazo, SensorRef, Timestamp, Variable};
 use crate::identity::dispositivo::{self, Entrada};
 use crate::ingest::decode;
 use crate::ingest::{Mensaje, Resultado};
@@ -48,11 +52,54 @@ impl From<&Rechazo> for Refused {
     }
 }
 
+/// A message of contract section 1.1, for the document: what is read is decided by `ingest::decode`, which keeps
+/// what it can of a message and names the rest.
+pub(super) struct Message;
+
+impl utoipa::ToSchema for Message {
+    fn name() -> Cow<'static, str> {
+        "LecturasEnviadas".into()
+    }
+}
+
+impl utoipa::PartialSchema for Message {
+    fn schema() -> RefOr<Schema> {
+        let kind =
+            |kinds: &[Type]| ObjectBuilder::new().schema_type(kinds.iter().cloned().collect::<SchemaType>());
+        let value = |rango: Option<Rango>| {
+            let value = kind(&[Type::Number, Type::Null]);
+            rango.iter().fold(value, |v, r| v.minimum(Some(r.min)).maximum(Some(r.max)))
+        };
+        let moment = "RFC 3339 (without a zone it is UTC), or epoch seconds or milliseconds; absent = now";
+        let timestamp = kind(&[Type::String, Type::Number, Type::Null]).description(Some(moment));
+        let whose = kind(&[Type::String, Type::Null]).description(Some("If it is there: that of the device"));
+        let mut reading = ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .property("timestamp", timestamp)
+            .property("device_id", whose)
+            .description(Some("Values by variable; null means absent"));
+        for nombre in Variable::conocidas().chain(Variable::alias()) {
+            reading = reading.property(nombre, value(Variable::new(nombre).and_then(|v| v.rango_fisico())));
+        }
+        let name = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[a-z][a-z0-9_]{0,31}$"));
+        let reading = reading
+            .property_names(Some(name.build()))
+            .additional_properties(Some(value(None)))
+            .max_properties(Some(decode::MAX_VARIABLES))
+            .build();
+        let several = ArrayBuilder::new()
+            .items(reading.clone())
+            .min_items(Some(1))
+            .max_items(Some(decode::MAX_LECTURAS));
+        OneOfBuilder::new().item(reading).item(several).into()
+    }
+}
+
 /// Send readings as a device. Answered after their commit.
 ///
 /// `Authorization: Device <device_id>:<token>`, or HTTP Basic with the same.
-#[utoipa::path(post, path = "/sensores/data", tag = "lecturas", security(("device" = [])),
-    request_body(content = serde_json::Value, description = "A reading, or an array of up to 1,000",
+#[utoipa::path(post, path = "/sensores/data", tag = "lecturas", security(("device" = []), ("device_header" = [])),
+    request_body(content = Message, description = "A reading, or an array of up to 1,000",
         example = json!({ "timestamp": "2026-11-24T10:00:00Z", "temperatura": 21.5, "humedad_aire": 60.0 })),
     responses((status = 201, body = Ingested), (status = 401, description = "Unknown device or wrong token"),
         (status = 413, description = "Too large"), (status = 422, description = "Nothing of it could be stored"),
@@ -121,7 +168,8 @@ async fn device(state: &State, headers: &HeaderMap) -> Result<SensorRef, Problem
         _ => return Err(wrong_device()),
     };
     let (device_id, token) = pair.split_once(':').ok_or_else(wrong_device)?;
-    match dispositivo::entra(&state.parts().store, device_id, token.as_bytes()).await? {
+    let device_id = DeviceId::new(device_id).map_err(|_| wrong_device())?;
+    match dispositivo::entra(&state.parts().store, device_id.as_str(), token.as_bytes()).await? {
         Entrada::Aceptado(sensor) => Ok(sensor),
         Entrada::SinCredencial(_) | Entrada::Rechazado => Err(wrong_device()),
     }
@@ -168,8 +216,8 @@ impl From<store::rechazos::Registrado> for RechazoBody {
 }
 
 /// What was refused of a sensor's messages, newest first; kept 7 days, 1,000 a sensor.
-#[utoipa::path(get, path = "/sensores/{id}/rechazos", tag = "lecturas", params(("id" = i64, Path), Pagina),
-    responses((status = 200, body = Vec<RechazoBody>), (status = 400, description = "Bad query"),
+#[utoipa::path(get, path = "/sensores/{id_sensor}/rechazos", tag = "lecturas", params(("id_sensor" = i64, Path), Pagina),
+    responses((status = 200, body = Vec<RechazoBody>, headers(("x-total-count" = i64, description = "How many in all"))), (status = 400, description = "Bad query"),
         (status = 403, description = "Not a supervisor"),
         (status = 404, description = "No such sensor"), (status = 422, description = "limit or skip out of range")))]
 pub(super) async fn rejections(

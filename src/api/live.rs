@@ -34,8 +34,10 @@ const MAX_MESSAGE: usize = 64 * 1024;
 #[into_params(parameter_in = Query)]
 pub(super) struct Narrow {
     /// Only these sensors, separated by commas (`1,2`).
+    #[param(pattern = "^[0-9]{1,18}(,[0-9]{1,18})*$")]
     sensores: Option<String>,
     /// Only these events, separated by commas: `lectura`, `alerta`, `estado`.
+    #[param(pattern = "^(lectura|alerta|estado)(,(lectura|alerta|estado))*$")]
     eventos: Option<String>,
 }
 
@@ -70,7 +72,7 @@ impl Oyente {
 /// `sensor_update`, `alerta` and `estado`; `resync` and a snapshot when the client was too slow. It
 /// closes with 4401 when the token ends, 1001 when the server stops.
 #[utoipa::path(get, path = "/sensores/live", tag = "live", params(Narrow),
-    responses((status = 101, description = "A WebSocket from now on"), (status = 401, description = "Bad token"),
+    responses((status = 101, description = "A WebSocket from now on"), (status = 400, description = "Bad query"), (status = 401, description = "Bad token"),
         (status = 403, description = "No empresa"), (status = 422, description = "Bad filter"),
         (status = 426, description = "Not a WebSocket"), (status = 503, description = "Too many are open")))]
 pub(super) async fn live(
@@ -79,8 +81,8 @@ pub(super) async fn live(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
-    let upgrade = upgrade.map_err(|_| not_a_websocket())?;
     let filter = Filter::from_query(narrow.sensores.as_deref(), narrow.eventos.as_deref())?;
+    let upgrade = upgrade.map_err(|_| not_a_websocket())?;
     let permit = state.0.sockets.clone().try_acquire_owned().map_err(|_| too_many())?;
     let oyente = match token(&headers, &upgrade) {
         Some(token) => Some(Oyente::entra(&state, token).await?),

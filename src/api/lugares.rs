@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::State;
-use super::extract::{Json, Path, Sesion};
+use super::extract::{Entero, Json, Path, Sesion};
 use super::finish::to_its_end;
 use super::problem::{Problem, Texto};
 use super::validate::Check;
@@ -26,8 +26,8 @@ pub(super) struct Move {
     #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     to_ubicacion: String,
     /// Only these (`id_sensor`, up to 1,000), all of which must stand there; absent = all that do.
-    #[schema(min_items = 1, max_items = 1_000)]
-    sensor_ids: Option<Vec<i64>>,
+    #[schema(value_type = Option<Vec<i64>>, min_items = 1, max_items = 1_000)]
+    sensor_ids: Option<Vec<Entero>>,
 }
 
 /// What was moved.
@@ -49,7 +49,7 @@ pub(super) async fn relocate(
     Json(m): Json<Move>,
 ) -> Result<axum::Json<Moved>, Problem> {
     let id_empresa = sesion.admin()?;
-    let ids: Option<BTreeSet<i64>> = m.sensor_ids.map(BTreeSet::from_iter);
+    let ids: Option<BTreeSet<i64>> = m.sensor_ids.map(|ids| ids.iter().map(|n| n.0).collect());
     let mut check = Check::default();
     check.text("from_ubicacion", &m.from_ubicacion);
     check.text("to_ubicacion", &m.to_ubicacion);

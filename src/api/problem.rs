@@ -4,6 +4,7 @@
 //! knows the language asked for (`Accept-Language`; Spanish unless English is preferred). What other
 //! layers answer with a bare status (a body too large, a time-out, a panic) gets its text there too.
 
+mod codes;
 mod provider;
 
 use std::borrow::Cow;
@@ -76,6 +77,7 @@ pub struct ProblemBody<'a> {
     /// What went wrong, for a person.
     detail: &'a str,
     /// What went wrong, for a program; stable.
+    #[schema(schema_with = codes::schema)]
     code: &'a str,
     /// As `detail`.
     message: &'a str,
@@ -102,6 +104,10 @@ impl Problem {
         es: impl Into<Cow<'static, str>>,
         en: impl Into<Cow<'static, str>>,
     ) -> Self {
+        debug_assert!(
+            codes::CODES.binary_search(&code).is_ok(),
+            "{code} is to be listed in problem/codes.rs"
+        );
         let detalle = Texto::new(es, en);
         Self {
             status,

@@ -72,6 +72,7 @@ pub(super) async fn reset(
 #[into_params(parameter_in = Query)]
 pub(super) struct Confirm {
     /// That of the link.
+    #[param(pattern = r"^[^\x00]*$")]
     token: String,
 }
 

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use super::etag::{IfMatch, Tag};
-use super::extract::{Json, Pagina, Path, Query, Sesion, dado, presente};
+use super::extract::{Entero, Json, Pagina, Path, Query, Sesion, dado, presente};
 use super::finish::to_its_end;
 use super::lector::Lector;
 use super::problem::{Problem, Texto};
@@ -30,6 +30,7 @@ pub(super) struct Filters {
     /// Only those in use, or only those that are not.
     activo: Option<bool>,
     /// Only those at this place.
+    #[param(pattern = r"^[^\x00]*$")]
     ubicacion: Option<String>,
     /// Only those in this state.
     estado: Option<EstadoSensor>,
@@ -88,8 +89,8 @@ pub(super) async fn with_readings(
 #[schema(as = SensorNuevo, example = json!({ "device_id": "esp32-norte", "nombre": "Norte", "tipo": "clima",
     "ubicacion_sensor": "Lote 4", "intervalo_lectura": 300 }))]
 pub(super) struct Create {
-    /// 1 to 64 of `A-Z a-z 0-9 . _ -`; unique in the installation.
-    #[schema(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
+    /// 1 to 64 of `A-Z a-z 0-9 . _ -`; unique in the installation. Not `jwt` or `key`.
+    #[schema(min_length = 1, max_length = 64, pattern = "^(?!(jwt|key)$)[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
     device_id: String,
     #[serde(alias = "nombre_sensor")]
     #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
@@ -97,7 +98,8 @@ pub(super) struct Create {
     #[serde(alias = "tipo_sensor")]
     #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     tipo: String,
-    id_cultivo: Option<i64>,
+    #[schema(value_type = Option<i64>, minimum = 1)]
+    id_cultivo: Option<Entero>,
     #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     ubicacion_sensor: Option<String>,
     #[serde(alias = "latitud")]
@@ -107,8 +109,8 @@ pub(super) struct Create {
     #[schema(minimum = -180, maximum = 180)]
     coordenadas_lng: Option<f64>,
     /// Seconds; default 300.
-    #[schema(minimum = 1, maximum = 604_800)]
-    intervalo_lectura: Option<i64>,
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 604_800)]
+    intervalo_lectura: Option<Entero>,
 }
 
 /// A device that was registered.
@@ -169,7 +171,7 @@ pub(super) async fn create(
     check.that(!reserved, "device_id", "Es un nombre reservado.", "It is a reserved name.");
     check.text("nombre", &c.nombre);
     check.text("tipo", &c.tipo);
-    let intervalo = c.intervalo_lectura.unwrap_or(300);
+    let intervalo = c.intervalo_lectura.map_or(300, |n| n.0);
     check_rest(&mut check, c.ubicacion_sensor.as_deref(), c.coordenadas_lat, c.coordenadas_lng, intervalo);
     check.done()?;
     let Ok(device_id) = device_id else { return Err(Problem::not_found()) };
@@ -193,7 +195,7 @@ async fn register(
         device_id: &device_id,
         nombre: &c.nombre,
         tipo: &c.tipo,
-        id_cultivo: c.id_cultivo,
+        id_cultivo: c.id_cultivo.map(|n| n.0),
         intervalo_lectura,
         ubicacion_sensor: c.ubicacion_sensor.as_deref(),
         coordenadas_lat: c.coordenadas_lat,
@@ -201,7 +203,7 @@ async fn register(
         credencial: &token.hash,
     };
     let mut tx = parts.store.write().await?;
-    check_cultivo(&mut tx, id_empresa, c.id_cultivo).await?;
+    check_cultivo(&mut tx, id_empresa, nuevo.id_cultivo).await?;
     let id_sensor = sensores::create(&mut tx, &nuevo, parts.clock.now())
         .await
         .map_err(|e| if e.conflicts_on("sensores", "device_id") { taken() } else { e.into() })?;
@@ -244,7 +246,7 @@ fn taken() -> Problem {
 }
 
 /// One sensor.
-#[utoipa::path(get, path = "/sensores/{id}", tag = "sensores", security(("account" = []), ("api_key" = [])), params(("id" = i64, Path)),
+#[utoipa::path(get, path = "/sensores/{id_sensor}", tag = "sensores", security(("account" = []), ("api_key" = [])), params(("id_sensor" = i64, Path)),
     responses((status = 200, body = SensorBody),
         (status = 403, description = "No empresa"), (status = 404, description = "No such sensor")))]
 pub(super) async fn get(
@@ -271,15 +273,15 @@ pub(super) struct Patch {
     #[schema(value_type = String, required = false, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     tipo: Option<String>,
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<i64>)]
-    id_cultivo: Option<Option<i64>>,
+    #[schema(value_type = Option<i64>, minimum = 1)]
+    id_cultivo: Option<Option<Entero>>,
     /// `inactivo` revokes the credential.
     #[serde(default, deserialize_with = "dado")]
     #[schema(value_type = EstadoSensor, required = false)]
     estado: Option<EstadoSensor>,
     #[serde(default, deserialize_with = "dado")]
     #[schema(value_type = i64, required = false, minimum = 1, maximum = 604_800)]
-    intervalo_lectura: Option<i64>,
+    intervalo_lectura: Option<Entero>,
     #[serde(default, deserialize_with = "presente")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     ubicacion_sensor: Option<Option<String>>,
@@ -292,8 +294,8 @@ pub(super) struct Patch {
 }
 
 /// Change a sensor. With `If-Match`, only if nobody has changed it since its `ETag` was read.
-#[utoipa::path(patch, path = "/sensores/{id}", tag = "sensores",
-    params(("id" = i64, Path), ("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
+#[utoipa::path(patch, path = "/sensores/{id_sensor}", tag = "sensores",
+    params(("id_sensor" = i64, Path), ("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
     request_body = Patch,
     responses((status = 200, body = SensorBody),
         (status = 403, description = "Not an administrator"), (status = 404, description = "No such sensor, or no such crop"),
@@ -329,9 +331,9 @@ async fn change(
     let cambio = Cambio {
         nombre: &nombre,
         tipo: &tipo,
-        id_cultivo: p.id_cultivo.unwrap_or(antes.id_cultivo),
+        id_cultivo: p.id_cultivo.map_or(antes.id_cultivo, |dado| dado.map(|n| n.0)),
         estado: p.estado.unwrap_or(antes.estado),
-        intervalo_lectura: p.intervalo_lectura.unwrap_or(antes.intervalo_lectura),
+        intervalo_lectura: p.intervalo_lectura.map_or(antes.intervalo_lectura, |n| n.0),
         ubicacion_sensor: ubicacion.as_deref(),
         coordenadas_lat: p.coordenadas_lat.unwrap_or(antes.coordenadas_lat),
         coordenadas_lng: p.coordenadas_lng.unwrap_or(antes.coordenadas_lng),
@@ -393,7 +395,7 @@ pub(super) struct Delete {
 }
 
 /// Retire a sensor: its credential is revoked, its history kept, unless `purgar`.
-#[utoipa::path(delete, path = "/sensores/{id}", tag = "sensores", params(("id" = i64, Path), Delete),
+#[utoipa::path(delete, path = "/sensores/{id_sensor}", tag = "sensores", params(("id_sensor" = i64, Path), Delete),
     responses((status = 204), (status = 400, description = "Bad query"),
         (status = 403, description = "Not an administrator"), (status = 404, description = "No such sensor")))]
 pub(super) async fn delete(
@@ -467,7 +469,7 @@ pub(super) struct Renewed {
 }
 
 /// Give a device a new token; the old one stops at once, and its connection with it.
-#[utoipa::path(post, path = "/sensores/{id}/credenciales", tag = "sensores", params(("id" = i64, Path)),
+#[utoipa::path(post, path = "/sensores/{id_sensor}/credenciales", tag = "sensores", params(("id_sensor" = i64, Path)),
     responses((status = 201, body = Renewed),
         (status = 403, description = "Not an administrator"), (status = 404, description = "No such sensor in use")))]
 pub(super) async fn credentials(

@@ -47,7 +47,7 @@ pub(super) async fn list(
 }
 
 /// End a sign-in of one's own: its tokens are good no more, and the connections that were opened by it end.
-#[utoipa::path(delete, path = "/auth/sesiones/{id}", tag = "auth", params(("id" = String, Path)),
+#[utoipa::path(delete, path = "/auth/sesiones/{id_sesion}", tag = "auth", params(("id_sesion" = String, Path)),
     responses((status = 204), (status = 404, description = "No such sign-in"),
         (status = 501, description = "Supabase keeps them")))]
 pub(super) async fn delete(

@@ -18,7 +18,7 @@ use crate::telemetry;
 pub(super) struct Body {
     /// `trace`, `debug`, `info`, `warn`, `error` or `off`; or directives by module, as in
     /// `info,alertrace::mqtt=debug`.
-    #[schema(min_length = 1, max_length = 1000)]
+    #[schema(min_length = 1, max_length = 1000, pattern = r"^(trace|debug|info|warn|error|off)$|[=\[]")]
     nivel: String,
 }
 

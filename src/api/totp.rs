@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::State;
 use super::auth::{NO_STORE, escrito};
 use super::extract::{Json, Path, Sesion};
+use super::openapi::any_of;
 use super::problem::Problem;
 use crate::domain::Timestamp;
 use crate::identity::cuentas::{Error, EstadoTotp, Prueba};
@@ -132,8 +133,7 @@ pub(super) async fn codes(
 }
 
 /// That one may: a code, or the password.
-#[derive(Deserialize, utoipa::ToSchema)]
-#[schema(as = TotpQuitar, example = json!({ "codigo": "123456" }))]
+#[derive(Deserialize)]
 pub(super) struct Proof {
     /// A code of the app, or a recovery code.
     codigo: Option<String>,
@@ -141,8 +141,28 @@ pub(super) struct Proof {
     password: Option<String>,
 }
 
+/// A code of the app, or a recovery code.
+#[derive(utoipa::ToSchema)]
+#[schema(as = TotpQuitarConCodigo, example = json!({ "codigo": "123456" }))]
+#[expect(dead_code, reason = "the document's")]
+struct ByCode {
+    #[schema(pattern = r"\S")]
+    codigo: String,
+}
+
+/// The password.
+#[derive(utoipa::ToSchema)]
+#[schema(as = TotpQuitarConClave, example = json!({ "password": "una clave larga" }))]
+#[expect(dead_code, reason = "the document's")]
+struct ByPassword {
+    #[schema(min_length = 1)]
+    password: String,
+}
+
+any_of!(pub(super) AnyProof, "TotpQuitar", ByCode, ByPassword);
+
 /// Take one's own second factor away: the password alone signs in again.
-#[utoipa::path(post, path = "/auth/totp/quitar", tag = "auth", operation_id = "totp_remove", request_body = Proof,
+#[utoipa::path(post, path = "/auth/totp/quitar", tag = "auth", operation_id = "totp_remove", request_body = AnyProof,
     responses((status = 204), (status = 409, description = "No second factor"),
         (status = 422, description = "Neither its code nor the password"),
         (status = 501, description = "Supabase's MFA is to be used")))]
@@ -178,7 +198,7 @@ fn wrong(e: Error) -> Problem {
 }
 
 /// Take away the second factor of a person who has lost it. Their own is taken away by `/auth/totp/quitar`.
-#[utoipa::path(delete, path = "/trabajadores/{id}/totp", tag = "trabajadores", params(("id" = i64, Path)),
+#[utoipa::path(delete, path = "/trabajadores/{id_trabajador}/totp", tag = "trabajadores", params(("id_trabajador" = i64, Path)),
     responses((status = 204), (status = 403, description = "Not an administrator"),
         (status = 404, description = "No such person, or no second factor"), (status = 409, description = "Oneself"),
         (status = 501, description = "Supabase's MFA is to be used")))]

@@ -98,10 +98,10 @@ pub(super) struct Create {
     #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     nombre: String,
     #[serde(alias = "apellidos")]
-    #[schema(max_length = 200)]
+    #[schema(max_length = 200, pattern = r"^([^\x00]*\S[^\x00]*)?$")]
     apellido: String,
     /// Eight digits.
-    #[schema(pattern = "^[0-9]{8}$")]
+    #[schema(pattern = r"^([0-9]{8}|\s*)$")]
     dni: Option<String>,
     #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     telefono: Option<String>,
@@ -164,7 +164,7 @@ async fn find(state: &State, id_empresa: i64, id: i64) -> Result<Body, Problem> 
 }
 
 /// One person of the empresa.
-#[utoipa::path(get, path = "/trabajadores/{id}", tag = "trabajadores", params(("id" = i64, Path)),
+#[utoipa::path(get, path = "/trabajadores/{id_trabajador}", tag = "trabajadores", params(("id_trabajador" = i64, Path)),
     responses((status = 200, body = Body),
         (status = 403, description = "Not a supervisor"), (status = 404, description = "No such person")))]
 pub(super) async fn get(
@@ -184,10 +184,10 @@ pub(super) struct Update {
     #[schema(value_type = String, required = false, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
     nombre: Option<String>,
     #[serde(default, deserialize_with = "dado", alias = "apellidos")]
-    #[schema(value_type = String, required = false, max_length = 200)]
+    #[schema(value_type = String, required = false, max_length = 200, pattern = r"^([^\x00]*\S[^\x00]*)?$")]
     apellido: Option<String>,
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<String>, pattern = "^[0-9]{8}$")]
+    #[schema(value_type = Option<String>, pattern = r"^([0-9]{8}|\s*)$")]
     dni: Option<Option<String>>,
     #[serde(default, deserialize_with = "presente")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
@@ -204,7 +204,7 @@ pub(super) struct Update {
 }
 
 /// Change a person. Another role, or `activo: false`, ends what they have open at once.
-#[utoipa::path(put, path = "/trabajadores/{id}", tag = "trabajadores", params(("id" = i64, Path)), request_body = Update,
+#[utoipa::path(put, path = "/trabajadores/{id_trabajador}", tag = "trabajadores", params(("id_trabajador" = i64, Path)), request_body = Update,
     responses((status = 200, body = Body),
         (status = 403, description = "Not an administrator"), (status = 404, description = "No such person"),
         (status = 409, description = "The last administrator, oneself, or a DNI in use")))]
@@ -220,7 +220,7 @@ pub(super) async fn update(
 
 /// Deactivate a person: every sign-in and connection of theirs ends at once. What they did stays, and
 /// `PUT` with `activo: true` lets them in again.
-#[utoipa::path(delete, path = "/trabajadores/{id}", tag = "trabajadores", params(("id" = i64, Path)),
+#[utoipa::path(delete, path = "/trabajadores/{id_trabajador}", tag = "trabajadores", params(("id_trabajador" = i64, Path)),
     responses((status = 204), (status = 403, description = "Not an administrator"),
         (status = 404, description = "No such person"), (status = 409, description = "The last administrator, or oneself")))]
 pub(super) async fn delete(

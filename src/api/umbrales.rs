@@ -1,16 +1,21 @@
 //! The bounds of an empresa.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use axum::extract::State as Shared;
-use axum::response::IntoResponse;
+use axum::http::StatusCode;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
+use utoipa::openapi::schema::{AdditionalProperties, Schema, Type};
+use utoipa::openapi::{ObjectBuilder, RefOr};
 
 use super::State;
 use super::etag::{IfMatch, Tag};
 use super::extract::{Json, Sesion};
 use super::finish::to_its_end;
+use super::openapi::member;
 use super::problem::{Problem, Texto};
 use crate::alertas::Umbrales;
 use crate::domain::{Rango, Variable};
@@ -54,6 +59,53 @@ pub(super) enum Entry {
     Flat(f64),
 }
 
+/// Bounds to set: see [`PartialSchema`](utoipa::PartialSchema) below, which is all that it is for.
+pub(super) struct Changes;
+
+impl utoipa::ToSchema for Changes {
+    fn name() -> Cow<'static, str> {
+        "UmbralesCambio".into()
+    }
+}
+
+impl utoipa::PartialSchema for Changes {
+    /// Under the name of a variable its bounds, which lie in its physical range; under a flat name a number. At
+    /// least one of either, and no other name.
+    fn schema() -> RefOr<Schema> {
+        let number = |rango: Option<Rango>| {
+            let number = ObjectBuilder::new().schema_type(Type::Number);
+            rango.iter().fold(number, |n, r| n.minimum(Some(r.min)).maximum(Some(r.max)))
+        };
+        let bounds = |rango: Option<Rango>| {
+            let bounds = ObjectBuilder::new().schema_type(Type::Object);
+            bounds
+                .property("min", number(rango))
+                .required("min")
+                .property("max", number(rango))
+                .required("max")
+        };
+        let mut schema = ObjectBuilder::new().schema_type(Type::Object);
+        for nombre in Variable::conocidas().chain(Variable::alias()) {
+            schema = schema.property(nombre, bounds(Variable::new(nombre).and_then(|v| v.rango_fisico())));
+        }
+        for (prefijo, variable) in &PLANOS {
+            for extremo in ["min", "max"] {
+                schema = schema.property(format!("{prefijo}_{extremo}"), number(variable.rango_fisico()));
+            }
+        }
+        let plano = format!("({})_(min|max)$", PLANOS.map(|(prefijo, _)| prefijo).join("|"));
+        let own = RefOr::from(Schema::from(bounds(None).build()));
+        let patterns = json!({ format!("^{plano}"): { "type": "number" }, format!("^(?!{plano})[a-z][a-z0-9_]{{0,31}}$"): own });
+        schema
+            .additional_properties(Some(AdditionalProperties::FreeForm(false)))
+            .min_properties(Some(1))
+            .max_properties(Some(MAX_UMBRALES))
+            .extensions(Some(member("patternProperties", patterns)))
+            .description(Some("Bounds by variable, or the older flat numbers"))
+            .into()
+    }
+}
+
 /// Bounds by variable, and the same flat (`temp_min`, `temp_max`, …) as the front end reads them.
 type Body = BTreeMap<String, Entry>;
 
@@ -78,32 +130,31 @@ async fn current(tx: &mut store::Tx, id_empresa: i64) -> Result<Umbrales, Proble
 #[utoipa::path(get, path = "/umbrales", tag = "umbrales",
     responses((status = 200, body = BTreeMap<String, Entry>),
         (status = 403, description = "Not a supervisor")))]
-pub(super) async fn get(Shared(state): Shared<State>, sesion: Sesion) -> Result<impl IntoResponse, Problem> {
+pub(super) async fn get(Shared(state): Shared<State>, sesion: Sesion) -> Result<Response, Problem> {
     let id_empresa = sesion.supervisor()?;
     let mut tx = state.parts().store.read().await?;
     let umbrales = current(&mut tx, id_empresa).await?;
     tx.commit().await?;
-    let body = body(&umbrales);
-    Ok((Tag::of(&body).header(), axum::Json(body)))
+    Ok(Tag::answer(&body(&umbrales)))
 }
 
 /// Set bounds. `{"temperatura":{"min":5,"max":30}}`, or the older `{"temp_min":5,"temp_max":30}`; what
 /// is not named stays. With `If-Match`, only if nobody has changed them since their `ETag` was read.
 #[utoipa::path(put, path = "/umbrales", tag = "umbrales",
     params(("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
-    request_body(content = BTreeMap<String, Entry>, example = json!({ "temperatura": { "min": 5, "max": 30 } })),
+    request_body(content = Changes, example = json!({ "temperatura": { "min": 5, "max": 30 } })),
     responses((status = 200, body = BTreeMap<String, Entry>),
-        (status = 403, description = "Not a supervisor"), (status = 412, description = "Somebody changed them meanwhile")))]
+        (status = 403, description = "Not a supervisor"), (status = 409, description = "Too many"),
+        (status = 412, description = "Somebody changed them meanwhile")))]
 pub(super) async fn put(
     Shared(state): Shared<State>,
     sesion: Sesion,
     if_match: IfMatch,
     Json(given): Json<serde_json::Map<String, Value>>,
-) -> Result<impl IntoResponse, Problem> {
+) -> Result<Response, Problem> {
     let id_empresa = sesion.supervisor()?;
     let setting = set(state.clone(), sesion.1, if_match, id_empresa, given);
-    let body = to_its_end(&state, setting).await?;
-    Ok((Tag::of(&body).header(), axum::Json(body)))
+    Ok(Tag::answer(&to_its_end(&state, setting).await?))
 }
 
 async fn set(
@@ -139,7 +190,11 @@ pub(super) fn changes(
     let (mut nuevos, mut malos) = (BTreeMap::new(), Vec::new());
     for (nombre, valor) in body {
         let mut malo = |es: &'static str, en: &'static str| malos.push((nombre.clone(), Texto::new(es, en)));
-        if let (Some((variable, es_min)), Some(n)) = (plano(nombre), valor.as_f64()) {
+        if let Some((variable, es_min)) = plano(nombre) {
+            let Some(n) = valor.as_f64() else {
+                malo("Es un número.", "It is a number.");
+                continue;
+            };
             let rango: &mut Rango = nuevos
                 .entry(variable.clone())
                 .or_insert_with(|| antes.de(&variable).unwrap_or(Rango { min: f64::MIN, max: f64::MAX }));
@@ -161,7 +216,7 @@ pub(super) fn changes(
     }
     let suyos = antes.todos().iter().filter(|(v, _)| !nuevos.contains_key(*v)).count();
     if suyos + nuevos.len() > MAX_UMBRALES {
-        return Err(Problem::field("", "Hay demasiados umbrales.", "There are too many thresholds."));
+        return Err(too_many());
     }
     let malo = |(v, r): (&Variable, &Rango)| Some((v.to_string(), wrong(v, *r)?));
     malos.extend(nuevos.iter().filter_map(malo));
@@ -169,6 +224,15 @@ pub(super) fn changes(
         malos.push((String::new(), Texto::new("No hay nada que cambiar.", "There is nothing to change.")));
     }
     if malos.is_empty() { Ok(nuevos) } else { Err(Problem::invalid(malos)) }
+}
+
+pub(super) fn too_many() -> Problem {
+    Problem::new(
+        StatusCode::CONFLICT,
+        "too_many_umbrales",
+        "Hay demasiados umbrales: como máximo 128 variables.",
+        "There are too many thresholds: 128 variables at most.",
+    )
 }
 
 /// What is wrong with bounds.
@@ -216,6 +280,7 @@ mod tests {
             r#"{"temp_min":36}"#,
             r#"{"ph":{"min":1,"max":15}}"#,
             r#"{"temperatura":3}"#,
+            r#"{"temp_min":{"min":1,"max":2}}"#,
             r#"{"Malo":{"min":1,"max":2}}"#,
         ] {
             assert!(pide(json).is_err(), "{json}");

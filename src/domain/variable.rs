@@ -121,6 +121,11 @@ impl Variable {
     pub fn conocidas() -> impl Iterator<Item = &'static str> {
         CONOCIDAS.iter().map(|c| c.nombre)
     }
+
+    /// The other names that some of them go by.
+    pub fn alias() -> impl Iterator<Item = &'static str> {
+        CONOCIDAS.iter().filter_map(|c| c.alias)
+    }
 }
 
 fn conocida(nombre: &str) -> Option<&'static Conocida> {

@@ -59,8 +59,8 @@ pub struct Resolver {
     pub estado: EstadoAlerta,
     /// The person.
     pub por: Autor,
-    /// What they wrote.
-    pub notas: Option<String>,
+    /// What they wrote: `None` leaves the notes as they are, `Some(None)` takes them away.
+    pub notas: Option<Option<String>>,
 }
 
 /// What became of a [`Resolver`].

@@ -440,7 +440,7 @@ impl Writer {
             alerta.resuelta_por = Some(pedido.por.user_id.clone());
         }
         (alerta.estado, alerta.resuelta) = (pedido.estado, pedido.estado == EstadoAlerta::Resuelta);
-        alerta.notas = pedido.notas.or(alerta.notas);
+        alerta.notas = pedido.notas.unwrap_or(alerta.notas);
         store::alertas::update(&mut tx, &alerta, dentro).await?;
         let mut hecho = store::auditoria::Hecho::cambiado("alerta", alerta.id_alerta, &antes, &alerta);
         if alerta.resuelta {

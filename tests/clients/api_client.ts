@@ -31,6 +31,6 @@ export async function tour(): Promise<string> {
   const bounds = await client.PUT("/api/v1/umbrales", { headers, body: { temperatura: { min: 5, max: 30 }, ph_min: 4 } });
   const alerts = await client.GET("/api/v1/alertas", { headers, params: { query: { severidad: "alta" } } });
   const texts: string[] = (alerts.data ?? []).map((a) => a.mensaje);
-  const readings = await client.GET("/api/v1/sensores/{id}/lecturas", { headers, params: { path: { id: first.id_sensor } } });
+  const readings = await client.GET("/api/v1/sensores/{id_sensor}/lecturas", { headers, params: { path: { id_sensor: first.id_sensor } } });
   return [name, temperature, seen, shown, bounds.response.status, readings.response.status, ...texts].join();
 }

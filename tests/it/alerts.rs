@@ -20,12 +20,22 @@ pub async fn live(server: &Server) -> Socket {
 pub async fn next(socket: &mut Socket, kind: &str) -> Value {
     let wait = async {
         loop {
+            let event = next_of_any(socket).await;
+            if event["type"] == kind {
+                return event;
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), wait).await.expect("in time")
+}
+
+/// The next event, whatever it is.
+pub async fn next_of_any(socket: &mut Socket) -> Value {
+    let wait = async {
+        loop {
             let message = socket.next().await.expect("an event").expect("the socket is open");
             if let Message::Text(text) = message {
-                let event: Value = serde_json::from_str(&text).expect("JSON");
-                if event["type"] == kind {
-                    return event;
-                }
+                return serde_json::from_str(&text).expect("JSON");
             }
         }
     };

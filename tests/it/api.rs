@@ -3,6 +3,7 @@
 mod alertas;
 mod api_keys;
 mod asignaciones;
+mod contract;
 mod cultivos;
 mod dashboard;
 mod paging;
@@ -171,7 +172,12 @@ async fn browsers_of_the_front_end_may_call_and_others_may_not() {
     let server = Server::start().await;
     let http = reqwest::Client::new();
     let url = format!("http://{}/api/v1/sensores", server.http);
-    for (origin, allowed) in [("http://localhost:3000", true), ("https://evil.example", false)] {
+    for (origin, allowed) in [
+        ("http://localhost:3000", true),
+        ("http://localhost:5173", true),
+        ("https://alertrace.vercel.app", true),
+        ("https://evil.example", false),
+    ] {
         let preflight = http
             .request(Method::OPTIONS, &url)
             .header("origin", origin)
@@ -206,17 +212,71 @@ async fn errors_are_problems_in_the_language_asked_for() {
         assert!(detail.is_empty() || problem["detail"] == detail, "{problem}");
         assert_eq!(problem["message"], problem["detail"]);
     }
-    let big = "x".repeat(2 << 20);
-    let login = format!("http://{}/api/v1/auth/login", server.http);
-    let answer = http.post(&login).header("content-type", "application/json").body(big).send().await;
-    if let Ok(answer) = answer {
-        assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
-    }
     let answer = server.request(Method::GET, "/api/v1/sensores?limit=5000", &server.token, None).await;
     assert_eq!(answer.status(), 422);
     assert_eq!(server.get("/ready").await["status"], "ready");
     let docs = server.request(Method::GET, "/docs/", "", None).await;
     assert_eq!(docs.status(), 200);
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_told_so_by_whatever_takes_one() {
+    let server = Server::start_with(|mut command| {
+        command.env("ALERTRACE__HTTP__BODY_LIMIT_BYTES", "16384");
+        command
+    })
+    .await;
+    let device = server.device("s1").await;
+    // One byte more: all of it is read, and the connection stays for the answer.
+    let over = "x".repeat((16 << 10) + 1);
+    let http = reqwest::Client::new();
+    for (path, kind, key, device) in [
+        ("/api/v1/auth/login", "application/json", "", None),
+        ("/api/v1/auth/token", "application/x-www-form-urlencoded", "", None),
+        ("/api/v1/sensores", "application/json", "", None),
+        ("/api/v1/sensores", "application/json", "una", None),
+        ("/api/v1/trabajadores/invitaciones", "application/json", "", None),
+        ("/api/v1/sensores/data", "application/json", "", Some(&device)),
+    ] {
+        let request = http.post(format!("http://{}{path}", server.http)).header("content-type", kind);
+        let request = match device {
+            Some(device) => request.basic_auth(&device.id, Some(&device.token)),
+            None => request.bearer_auth(&server.token),
+        };
+        let request = if key.is_empty() { request } else { request.header("idempotency-key", key) };
+        let answer = request.body(over.clone()).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE, "{path} {key}");
+        assert_eq!(answer.headers()["content-type"], "application/problem+json", "{path}");
+        assert_eq!(answer.json::<Value>().await.expect("JSON")["code"], "body_too_large", "{path}");
+    }
+    let token =
+        http.post(format!("http://{}/api/v1/auth/token", server.http)).json(&json!({ "username": EMAIL }));
+    assert_eq!(token.send().await.expect("an answer").status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}
+
+#[tokio::test]
+async fn a_nul_in_a_path_or_a_query_is_the_same_on_either_database() {
+    let server = Server::start().await;
+    server.device("s1").await;
+    for (method, path, status) in [
+        (Method::DELETE, "/api/v1/sensores/by-ubicacion/%00", 404),
+        (Method::DELETE, "/api/v1/sensores/by-ubicacion/a%00b", 404),
+        (Method::DELETE, "/api/v1/auth/sesiones/%00", 404),
+        (Method::DELETE, "/api/v1/sensores/1/umbrales/%00", 404),
+        (Method::GET, "/api/v1/sensores?ubicacion=%00", 400),
+        (Method::GET, "/api/v1/alertas?tipo=a%00", 400),
+        (Method::GET, "/api/v1/auditoria?objeto=%00", 400),
+        (Method::GET, "/api/v1/auth/confirm?token=%00", 400),
+    ] {
+        let answer = server.request(method, path, &server.token, None).await;
+        assert_eq!(answer.status(), status, "{path}");
+    }
+    let url = format!("http://{}/api/v1/sensores/data", server.http);
+    for device_id in ["a\0", "\0", "", "no/es"] {
+        let reading = reqwest::Client::new().post(&url).basic_auth(device_id, Some("x"));
+        let answer = reading.json(&json!({ "temperatura": 20 })).send().await.expect("an answer");
+        assert_eq!(answer.status(), 401, "{device_id:?}");
+    }
 }
 
 /// A change of contract shows in review: `alertrace openapi > docs/openapi.json`.

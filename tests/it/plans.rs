@@ -17,24 +17,27 @@ const LARGE: [&str; 4] = ["lecturas", "lecturas_hora", "alertas", "sensores"];
 const OF_ALL: [&str; 1] =
     ["(SELECT MIN(h.hora) FROM horas h WHERE h.id_sensor = s.id_sensor) AS hora FROM sensores s"];
 /// Queries that make lists narrower.
-const QUERIES: [&str; 5] = [
+const QUERIES: [&str; 9] = [
     "",
     "?limit=5&skip=5",
     "?estado=activo&activo=true&ubicacion=Lote",
     "?estado=resuelta&severidad=alta&tipo=temperatura&sensor=1&desde=2026-01-01T00:00:00Z&hasta=2026-02-01T00:00:00Z",
     "?intervalo=1h",
+    "?intervalo=1m&variable=ph_suelo&orden=desc",
+    "?variable=ph_suelo&orden=asc&desde=2026-01-01T00:00:00Z",
+    "?variable=ph_suelo&limit=5",
+    "?puntos=50&variable=ph_suelo",
 ];
 
 /// A server that logs what it asks of its database.
-async fn talkative() -> Site {
-    let server = Server::start_with(|command| {
+async fn talkative() -> Server {
+    Server::start_with(|command| {
         let script = "exec \"$0\" \"$@\" 2> >(tee sql.log | grep --line-buffered -v sqlx::query >&2)";
         let mut command = Server::wrapped("bash", &["-c", script], &command);
         command.env("LOG_LEVEL", "info,sqlx::query=debug");
         command
     })
-    .await;
-    Site::on(server).await
+    .await
 }
 
 /// The statements that read one of the large tables, since it was ready: at its start it reads all there is, once.
@@ -52,7 +55,7 @@ fn statements(server: &Server) -> BTreeSet<String> {
         let text = |key: &str| line[key].as_str().map(str::trim).filter(|t| !t.is_empty());
         let Some(sql) = text("db.statement").or_else(|| text("summary")) else { continue };
         let sql = sql.split_whitespace().collect::<Vec<_>>().join(" ");
-        if sql.starts_with("SELECT")
+        if (sql.starts_with("SELECT") || sql.starts_with("WITH"))
             && !OF_ALL.iter().any(|part| sql.contains(part))
             && !aliases(&sql).is_empty()
         {
@@ -157,7 +160,7 @@ fn visit(node: &Value, found: &mut Vec<String>) {
 
 #[tokio::test]
 async fn no_list_reads_the_whole_of_a_large_table() {
-    let mut site = talkative().await;
+    let mut site = Site::on(talkative().await).await;
     let paths = site.get_paths().await;
     assert!(paths.len() > 15, "{paths:?}");
     for name in ["admin", "assigned"] {
@@ -188,4 +191,35 @@ async fn no_list_reads_the_whole_of_a_large_table() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// How many statements about sensors the server has asked until now. The log is in the order of what was asked: it
+/// has come this far when it tells of a question that is asked here.
+async fn asked(server: &Server) -> usize {
+    let count = |what: &str| {
+        let log = std::fs::read_to_string(server.dir().join("sql.log")).expect("a log");
+        log.lines().filter(|line| line.contains("sqlx::query") && line.contains(what)).count()
+    };
+    let before = count("AS total FROM api_keys");
+    server.get("/api/v1/api-keys").await;
+    while count("AS total FROM api_keys") == before {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    count("FROM sensores s")
+}
+
+#[tokio::test]
+async fn a_list_of_many_sensors_asks_as_often_as_a_list_of_one() {
+    let server = talkative().await;
+    let mut times = Vec::new();
+    for (n, sensors) in [(0, 1), (1, 40)] {
+        for n in n..sensors {
+            server.device(&format!("s{n}")).await;
+        }
+        let before = asked(&server).await;
+        let found = server.get("/api/v1/sensores/with-readings").await;
+        assert_eq!(found.as_array().expect("a list").len(), sensors);
+        times.push(asked(&server).await - before);
+    }
+    assert!(times[0] > 0 && times[0] == times[1], "{times:?}");
 }

@@ -1,5 +1,6 @@
 //! Requests that are sent again, changes that cross, lists that have not changed.
 
+use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
@@ -133,6 +134,47 @@ async fn a_change_over_somebody_elses_is_refused_and_changes_nothing() {
         let unsaid = http(&server, method.clone(), path).json(&body).send().await.expect("an answer");
         assert_eq!(unsaid.status(), 200, "who does not ask is not held to it");
     }
+}
+
+#[tokio::test]
+async fn bounds_of_a_crop_or_a_sensor_are_changed_by_one_of_two_who_saw_the_same() {
+    let server = Server::start().await;
+    let device = server.device("s1").await;
+    let crop = http(&server, Method::POST, "/api/v1/cultivos").json(&json!({ "tipo_cultivo": "Palta" }));
+    let crop: Value = crop.send().await.expect("an answer").json().await.expect("JSON");
+    for thing in [format!("sensores/{}", device.id_sensor), format!("cultivos/{}", crop["id_cultivo"])] {
+        let all = format!("/api/v1/{thing}/umbrales");
+        let one = format!("{all}/temperatura");
+        let read = http(&server, Method::GET, &all).send().await.expect("an answer");
+        let tag = read.headers()["etag"].clone();
+        let same =
+            http(&server, Method::GET, &all).header("if-none-match", &tag).send().await.expect("an answer");
+        assert_eq!((same.status().as_u16(), &same.headers()["etag"]), (304, &tag), "{thing}");
+        let set = |max: i64, tag: &HeaderValue| {
+            let body = json!({ "min": 1, "max": max });
+            http(&server, Method::PUT, &one).header("if-match", tag).json(&body).send()
+        };
+        // At the same time: what one of them saw is no longer so.
+        let (a, b) = tokio::join!(set(20, &tag), set(21, &tag));
+        let (a, b) = (a.expect("an answer"), b.expect("an answer"));
+        let mut statuses = [a.status().as_u16(), b.status().as_u16()];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 412], "{thing}");
+        let done = if a.status() == 200 { a } else { b };
+        let next = done.headers()["etag"].clone();
+        assert_ne!(next, tag);
+        let remove = |tag: &HeaderValue| http(&server, Method::DELETE, &one).header("if-match", tag).send();
+        assert_eq!(
+            code(remove(&tag).await.expect("an answer")).await,
+            (412, "changed_meanwhile".into()),
+            "{thing}"
+        );
+        assert_eq!(remove(&next).await.expect("an answer").status(), 204, "{thing}");
+    }
+    let all = format!("/api/v1/cultivos/{}/umbrales", crop["id_cultivo"]);
+    let body = json!({ "temp_max": 20 });
+    let late = http(&server, Method::PUT, &all).header("if-match", "\"x\"").json(&body).send().await;
+    assert_eq!(code(late.expect("an answer")).await, (412, "changed_meanwhile".into()));
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ pub(in super::super) struct Statistics {
 }
 
 /// What each variable of a sensor came to in a range, and how much of what was expected came.
-#[utoipa::path(get, path = "/sensores/{id}/estadisticas", tag = "lecturas", security(("account" = []), ("api_key" = [])), params(("id" = i64, Path), Period),
+#[utoipa::path(get, path = "/sensores/{id_sensor}/estadisticas", tag = "lecturas", security(("account" = []), ("api_key" = [])), params(("id_sensor" = i64, Path), Period),
     responses((status = 200, body = Statistics), (status = 400, description = "Bad query"),
         (status = 403, description = "No empresa"),
         (status = 404, description = "No such sensor"), (status = 422, description = "Not a date, or more than 1,000 variables")))]

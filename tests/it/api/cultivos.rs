@@ -195,6 +195,10 @@ async fn bounds_that_make_no_sense_are_refused() {
     }
     let answer = put(&server, &format!("{own}/No%20es"), &server.token, json!({ "min": 0, "max": 1 })).await;
     assert_eq!(answer.status(), 404);
+    let many: serde_json::Map<_, _> =
+        (0..129).map(|n| (format!("v{n}"), json!({ "min": 0, "max": 1 }))).collect();
+    let answer = put(&server, "/api/v1/umbrales", &server.token, many.into()).await;
+    assert_eq!(refusal(answer).await, (409, "too_many_umbrales".to_owned()));
     // A variable of the site's own has whatever bounds it is given.
     let answer = put(&server, &format!("{own}/caudal"), &server.token, json!({ "min": 0, "max": 1 })).await;
     assert_eq!(answer.status(), 200);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Caller;
 use super::table::{ROUTES, Route};
 use crate::support::server::{EMAIL, PASSWORD};
-use crate::support::{Client, Device, Server};
+use crate::support::{Client, Device, Server, documented};
 
 /// See the module.
 pub struct Site {
@@ -129,13 +129,28 @@ impl Site {
                 .header("upgrade", "websocket")
                 .header("sec-websocket-version", "13")
                 .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+            if route.path == "/mqtt" {
+                request = request.header("sec-websocket-protocol", "mqtt");
+            }
         }
         if !body.is_empty() {
             let json = body.starts_with(['{', '[']);
             let kind = if json { "application/json" } else { "application/x-www-form-urlencoded" };
             request = request.header("content-type", kind).body(body);
         }
-        request.send().await.expect("an answer").status().as_u16()
+        let status = request.send().await.expect("an answer").status().as_u16();
+        documented::check(route.method, &path, status);
+        status
+    }
+
+    /// A request of the administrator's for a route, with everything that it names in place, not sent yet.
+    pub async fn ready(&mut self, route: &Route) -> RequestBuilder {
+        self.forget();
+        let (path, body) = (self.fill(route.path).await, self.fill(route.body).await);
+        let method = Method::from_bytes(route.method.as_bytes()).expect("a method");
+        let request = self.http.request(method, format!("http://{}{path}", self.server.http));
+        let request = self.signed(request, Caller::Admin);
+        if body.is_empty() { request } else { request.header("content-type", "application/json").body(body) }
     }
 
     fn signed(&self, request: RequestBuilder, caller: Caller) -> RequestBuilder {

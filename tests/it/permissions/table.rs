@@ -118,6 +118,11 @@ pub const ROUTES: &[Route] = &[
     get("/ready", Who::Anyone),
     get("/metrics", Who::Anyone),
     get("/.well-known/jwks.json", Who::Anyone),
+    get("/openapi.json", Who::Anyone),
+    get("/docs/", Who::Anyone),
+    // Who may is what the CONNECT shows.
+    route("GET", "/mqtt", Who::Anyone, 101, ""),
+    route("GET", "/sensores/live", Who::Socket, 101, ""),
 
     route("POST", "/api/v1/auth/register", Who::Anyone, 201,
         r#"{"email":"p{n}@x.pe","password":"una clave larga","user_type":"trabajador","nombres":"P","apellidos":"Q"}"#),

@@ -1,5 +1,6 @@
 //! A server of the test's own, and clients that say exactly what the test wants.
 
+pub mod documented;
 pub mod mqtt;
 pub mod postgres;
 pub mod server;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::documented;
 use super::postgres::{self, Database};
 use reqwest::{Certificate, Client as Http, Method, Response};
 use serde_json::{Value, json};
@@ -290,6 +291,22 @@ impl Server {
         assert!(python.status().expect("python3 runs").success(), "{sql}");
     }
 
+    /// All that is in a table, in no order that means anything.
+    pub fn rows(&self, table: &str) -> String {
+        if let Some((_, schema)) = self.place.iter().find(|(key, _)| *key == "ALERTRACE__DATABASE__SCHEMA") {
+            return postgres::shared().sql(&format!("SELECT t::text FROM {schema}.{table} t ORDER BY 1"));
+        }
+        let script = "import sqlite3, sys\n\
+                      db = sqlite3.connect(sys.argv[1], timeout=10)\n\
+                      print(sorted(map(repr, db.execute('SELECT * FROM ' + sys.argv[2]))))";
+        let mut python = Command::new("python3");
+        let output =
+            python.args(["-c", script]).arg(self.data_dir().join("alertrace.db")).arg(table).output();
+        let output = output.expect("python3 runs");
+        assert!(output.status.success(), "{table}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
     /// The server's working directory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -308,16 +325,19 @@ impl Server {
     }
 
     pub async fn request(&self, method: Method, path: &str, token: &str, body: Option<Value>) -> Response {
-        let mut request = self
-            .client
-            .request(method, format!("{}://{}{path}", if self.https { "https" } else { "http" }, self.http));
+        let mut request = self.client.request(
+            method.clone(),
+            format!("{}://{}{path}", if self.https { "https" } else { "http" }, self.http),
+        );
         if !token.is_empty() {
             request = request.bearer_auth(token);
         }
         if let Some(body) = body {
             request = request.json(&body);
         }
-        request.send().await.expect("an answer")
+        let answer = request.send().await.expect("an answer");
+        documented::check(method.as_str(), path, answer.status().as_u16());
+        answer
     }
 
     /// GET as the administrator; must be 200.
