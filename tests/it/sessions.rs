@@ -250,7 +250,8 @@ async fn what_the_site_says_is_stored_with_what_it_tells_of_however_the_server_e
     drop(panel_client);
     for (round, killed) in [(0, true), (1, false)] {
         // An alert and its end, sixty times; by MQTT and by HTTP, each answered after one commit.
-        let now = chrono::Utc::now().timestamp() - 4_000 + round * 1_000;
+        let now = alertrace::domain::Clock::now(&alertrace::domain::SystemClock).micros() / 1_000_000;
+        let now = now - 4_000 + round * 1_000;
         let reading = |n: i64| {
             let value = if n % 4 == 0 { 36 } else { 20 };
             serde_json::json!({ "timestamp": now + n, "temperatura": value })

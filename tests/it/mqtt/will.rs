@@ -92,15 +92,15 @@ async fn a_will_is_sent_after_the_next_start_when_the_server_itself_ends() {
         server.kill_and_restart();
         let mut again = Peer::enter(&server, &back).await;
         let mut hears = Peer::enter(&server, &heir).await;
-        let mut heard = Vec::new();
+        let mut topics = Vec::new();
         for _ in &expected {
             let got = hears.take().await;
             assert_eq!(got.users().len(), usize::from(got.topic == "w/new"));
-            heard.push(got.topic);
+            topics.push(got.topic);
         }
-        heard.sort();
+        topics.sort();
         // [3.1.1 MQTT-3.1.2-8] [5.0 MQTT-3.1.2-8]
-        assert_eq!(heard, expected, "killed: {killed}");
+        assert_eq!(topics, expected, "killed: {killed}");
         hears.quiet().await;
         again.quiet().await;
         again.leave().await;
