@@ -501,6 +501,7 @@ fn mqtt_settings(config: &Config) -> mqtt::Settings {
     let m = &config.mqtt;
     mqtt::Settings {
         open: m.open,
+        open_refused: m.open_refused.clone(),
         legacy: m.legacy,
         max_connections: m.max_connections,
         max_connections_per_address: m.max_connections_per_address,

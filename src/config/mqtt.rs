@@ -32,6 +32,8 @@ pub struct Mqtt {
     pub proxy_from: Option<Vec<IpNet>>,
     /// Anonymous clients and any topic, on loopback only.
     pub open: bool,
+    /// Filters that anonymous clients are refused.
+    pub open_refused: Vec<String>,
     /// Devices that never had a token may connect without one.
     pub legacy: bool,
     /// Connections at once.
@@ -91,6 +93,7 @@ impl Mqtt {
             client_certs: client_certs(r),
             proxy_from: proxy_from(r),
             open: r.boolean("mqtt.open"),
+            open_refused: r.list("mqtt.open_refused"),
             legacy: r.boolean("mqtt.legacy"),
             max_connections: r.integer("mqtt.max_connections", 1..=10_000_000),
             max_connections_per_address: r.integer("mqtt.max_connections_per_address", 1..=10_000_000),

@@ -40,6 +40,8 @@ const MAX_MOTIVOS: usize = 20;
 pub struct Settings {
     /// Anonymous clients and topics of their own, on loopback listeners.
     pub open: bool,
+    /// Filters that anonymous clients are refused, without a reason.
+    pub open_refused: Vec<String>,
     /// Devices that never had a token may connect without one.
     pub legacy: bool,
     /// Connections at a time.

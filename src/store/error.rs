@@ -139,6 +139,21 @@ impl Error {
         }
     }
 
+    /// What is stored is damaged, or of another version: another file mends that, and not waiting.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        match self {
+            Self::Inconsistent(_) | Self::Damaged(_) => true,
+            // SQLITE_CORRUPT, SQLITE_NOTADB, with what they are extended by.
+            Self::Unavailable(sqlx::Error::Database(e)) | Self::Undecided(sqlx::Error::Database(e)) => e
+                .code()
+                .filter(|code| code.len() < 5)
+                .and_then(|code| code.parse::<i32>().ok())
+                .is_some_and(|code| matches!(code & 0xff, 11 | 26)),
+            _ => false,
+        }
+    }
+
     /// The server is stopping: whoever was to write may have, and does not say.
     #[must_use]
     pub const fn stopping() -> Self {

@@ -76,9 +76,7 @@ fn remedy(config: &Config, e: &Error) -> Text {
             "Actualice alertrace: una versión más nueva escribió esta base.",
             "Update alertrace: a newer version wrote this database.",
         ),
-        Error::Inconsistent(_) | Error::Damaged(_)
-            if matches!(config.database.address, Address::Sqlite(_)) =>
-        {
+        damaged if damaged.is_damaged() && matches!(config.database.address, Address::Sqlite(_)) => {
             Text::new(
                 "Restaure una copia: alertrace restore --help",
                 "Put a backup back: alertrace restore --help",

@@ -292,6 +292,9 @@ impl Conexion {
             limita(cual);
             return Ok(Err(Razon::Cuota));
         }
+        if self.principal == Principal::Anonimo && s.open_refused.iter().any(|f| f == filtro) {
+            return Ok(Err(Razon::Interno));
+        }
         // First ours, then the router's: what it forwards finds the subscription.
         let Some(nueva) = self.sesion.suscribe(pedido.clone(), s.max_subscriptions) else {
             limita("max_subscriptions");

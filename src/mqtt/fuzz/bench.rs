@@ -55,6 +55,7 @@ pub(super) fn panics() -> usize {
 pub(super) fn settings() -> Settings {
     Settings {
         open: true,
+        open_refused: Vec::new(),
         legacy: false,
         max_connections: 100,
         max_connections_per_address: 100,

@@ -186,6 +186,7 @@ impl Protocol {
                 Ok(Qos::Dos) => SubackReasonCode::GrantedQos2,
                 Err(Razon::TopicInvalido) => SubackReasonCode::TopicFilterInvalid,
                 Err(Razon::Cuota) => SubackReasonCode::QuotaExceeded,
+                Err(Razon::Interno) => SubackReasonCode::UnspecifiedError,
                 Err(_) => SubackReasonCode::NotAuthorized,
             };
             let codes = resultados.iter().map(code).collect();
