@@ -103,7 +103,7 @@ pub(super) struct Create {
     /// Eight digits.
     #[schema(pattern = r"^([0-9]{8}|\s*)$")]
     dni: Option<String>,
-    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
+    #[schema(max_length = 200, pattern = r"^[^\x00]*$")]
     telefono: Option<String>,
     /// `worker` (default), `supervisor` or `admin_empresa`.
     #[schema(value_type = Option<RolDeEmpresa>)]
@@ -190,7 +190,7 @@ pub(super) struct Update {
     #[schema(value_type = Option<String>, pattern = r"^([0-9]{8}|\s*)$")]
     dni: Option<Option<String>>,
     #[serde(default, deserialize_with = "presente")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 200, pattern = r"^[^\x00]*\S[^\x00]*$")]
+    #[schema(value_type = Option<String>, max_length = 200, pattern = r"^[^\x00]*$")]
     telefono: Option<Option<String>>,
     #[serde(default, deserialize_with = "dado")]
     #[schema(value_type = RolDeEmpresa, required = false)]

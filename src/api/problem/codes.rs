@@ -4,7 +4,7 @@ use utoipa::openapi::ObjectBuilder;
 use utoipa::openapi::schema::Type;
 
 /// Every `code` that there is, in the order of the alphabet.
-pub(super) const CODES: [&str; 67] = [
+pub(super) const CODES: [&str; 68] = [
     "account_inactive",
     "already_assigned",
     "already_member",
@@ -48,6 +48,7 @@ pub(super) const CODES: [&str; 67] = [
     "reading_refused",
     "registration_closed",
     "ruc_in_use",
+    "same_password",
     "self_deactivation",
     "sessions_not_listed",
     "sin_totp",
