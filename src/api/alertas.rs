@@ -22,6 +22,7 @@ use crate::store::sensores::Alcance;
 pub(super) struct Filters {
     /// In this state; without it, those not resolved.
     estado: Option<EstadoAlerta>,
+    /// Of this severity; without it, of every one.
     severidad: Option<Severidad>,
     /// The variable, or `conexion`, `bateria`, `almacenamiento`.
     #[param(pattern = r"^[^\x00]*$")]
@@ -193,7 +194,7 @@ pub(super) async fn patch(
 
 /// Close an alert.
 #[utoipa::path(patch, path = "/alertas/{id_alerta}/resolve", tag = "alertas", params(("id_alerta" = i64, Path)),
-    request_body = Option<Resolve>,
+    request_body(content = Option<Resolve>, example = json!({ "notas": "Se regó a las 10." })),
     responses((status = 200, body = Resolved),
         (status = 403, description = "No empresa"), (status = 404, description = "No such alert")))]
 pub(super) async fn resolve(
@@ -207,7 +208,7 @@ pub(super) async fn resolve(
 
 /// Close an alert.
 #[utoipa::path(post, path = "/alertas/{id_alerta}/resolve", tag = "alertas", params(("id_alerta" = i64, Path)),
-    request_body = Option<Resolve>,
+    request_body(content = Option<Resolve>, example = json!({ "notas": "Se regó a las 10." })),
     responses((status = 200, body = Resolved),
         (status = 403, description = "No empresa"), (status = 404, description = "No such alert")))]
 pub(super) async fn resolve_by_post(

@@ -29,7 +29,7 @@ pub(super) struct Body {
     id_api_key: i64,
     nombre: String,
     /// How it begins.
-    #[schema(example = "atk_8sJ2k")]
+    #[schema(example = "atk_8sJ2kW")]
     prefijo: String,
     scopes: Vec<Permiso>,
     /// Whether it lets anybody in.

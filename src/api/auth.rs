@@ -309,7 +309,8 @@ pub(super) async fn login(
 
 /// OAuth 2 password form, for Swagger UI's Authorize.
 #[utoipa::path(post, path = "/auth/token", tag = "auth", security(()),
-    request_body(content = AnyLogin, content_type = "application/x-www-form-urlencoded"),
+    request_body(content = AnyLogin, content_type = "application/x-www-form-urlencoded",
+        example = json!({ "username": "ana@fundo.pe", "password": "una clave larga" })),
     responses((status = 200, body = SignedIn),
         (status = 401, description = "Wrong e-mail or password; `totp_requerido`: send `codigo` too; `totp_incorrecto`"),
         (status = 403, description = "No profile"), (status = 422, description = "Fields are missing"),
@@ -359,7 +360,8 @@ pub(super) struct Logout {
 }
 
 /// End a sign-in, or all of the account: its tokens are good no more, and the connections that were opened by it end.
-#[utoipa::path(post, path = "/auth/logout", tag = "auth", request_body = Option<Logout>,
+#[utoipa::path(post, path = "/auth/logout", tag = "auth",
+    request_body(content = Option<Logout>, example = json!({ "refresh_token": "the-one-of-the-last-answer" })),
     responses((status = 204)))]
 pub(super) async fn logout(
     Shared(state): Shared<State>,

@@ -96,7 +96,8 @@ impl Body {
 }
 
 /// Invite somebody. The code is shown this once, is good for seven days and lets one person in.
-#[utoipa::path(post, path = "/trabajadores/invitaciones", tag = "trabajadores", operation_id = "invite", request_body = Option<Invite>,
+#[utoipa::path(post, path = "/trabajadores/invitaciones", tag = "trabajadores", operation_id = "invite",
+    request_body(content = Option<Invite>, example = json!({ "rol": "supervisor" })),
     responses((status = 201, body = Invited),
         (status = 403, description = "Not an administrator"), (status = 409, description = "Too many are unused")))]
 pub(super) async fn create(

@@ -2,9 +2,11 @@
 //!
 //! A handler's annotation names what is its own: its summary, its parameters, its answer, and the refusals
 //! that mean something special there. What the layers around it can answer, the form of a problem, and the
-//! headers that work everywhere are added by [`complete`].
+//! headers that work everywhere are added by [`complete`], and so is what each shape looks like filled in
+//! (`examples.json`: what the server answered, made to read well).
 
 use axum::http::StatusCode;
+use serde_json::{Map, Value};
 use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::link::LinkBuilder;
@@ -48,6 +50,10 @@ const MAKERS: [(&str, &str, &str, &str, &str); 7] = [
     ("get", "/api/v1/alertas", "200", "id_alerta", "$response.body#/0/id_alerta"),
 ];
 
+/// An example of each shape that is answered, and of those that are asked with in one of several forms, by its name in
+/// the document. One empresa's day: what is named in two of them is the same thing.
+const EXAMPLES: &str = include_str!("examples.json");
+
 /// Several shapes under one name, more than one of which may be met: no `oneOf`, as is derived.
 macro_rules! any_of {
     ($vis:vis $any:ident, $name:literal, $($shape:ty),+) => {
@@ -77,7 +83,7 @@ macro_rules! any_of {
 pub(super) use any_of;
 
 /// A member of a schema that the library has no place for: what it calls extensions is written as it is.
-pub(super) fn member(name: &str, value: serde_json::Value) -> Extensions {
+pub(super) fn member(name: &str, value: Value) -> Extensions {
     [(name, value)].into_iter().collect()
 }
 
@@ -135,6 +141,30 @@ pub(super) fn complete(openapi: &mut OpenApi) {
     let tag = |(name, text): &(&str, &str)| TagBuilder::new().name(*name).description(Some(*text)).build();
     openapi.tags = Some(tags.map(tag).collect());
     link(openapi);
+    show(openapi);
+}
+
+/// Puts each of [`EXAMPLES`] to the shape of its name. That all of them find it, a test says.
+fn show(openapi: &mut OpenApi) {
+    let Some(components) = &mut openapi.components else { return };
+    for (name, value) in serde_json::from_str::<Map<String, Value>>(EXAMPLES).unwrap_or_default() {
+        if let Some(example) = components.schemas.get_mut(&name).and_then(example) {
+            *example = Some(value);
+        }
+    }
+}
+
+/// Where a schema's example is written.
+fn example(schema: &mut RefOr<Schema>) -> Option<&mut Option<Value>> {
+    let RefOr::T(schema) = schema else { return None };
+    match schema {
+        Schema::Array(schema) => Some(&mut schema.example),
+        Schema::Object(schema) => Some(&mut schema.example),
+        Schema::OneOf(schema) => Some(&mut schema.example),
+        Schema::AllOf(schema) => Some(&mut schema.example),
+        Schema::AnyOf(schema) => Some(&mut schema.example),
+        _ => None,
+    }
 }
 
 /// Leads from what makes a thing to the operations on it; see [`MAKERS`].
@@ -288,4 +318,20 @@ fn header(name: &str, text: &str, schema: ObjectBuilder) -> Parameter {
         .description(Some(text))
         .schema(Some(schema.schema_type(Type::String).build()))
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_example_is_shown_by_the_shape_of_its_name() {
+        let examples: Map<String, Value> = serde_json::from_str(EXAMPLES).expect("an object");
+        assert!(!examples.is_empty());
+        let mut schemas = crate::api::openapi().components.expect("components").schemas;
+        for (name, value) in examples {
+            let shown = schemas.get_mut(&name).and_then(example);
+            assert_eq!(shown.and_then(Option::take), Some(value), "{name}");
+        }
+    }
 }

@@ -54,7 +54,8 @@ pub(super) struct Reset {
 
 /// Choose another password with the token of the link. Every sign-in and connection of the account ends.
 #[utoipa::path(post, path = "/auth/reset-password", tag = "auth", request_body = Reset, security(()),
-    responses((status = 200, body = Done), (status = 401, description = "The account has two-step verification in Supabase"),
+    responses((status = 200, body = Done, example = json!({ "message": "Contraseña cambiada; inicie sesión con ella." })),
+        (status = 401, description = "The account has two-step verification in Supabase"),
         (status = 422, description = "The token is not good, or the password")))]
 pub(super) async fn reset(
     Shared(state): Shared<State>,

@@ -87,7 +87,7 @@ pub(super) async fn list(
 /// A person to make an account for.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[schema(as = TrabajadorNuevo, example = json!({ "email": "luz@fundo.pe", "password": "una clave larga", "nombre": "Luz", "apellido": "Rey",
-    "dni": "12345678", "rol": "worker" }))]
+    "dni": "87654321", "rol": "worker" }))]
 pub(super) struct Create {
     #[schema(format = Email, max_length = 254)]
     email: String,

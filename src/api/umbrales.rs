@@ -126,9 +126,14 @@ async fn current(tx: &mut store::Tx, id_empresa: i64) -> Result<Umbrales, Proble
     Ok(Umbrales::with(store::umbrales::of(tx, De::Empresa(id_empresa)).await?))
 }
 
+/// What the document shows: the defaults, and a temperature that somebody set.
+fn shown() -> Body {
+    body(&Umbrales::with([(Variable::TEMPERATURA, Rango { min: 5.0, max: 30.0 })]))
+}
+
 /// The bounds that readings are held against.
 #[utoipa::path(get, path = "/umbrales", tag = "umbrales",
-    responses((status = 200, body = BTreeMap<String, Entry>),
+    responses((status = 200, body = BTreeMap<String, Entry>, example = json!(shown())),
         (status = 403, description = "Not a supervisor")))]
 pub(super) async fn get(Shared(state): Shared<State>, sesion: Sesion) -> Result<Response, Problem> {
     let id_empresa = sesion.supervisor()?;
@@ -143,7 +148,7 @@ pub(super) async fn get(Shared(state): Shared<State>, sesion: Sesion) -> Result<
 #[utoipa::path(put, path = "/umbrales", tag = "umbrales",
     params(("If-Match" = Option<String>, Header, description = "The `ETag` that was read")),
     request_body(content = Changes, example = json!({ "temperatura": { "min": 5, "max": 30 } })),
-    responses((status = 200, body = BTreeMap<String, Entry>),
+    responses((status = 200, body = BTreeMap<String, Entry>, example = json!(shown())),
         (status = 403, description = "Not a supervisor"), (status = 409, description = "Too many"),
         (status = 412, description = "Somebody changed them meanwhile")))]
 pub(super) async fn put(

@@ -58,7 +58,7 @@ fn no_two_shapes_share_a_name_in_the_document() {
 }
 
 #[test]
-fn every_operation_has_a_summary_an_example_of_what_it_takes_and_the_form_of_its_refusals() {
+fn every_operation_has_a_summary_examples_of_what_it_takes_and_answers_and_the_form_of_its_refusals() {
     let document = document();
     let mut lacking = Vec::new();
     for (path, operations) in document["paths"].as_object().expect("paths") {
@@ -69,21 +69,25 @@ fn every_operation_has_a_summary_an_example_of_what_it_takes_and_the_form_of_its
             }
             for parameter in operation["parameters"].as_array().into_iter().flatten() {
                 let name = parameter["name"].as_str().unwrap_or_default();
-                let enumerated = parameter["schema"].to_string().contains("Severidad");
-                if parameter["description"].as_str().is_none_or(str::is_empty) && !enumerated {
+                if parameter["description"].as_str().is_none_or(str::is_empty) {
                     lacks(&format!("a description of {name}"));
                 }
             }
             for content in
                 operation["requestBody"]["content"].as_object().into_iter().flatten().map(|(_, c)| c)
             {
-                if content.get("example").is_none() && !has_example(&document, &content["schema"]) {
+                if !is_shown(&document, content) {
                     lacks("an example of its body");
                 }
             }
             for (status, response) in operation["responses"].as_object().expect("responses") {
                 let refusal = status.starts_with(['4', '5']);
                 let problem = &response["content"]["application/problem+json"]["schema"]["$ref"];
+                if status.starts_with('2')
+                    && response["content"].get("application/json").is_some_and(|c| !is_shown(&document, c))
+                {
+                    lacks(&format!("an example of {status}"));
+                }
                 if refusal && problem != "#/components/schemas/Problem" {
                     lacks(&format!("the form of {status}"));
                 }
@@ -96,12 +100,16 @@ fn every_operation_has_a_summary_an_example_of_what_it_takes_and_the_form_of_its
     assert!(lacking.is_empty(), "{lacking:#?}");
 }
 
-/// Whether a schema, or what it refers to, has one.
+/// Whether an example is shown of what is asked or answered: beside it, of its schema, or of its items'.
+fn is_shown(document: &Value, content: &Value) -> bool {
+    let schema = &content["schema"];
+    has_example(document, content) || has_example(document, schema) || has_example(document, &schema["items"])
+}
+
+/// Whether a schema, or what it refers to, has one of the whole of it: those of its parts show no answer.
 fn has_example(document: &Value, schema: &Value) -> bool {
-    if schema.get("example").is_some() || schema.get("examples").is_some() {
-        return true;
-    }
-    let choices = ["oneOf", "anyOf", "allOf"].into_iter().filter_map(|key| schema[key].as_array()).flatten();
     let referred = schema["$ref"].as_str().and_then(|r| document.pointer(r.trim_start_matches('#')));
-    choices.chain(referred).any(|s| has_example(document, s))
+    schema.get("example").is_some()
+        || schema.get("examples").is_some()
+        || referred.is_some_and(|s| has_example(document, s))
 }

@@ -72,7 +72,7 @@ struct Flat {
 /// A person: of an empresa with the code of an invitation, of none without.
 #[derive(ToSchema)]
 #[schema(as = RegistroTrabajador, example = json!({ "email": "luz@fundo.pe", "password": "una clave larga",
-    "user_type": "trabajador", "nombres": "Luz", "apellidos": "Rey", "dni": "12345678", "telefono": "999888777" }))]
+    "user_type": "trabajador", "nombres": "Luz", "apellidos": "Rey", "dni": "87654321", "telefono": "999888777" }))]
 #[expect(dead_code, reason = "the document's")]
 struct Person {
     #[schema(format = Email, max_length = 254)]
