@@ -180,9 +180,7 @@ pub(super) async fn delete(
                 return Err(Problem::not_found());
             }
             sesion.autor().anota(&mut tx, &Hecho::nuevo("revocar", "api_key", id)).await?;
-            tx.commit().await?;
-            parts.directorio.revoca(Revocado::Llave(id));
-            Ok(())
+            Ok(parts.directorio.confirma_y_revoca(tx, Revocado::Llave(id)).await?)
         }
     };
     to_its_end(&state, work).await?;

@@ -72,7 +72,7 @@ impl Rates {
             named("address", self.by_address.as_ref().map(|r| r.check(ip)))?;
             let proves = match *request.method() {
                 Method::POST => signs_in(path) && !path.ends_with("/logout"),
-                Method::GET => LINKS.contains(&path.trim_end_matches('/')),
+                Method::GET | Method::HEAD => LINKS.contains(&path.trim_end_matches('/')),
                 _ => false,
             };
             if proves {
@@ -153,13 +153,16 @@ mod tests {
     #[test]
     fn codes_of_messages_are_tried_as_often_as_passwords() {
         let rates = Rates::new(Limits { per_address: 0, per_token: 0, sign_ins: 1 });
-        let follow = |uri: &str| {
-            let request = Request::builder().uri(uri).body(axum::body::Body::empty()).unwrap();
+        let ask = |method: Method, uri: &str| {
+            let request = Request::builder().method(method).uri(uri).body(axum::body::Body::empty()).unwrap();
             rates.check(&request, Some("192.0.2.1".parse().unwrap())).map_err(|(limit, _)| limit)
         };
+        let follow = |uri: &str| ask(Method::GET, uri);
         assert_eq!(follow("/api/v1/auth/me?token=x"), Ok(()));
         assert_eq!(follow("/api/v1/auth/confirm?token=x"), Ok(()));
         assert_eq!(follow("/auth/v1/verify?token=x"), Err("sign_in"));
+        // A handler of GET answers it, with all its work.
+        assert_eq!(ask(Method::HEAD, "/auth/v1/verify?token=x"), Err("sign_in"));
         assert_eq!(follow("/api/v1/auth/me"), Ok(()));
     }
 

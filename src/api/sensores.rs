@@ -492,8 +492,7 @@ async fn renew(state: State, autor: Autor, id_empresa: i64, id: i64) -> Result<R
         return Err(Problem::not_found());
     }
     autor.anota(&mut tx, &Hecho::nuevo("renovar_credencial", "sensor", id)).await?;
-    tx.commit().await?;
-    parts.directorio.revoca(Revocado::Dispositivo(id));
+    parts.directorio.confirma_y_revoca(tx, Revocado::Dispositivo(id)).await?;
     Ok(Renewed {
         message: "Token renovado. Guárdelo: no se vuelve a mostrar.",
         credenciales: Credentials { username: sensor.quien.device_id.to_string(), token: token.texto },

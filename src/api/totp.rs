@@ -104,10 +104,9 @@ pub(super) async fn confirm(
     Json(code): Json<Code>,
 ) -> Result<impl IntoResponse, Problem> {
     let parts = state.parts();
-    let user_id = &sesion.0.user_id;
     let origen = sesion.autor().origen.clone();
     let (fichas, codigos_recuperacion) =
-        parts.cuentas.totp_confirma(user_id, &code.codigo, origen).await.map_err(wrong)?;
+        parts.cuentas.totp_confirma(&sesion.0, &code.codigo, origen).await.map_err(wrong)?;
     let body = Confirmed {
         codes: Codes { codigos_recuperacion },
         access_token: fichas.access_token,

@@ -285,10 +285,11 @@ async fn change(state: State, sesion: Sesion, id_empresa: i64, id: i64, u: Updat
     let user_id = despues.user_id.clone();
     let (antes, despues) = (Body::from(antes), Body::from(despues));
     sesion.autor().anota(&mut tx, &Hecho::cambiado("trabajador", id, &antes, &despues)).await?;
-    tx.commit().await?;
     // Asked for, not only when it changed: a request that failed after its commit is made good by the next.
     if !activo || pide_rol {
-        parts.directorio.revoca(Revocado::Usuario(user_id));
+        parts.directorio.confirma_y_revoca(tx, Revocado::Usuario(user_id)).await?;
+    } else {
+        tx.commit().await?;
     }
     Ok(despues)
 }

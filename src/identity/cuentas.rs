@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::jwk::JwkSet;
+use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
 pub use equipo::Invitada;
@@ -39,7 +40,7 @@ use super::{Directorio, Revocado};
 use crate::domain::{Clock, Timestamp};
 use crate::limits::rate::Rate;
 use crate::store::identidades::Vigente;
-use crate::store::{self, Store, Tx, trabajadores};
+use crate::store::{Store, Tx, trabajadores};
 
 /// Who may register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +87,8 @@ struct Interior {
     adopciones: tokio::sync::RwLock<()>,
     /// Codes of second factors, by account.
     por_factor: Option<Rate<String>>,
+    /// Of a provider elsewhere: the messages that it may be sending for us at a time.
+    mensajes: Arc<Semaphore>,
 }
 
 impl Cuentas {
@@ -129,6 +132,7 @@ impl Cuentas {
             ajustes,
             por_cuenta,
             por_factor,
+            mensajes: Arc::new(Semaphore::new(codigos::MENSAJES)),
             adopciones: tokio::sync::RwLock::default(),
         }))
     }
@@ -195,14 +199,7 @@ impl Cuentas {
     /// Commits what ends somebody's connections, and ends them: both, whoever is dropped meanwhile.
     async fn confirma_y_corta(&self, tx: Tx, quien: Revocado) -> Result<(), Error> {
         let directorio = self.0.directorio.clone();
-        let hecho = async move {
-            let hecho = tx.commit().await;
-            // Where nobody knows, whoever may be here after all comes back.
-            if matches!(hecho, Ok(()) | Err(store::Error::Undecided(_))) {
-                directorio.revoca(quien);
-            }
-            hecho
-        };
+        let hecho = async move { directorio.confirma_y_revoca(tx, quien).await };
         let hecho = tokio::spawn(hecho.in_current_span()).await;
         Ok(hecho.map_err(|e| Error::Interno(e.to_string()))??)
     }

@@ -201,6 +201,19 @@ impl Directorio {
         self.revoca(Revocado::Dispositivos(Arc::new(ids)));
     }
 
+    /// Commits what ends somebody's connections, and ends them. Where nobody knows whether it was committed, too: whoever
+    /// may be here after all comes back.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn confirma_y_revoca(&self, tx: Tx, quien: Revocado) -> store::Result<()> {
+        let hecho = tx.commit().await;
+        if matches!(hecho, Ok(()) | Err(store::Error::Undecided(_))) {
+            self.revoca(quien);
+        }
+        hecho
+    }
+
     /// A worker sees a sensor from now on.
     pub fn asigna(&self, id_trabajador: i64, id_sensor: i64) {
         self.write().asigna(id_trabajador, id_sensor);

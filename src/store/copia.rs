@@ -70,12 +70,7 @@ fn copy(db: &Path, version: i64) -> Result<()> {
 fn write(db: &Path, to: &Path) -> Result<()> {
     let (dir, wal) = (parent(to), with(db, "-wal"));
     let size = |path: &Path| fs::metadata(path).map_or(0, |m| m.len());
-    let needed = size(db).saturating_add(size(&wal)).saturating_add(SPARE);
-    let disk = rustix::fs::statvfs(dir).map_err(|e| failed(dir)(e.into()))?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    if free < needed {
-        return Err(Error::NoRoom { dir: dir.to_owned(), needed, free });
-    }
+    room(dir, size(db).saturating_add(size(&wal)))?;
     // Both are on the disk before either has its name, and a database never has it before its log.
     let log = (size(&wal) > 0).then(|| files::copied(&wal, to)).transpose().map_err(failed(to))?;
     let copy = files::copied(db, to).map_err(failed(to))?;
@@ -83,6 +78,14 @@ fn write(db: &Path, to: &Path) -> Result<()> {
         files::name(log, &with(to, "-wal")).map_err(failed(to))?;
     }
     files::name(copy, to).map_err(failed(to))
+}
+
+/// Whether a copy of so many bytes has its place in a directory.
+pub(super) fn room(dir: &Path, bytes: u64) -> Result<()> {
+    let needed = bytes.saturating_add(SPARE);
+    let disk = rustix::fs::statvfs(dir).map_err(|e| failed(dir)(e.into()))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free < needed { Err(Error::NoRoom { dir: dir.to_owned(), needed, free }) } else { Ok(()) }
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error {

@@ -37,6 +37,14 @@ pub enum Error {
     /// Another process has taken the lease that this one had: nothing more is written.
     #[error("another alertrace has taken this database over ({0})")]
     Lost(String),
+    /// SQLite would begin, empty, where the data has been in PostgreSQL; the file says that it has.
+    #[error(
+        "the data of this installation is in PostgreSQL (there is {}), and DATABASE_URL is not set: SQLite would begin \
+         with nothing in it, and nothing was begun. Set DATABASE_URL as it was (beside docker compose POSTGRES_PASSWORD, \
+         in .env); or, if SQLite is meant, remove that file",
+        .0.display()
+    )]
+    Elsewhere(PathBuf),
     /// A newer version wrote the database.
     #[error(
         "the database has schema {schema}, and this alertrace ({}) knows schemas up to {known}: install {needs}, \
@@ -83,8 +91,8 @@ pub enum Error {
     },
     /// There is no room for it.
     #[error(
-        "the database is copied to {} before its schema changes: that takes {needed} bytes, and {free} are free; \
-         make room (or move older copies away) and start again; nothing was changed",
+        "the database is copied to {} before its schema changes: that takes up to {needed} bytes, and {free} are \
+         free; make room (or move older copies away) and start again; nothing was changed",
         .dir.display()
     )]
     NoRoom {

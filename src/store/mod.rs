@@ -125,10 +125,15 @@ impl Store {
     /// (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
     ///
     /// # Errors
-    /// [`Error::Locked`] when another process has it, [`Error::Newer`] when a newer version wrote
-    /// it, [`Error::NoRoom`] or [`Error::NoCopy`] when it cannot be copied, [`Error::Unavailable`] when it
+    /// [`Error::Locked`] when another process has it, [`Error::Elsewhere`] when there is none yet and PostgreSQL has been
+    /// used from the same directory, [`Error::Newer`] when a newer version wrote it,
+    /// [`Error::NoRoom`] or [`Error::NoCopy`] when it cannot be copied, [`Error::Unavailable`] when it
     /// cannot be opened.
     pub async fn open_sqlite(path: &Path, options: Options) -> Result<Self> {
+        let of_postgres = postgres::mark(files::parent(path));
+        if !path.exists() && of_postgres.exists() {
+            return Err(Error::Elsewhere(of_postgres));
+        }
         let lock = lock::FileLock::take(&path.with_extension("lock"))?;
         copia::before_migrating(path).await?;
         let base = SqliteConnectOptions::new()

@@ -120,7 +120,8 @@ pub(super) async fn signup(
         };
         let to = allowed(&state, to.redirect_to);
         let hecha = match cuentas.identidad_registra(nueva, to.as_deref(), origen.clone()).await {
-            // Where e-mails are confirmed nobody is told who has an account: whoever it is reads it there.
+            // Where e-mails are confirmed the answer is not that somebody has it, as Supabase's is not; whoever looks at
+            // `identities`, which is empty, sees it all the same, here as there.
             Err(cuentas::Error::EnUso(_)) if cuentas.pide_confirmar() => {
                 let datos = account.data.clone().unwrap_or_default();
                 return Ok(faux(email, &datos, state.parts().clock.now()));

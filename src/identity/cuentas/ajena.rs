@@ -105,7 +105,7 @@ impl Cuentas {
                 });
                 Ok(tiene)
             }
-            Saber::No => s.tiene_segundo(user_id, access).await,
+            Saber::No => s.averigua_segundo(user_id, access).await,
         }
     }
 

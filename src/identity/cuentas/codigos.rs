@@ -20,6 +20,10 @@ use crate::store::{self, Tx, identidades, refrescos, trabajadores};
 const RECUPERA: Duration = Duration::from_secs(3600);
 /// How long a link to confirm an e-mail is good.
 const CONFIRMA: Duration = Duration::from_secs(86_400);
+/// Messages that Supabase may be sending for us at a time: each waits for its mail server.
+pub(super) const MENSAJES: usize = 32;
+/// When to ask again where there are as many.
+const DESPUES: Duration = Duration::from_secs(2);
 /// How far another server's clock is believed to be from ours.
 const DESFASE: Duration = Duration::from_secs(60);
 
@@ -27,7 +31,7 @@ impl Cuentas {
     /// Sends whoever has this e-mail a link by which another password is chosen.
     ///
     /// # Errors
-    /// [`Error::SinCorreo`]; never whether there is such an account.
+    /// [`Error::SinCorreo`], [`Error::Demasiadas`]; never whether there is such an account.
     pub fn olvidada(&self, email: &str) -> Result<(), Error> {
         let email = normaliza(email);
         let Provider::Supabase(s) = &self.0.provider else {
@@ -35,10 +39,12 @@ impl Cuentas {
             return self.en_fondo(email, Para::Recuperar, move |codigo| format!("{pagina}?token={codigo}"));
         };
         s.responde()?;
+        let turno = self.0.mensajes.clone().try_acquire_owned().map_err(|_| Error::Demasiadas(DESPUES))?;
         // Supabase sends the message before it answers, and to accounts alone: who waits for it learns who has one. What
         // it refuses (too often, unknown, not to be written to) is told of accounts alone too.
         let cuentas = self.clone();
         tokio::spawn(async move {
+            let _turno = turno;
             let Provider::Supabase(s) = &cuentas.0.provider else { return };
             if let Err(e) = s.recupera(&email).await {
                 tracing::warn!(error = %e, "Supabase was asked for a message that replaces a password");
@@ -179,7 +185,29 @@ impl Cuentas {
         let token = if jwt { codigo.to_owned() } else { s.verifica(codigo).await?.access_token };
         let invalido = |e| if matches!(e, Error::TokenInvalido) { Error::CodigoInvalido } else { e };
         let user_id = s.usuario(&token).await.map_err(invalido)?;
-        let cambiada = s.cambia_clave(&token, nueva).await?;
+        let cambiada = match s.cambia_clave(&token, nueva).await {
+            // It may be that of a try which came to no end here: what was open before it ends now. The sign-in of the link
+            // goes on there, for who has yet to choose another.
+            Err(Error::MismaClave) => {
+                self.renueva_alli(user_id, None, de).await?;
+                return Err(Error::MismaClave);
+            }
+            cambiada => cambiada?,
+        };
+        self.renueva_alli(user_id, cambiada, de).await?;
+        match s.sal(&token, true).await {
+            Err(Error::ProveedorAusente(_)) => s.sal(&token, true).await,
+            hecho => hecho,
+        }
+    }
+
+    /// Ends here what an account had open when its password was `cambiada`.
+    async fn renueva_alli(
+        &self,
+        user_id: String,
+        cambiada: Option<Timestamp>,
+        de: Origen,
+    ) -> Result<(), Error> {
         let ahora = self.0.clock.now();
         // By the clock that tokens tell the time of, if that can be.
         let cerca = ahora.minus(DESFASE)..=ahora.plus(DESFASE);
@@ -189,11 +217,7 @@ impl Cuentas {
             trabajadores::renew(&mut tx, perfil.id_trabajador, desde).await?;
         }
         anota(&mut tx, &user_id, ahora, de, &Hecho::nuevo("restablecer", "acceso", &user_id)).await?;
-        self.confirma_y_corta(tx, Revocado::Usuario(user_id)).await?;
-        match s.sal(&token, true).await {
-            Err(Error::ProveedorAusente(_)) => s.sal(&token, true).await,
-            hecho => hecho,
-        }
+        self.confirma_y_corta(tx, Revocado::Usuario(user_id)).await
     }
 
     /// The hash of a code that is good. What is none is told so by a reader: strangers do not hold the writer.

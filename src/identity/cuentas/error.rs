@@ -114,7 +114,11 @@ impl Error {
     pub const fn es_pasajero(&self) -> bool {
         matches!(
             self,
-            Self::Store(_) | Self::ProveedorAusente(_) | Self::ProveedorRoto | Self::ProveedorAjeno
+            Self::Store(_)
+                | Self::ProveedorAusente(_)
+                | Self::ProveedorRoto
+                | Self::ProveedorAjeno
+                | Self::Demasiadas(_)
         )
     }
 }

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::codigos::anota;
+use super::sesiones::sigue;
 use super::{Cuentas, Error, Fichas, Perfil, Registro, Segundo, normaliza, venidos_por};
 use crate::domain::Timestamp;
 use crate::identity::provider::{Interno, Provider};
@@ -240,7 +241,7 @@ impl Cuentas {
     /// password ends its sign-ins, with their access tokens and connections, but the one of `token`.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error::TokenInvalido`] when the sign-in of `token` has ended, others of [`Error`].
     pub async fn identidad_cambia(
         &self,
         user_id: &str,
@@ -257,15 +258,20 @@ impl Cuentas {
             None => None,
         };
         let ahora = self.0.clock.now();
-        let suya = token.map(|t| p.firmante.comprueba(t, ahora)).transpose()?.map(|c| c.session_id);
+        let suya = token.map(|t| p.firmante.comprueba(t, ahora)).transpose()?;
         let mut tx = self.0.store.write().await?;
+        // A hash takes its time.
+        if let Some(suya) = &suya {
+            sigue(&mut tx, suya).await?;
+        }
         let antes = identidades::get(&mut tx, user_id).await?.ok_or(Error::TokenInvalido)?;
         let id_empresa = trabajadores::by_user_id(&mut tx, user_id).await?.and_then(|p| p.id_empresa);
         let autor = autor(token.map_or(SERVICIO, |_| user_id), id_empresa, de, ahora);
         let mut fuera = None;
         if let Some(hash) = hash {
             identidades::set_password(&mut tx, user_id, &hash).await?;
-            let idas = refrescos::end_others(&mut tx, user_id, suya.as_deref()).await?;
+            let menos = suya.as_ref().map(|s| s.session_id.as_str());
+            let idas = refrescos::end_others(&mut tx, user_id, menos).await?;
             fuera = Some(match suya {
                 Some(_) => venidos_por(idas),
                 None => Revocado::Usuario(user_id.to_owned()),

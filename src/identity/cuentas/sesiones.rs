@@ -3,8 +3,9 @@
 use super::{Cuentas, Error, venidos_por};
 use crate::domain::Timestamp;
 use crate::identity::provider::{Interno, Provider};
+use crate::identity::tokens::Claims;
 use crate::store::auditoria::{Autor, Hecho};
-use crate::store::{refrescos, sesiones};
+use crate::store::{Tx, identidades, refrescos, sesiones};
 
 /// A sign-in that is open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,4 +65,13 @@ impl Cuentas {
         self.confirma_y_corta(tx, venidos_por([id.to_owned()])).await?;
         Ok(true)
     }
+}
+
+/// Whether the sign-in of a token goes on, as the transaction sees it that changes something by it: it may have ended
+/// since the token was looked at, as by another password of its victim's.
+pub(super) async fn sigue(tx: &mut Tx, de: &Claims) -> Result<(), Error> {
+    let vigente = identidades::active(tx, &de.sub).await?;
+    let de_ahora = vigente.is_some_and(|v| v.generacion == de.generacion);
+    let abierta = de_ahora && sesiones::open(tx, &de.sub, &de.session_id).await?;
+    if abierta { Ok(()) } else { Err(Error::TokenInvalido) }
 }

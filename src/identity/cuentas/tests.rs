@@ -154,6 +154,30 @@ async fn a_sign_in_by_the_password_of_before_does_not_outlive_it() {
 }
 
 #[tokio::test]
+async fn a_request_under_way_changes_nothing_once_its_sign_in_has_ended() {
+    let b = banco(Registro::Open).await;
+    let nueva = empresa("a@x.pe", "20000000001", "10000001");
+    b.cuentas.registrar_empresa(nueva, Origen::consola()).await.unwrap();
+    let robada = b.cuentas.entrar("a@x.pe", "una clave larga", None, Origen::consola()).await.unwrap();
+    let token = robada.access_token.as_str();
+    // Each was let in, and before it writes the account has another password.
+    let (quien, _) = b.cuentas.usuario(token).await.unwrap();
+    let user_id = quien.user_id.as_str();
+    let alta = b.cuentas.totp_empieza(user_id, "", None, Origen::consola()).await.unwrap();
+    let cambia = |clave: &str, token| {
+        let cambio = Cambio { clave: Some(clave.into()), datos: None, datos_app: None, confirma: false };
+        b.cuentas.identidad_cambia(user_id, cambio, token, Origen::consola())
+    };
+    cambia("la de su propietaria", None).await.unwrap();
+    assert!(matches!(cambia("la de quien la robo", Some(token)).await, Err(Error::TokenInvalido)));
+    let confirmado = b.cuentas.totp_confirma(&quien, "000000", Origen::consola()).await;
+    assert!(matches!(confirmado, Err(Error::TokenInvalido)));
+    let mostrado = b.cuentas.totp_muestra(user_id, &alta.id_factor, "000000", token, Origen::consola()).await;
+    assert!(matches!(mostrado, Err(Error::TokenInvalido)));
+    b.cuentas.entrar("a@x.pe", "la de su propietaria", None, Origen::consola()).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_invented_code_waits_for_no_writer() {
     let b = banco(Registro::Open).await;
     let escribe = b.store.write().await.unwrap();

@@ -10,15 +10,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
+use super::sesiones::sigue;
 use super::{Cuentas, Error, Fichas, legible, venidos_por};
 use crate::domain::Timestamp;
 use crate::identity::provider::{Interno, Provider};
-use crate::identity::{Revocado, totp};
+use crate::identity::{Revocado, Usuario, totp};
 use crate::limits::rate::Rate;
 use crate::store::auditoria::{Autor, Hecho, Origen};
 use crate::store::identidades::{self, Identidad};
 use crate::store::totp::{self as factores, Factor};
-use crate::store::{Tx, refrescos, trabajadores};
+use crate::store::{Tx, refrescos, sesiones, trabajadores};
 
 /// Codes that are made for whoever loses the device, and their characters: eighty random bits.
 const CODIGOS: usize = 10;
@@ -136,15 +137,21 @@ impl Cuentas {
     /// it takes its place. Answers it and the codes for whoever loses the device, which are shown this once.
     ///
     /// # Errors
-    /// [`Error::SinTotp`] when there is none to confirm, [`Error::TotpIncorrecto`].
+    /// [`Error::SinTotp`] when there is none to confirm, [`Error::TotpIncorrecto`], [`Error::TokenInvalido`] when the
+    /// sign-in that asks has ended.
     pub async fn totp_confirma(
         &self,
-        user_id: &str,
+        quien: &Usuario,
         codigo: &str,
         de: Origen,
     ) -> Result<(Fichas, Vec<String>), Error> {
         let p = self.con_totp()?;
+        let user_id = quien.user_id.as_str();
         let mut tx = self.0.store.write().await?;
+        // May have ended since it was looked at: it must not open another in its place.
+        if !sesiones::open(&mut tx, user_id, quien.sesion.as_deref().unwrap_or_default()).await? {
+            return Err(Error::TokenInvalido);
+        }
         let factor = factores::get(&mut tx, user_id).await?;
         let factor = factor.filter(|f| f.confirmado.is_none()).ok_or(Error::SinTotp)?;
         let fichas = self.muestra(&mut tx, p, user_id, &factor, codigo, None, de).await?;
@@ -157,7 +164,7 @@ impl Cuentas {
     /// `access`.
     ///
     /// # Errors
-    /// [`Error::SinTotp`], [`Error::TotpIncorrecto`].
+    /// [`Error::SinTotp`], [`Error::TotpIncorrecto`], [`Error::TokenInvalido`] when the sign-in of `access` has ended.
     pub async fn totp_muestra(
         &self,
         user_id: &str,
@@ -167,8 +174,10 @@ impl Cuentas {
         de: Origen,
     ) -> Result<(Fichas, Identidad), Error> {
         let p = self.con_totp()?;
-        let familia = p.firmante.comprueba(access, self.0.clock.now())?.session_id;
+        let suya = p.firmante.comprueba(access, self.0.clock.now())?;
         let mut tx = self.0.store.write().await?;
+        sigue(&mut tx, &suya).await?;
+        let familia = suya.session_id;
         let factor = factores::get(&mut tx, user_id).await?;
         let factor = factor.filter(|f| f.id_factor == id_factor).ok_or(Error::SinTotp)?;
         let fichas = self.muestra(&mut tx, p, user_id, &factor, codigo, Some(&familia), de).await?;

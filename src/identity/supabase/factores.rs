@@ -4,7 +4,7 @@
 //! while it is asked again.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use reqwest::Method;
@@ -33,12 +33,19 @@ pub enum Saber {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Factores(Mutex<HashMap<String, (bool, Instant)>>);
+pub(super) struct Factores {
+    dichos: Mutex<HashMap<String, (bool, Instant)>>,
+    /// Accounts that are being asked for.
+    preguntas: Mutex<HashMap<String, Weak<Turno>>>,
+}
+
+/// Who asks for an account of which nothing is known.
+type Turno = tokio::sync::Mutex<()>;
 
 impl Factores {
     pub(super) fn sabe(&self, user_id: &str) -> Saber {
         let ahora = Instant::now();
-        let mut dichos = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dichos = self.dichos.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((tiene, desde)) = dichos.get_mut(user_id) else { return Saber::No };
         if ahora.duration_since(*desde) < VALE {
             return Saber::Si(*tiene);
@@ -49,7 +56,7 @@ impl Factores {
     }
 
     pub(super) fn anota(&self, user_id: &str, tiene: bool) {
-        let mut dichos = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dichos = self.dichos.lock().unwrap_or_else(PoisonError::into_inner);
         if dichos.len() >= MAX && !dichos.contains_key(user_id) {
             dichos.clear();
         }
@@ -58,7 +65,18 @@ impl Factores {
 
     /// It has to be asked again before anything is opened.
     pub(super) fn olvida(&self, user_id: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(user_id);
+        self.dichos.lock().unwrap_or_else(PoisonError::into_inner).remove(user_id);
+    }
+
+    fn turno(&self, user_id: &str) -> Arc<Turno> {
+        let mut preguntas = self.preguntas.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turno) = preguntas.get(user_id).and_then(Weak::upgrade) {
+            return turno;
+        }
+        preguntas.retain(|_, turno| turno.strong_count() > 0);
+        let turno = Arc::default();
+        preguntas.insert(user_id.to_owned(), Arc::downgrade(&turno));
+        turno
     }
 }
 
@@ -84,6 +102,19 @@ impl Supabase {
     /// Whether an account has a second factor, as far as is known here.
     pub fn segundo_sabido(&self, user_id: &str) -> Saber {
         self.factores.sabe(user_id)
+    }
+
+    /// As [`Self::tiene_segundo`], where nothing is known: of those who come at once one asks, and the others hear it.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn averigua_segundo(&self, user_id: &str, token: &str) -> Result<bool, Error> {
+        let turno = self.factores.turno(user_id);
+        let _suyo = turno.lock().await;
+        match self.factores.sabe(user_id) {
+            Saber::Si(tiene) | Saber::Viejo(tiene) => Ok(tiene),
+            Saber::No => self.tiene_segundo(user_id, token).await,
+        }
     }
 
     /// Whether the account of a token has a second factor, asked there.
@@ -128,6 +159,6 @@ mod tests {
         for n in 0..2 * MAX {
             factores.anota(&n.to_string(), false);
         }
-        assert!(factores.0.lock().unwrap().len() <= MAX);
+        assert!(factores.dichos.lock().unwrap().len() <= MAX);
     }
 }

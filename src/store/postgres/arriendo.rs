@@ -181,7 +181,7 @@ fn micros(d: Duration) -> i64 {
 /// This installation's name, which a restart finds again, and what people are told of this process.
 fn names(data_dir: &Path) -> Result<(String, String)> {
     let io = |e| Error::Unavailable(sqlx::Error::Io(e));
-    let path = data_dir.join("instance");
+    let path = super::mark(data_dir);
     let id = match std::fs::read_to_string(&path) {
         Ok(id) => id.trim().to_owned(),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {

@@ -9,6 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use sqlx::Connection as _;
+
 use super::super::backup::Unnamed;
 use super::super::files::{self, with};
 use super::super::{Error, Result};
@@ -33,13 +35,17 @@ pub(super) async fn before_migrating(options: &Options, recta: bool, version: i6
     }
     // Of a start that was cut off: nothing else writes here while the lock is ours.
     files::remove_beginning(&dir, files::PARTIAL);
+    // A dump is smaller than the tables, nobody knows by how much; a disk that it fills may be the server's own.
+    super::super::copia::room(&dir, size(options).await?)?;
     let copy = Unnamed::new(&path, true)?;
     tracing::info!(schema = version, copy = %path.display(), "the schema changes; pg_dump copies the database");
     let mut command = tokio::process::Command::from(volcado.dump(copy.path()));
     command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
     let output = command.output().await.map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => no_dump(String::from(
-            "pg_dump is not in the PATH (Debian: apt install postgresql-client; the version of the server, or a newer one)",
+            "pg_dump is not in the PATH (Debian: apt install postgresql-client; the version of the server, or a newer one). \
+             A container has none: see \"In a container\" in docs/operations.md (docker compose stop alertrace, pg_dump in \
+             the database's container, docker compose run --rm alertrace migrate --without-copy)",
         )),
         _ => no_dump(format!("pg_dump does not start: {e}")),
     })?;
@@ -49,6 +55,24 @@ pub(super) async fn before_migrating(options: &Options, recta: bool, version: i6
     copy.name()?;
     remove_old(&dir, &options.schema, version, &path);
     Ok(())
+}
+
+/// Bytes of the schema's tables, without their indexes.
+async fn size(options: &Options) -> Result<u64> {
+    let mut db = super::look(options).await?;
+    // A transaction, so that a pooler keeps the two messages of a query together.
+    let mut tx = db.begin_with("BEGIN READ ONLY").await?;
+    let bytes: i64 = sqlx::query_scalar(
+        "SELECT CAST(COALESCE(SUM(pg_table_size(c.oid)), 0) AS BIGINT) FROM pg_class c \
+         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relkind = 'r'",
+    )
+    .persistent(false)
+    .bind(&options.schema)
+    .fetch_one(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    db.close().await?;
+    Ok(bytes.unsigned_abs())
 }
 
 /// Keeps the newest of the others. One of the same version is of a start that failed after it: a start that is tried

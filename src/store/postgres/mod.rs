@@ -68,6 +68,12 @@ pub(super) async fn search(db: &mut PgConnection, schema: &str) -> Result<()> {
     Ok(())
 }
 
+/// The file that a data directory has from the first time on that PostgreSQL is opened with it: this installation's
+/// name, for its lease.
+pub(super) fn mark(data_dir: &std::path::Path) -> PathBuf {
+    data_dir.join("instance")
+}
+
 /// A handle to the database; cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Base {

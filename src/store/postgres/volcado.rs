@@ -73,11 +73,12 @@ impl Volcado {
         command
     }
 
-    /// The same for a person to run, who knows the password.
+    /// The same for a person to run, who knows the password; what comes of it is that person's alone, too.
     #[must_use]
     pub fn dump_line(&self, out: &Path) -> String {
         let Self { url, schema, .. } = self;
-        format!("pg_dump --format=custom --schema={schema} --file='{}' --dbname='{url}'", out.display())
+        let out = out.display();
+        format!("(umask 077; pg_dump --format=custom --schema={schema} --file='{out}' --dbname='{url}')")
     }
 
     /// What a person runs to put the dump `file` back, keeping what is there under another name, which ends

@@ -242,6 +242,11 @@ impl Double {
         self.with(|i| i.add(email, password, confirmed, Value::Null, Value::Null).id)
     }
 
+    /// The key of an account.
+    pub fn id(&self, email: &str) -> String {
+        self.with(|i| i.users.iter().find(|u| u.email == email).map(|u| u.id.clone())).expect("an account")
+    }
+
     fn recovery_code(&self, email: &str) -> Option<String> {
         self.with(|i| i.recovery.iter().find(|(_, e)| *e == email).map(|(code, _)| code.clone()))
     }

@@ -124,6 +124,13 @@ async fn the_schema_changes_after_it_has_been_dumped_and_not_before() {
     assert_eq!(copies(&server), Vec::<String>::new(), "a new schema has nothing to copy");
     assert_eq!(server.terminate().await.0, Some(0));
     let changed = make_older(&server);
+    // Where there is less room than the tables take.
+    let small = "mkdir -p data/backups; mount -t tmpfs -o size=12m small data/backups; exec \"$0\" \"$@\"";
+    let wrapped = ["--mount", "--map-root-user", "sh", "-c", small];
+    let mut narrow = Server::wrapped("unshare", &wrapped, &server.command());
+    let (code, text) = said(&narrow.arg("migrate").output().expect("starts"));
+    assert_eq!((code, shared().sql(&changed).as_str()), (Some(1), "0"), "{text}");
+    assert!(text.contains("make room") && text.contains("nothing was changed"), "{text}");
     let nowhere = |args: &[&str], copy: &str| {
         let mut command = server.command();
         command.env("PATH", server.dir()).env("ALERTRACE__DATABASE__COPY_BEFORE_MIGRATING", copy).args(args);
@@ -136,7 +143,8 @@ async fn the_schema_changes_after_it_has_been_dumped_and_not_before() {
             "pg_dump is not in the PATH",
             "postgresql-client",
             "migrate --without-copy",
-            "pg_dump --format=custom",
+            "(umask 077; pg_dump --format=custom",
+            "docker compose run --rm alertrace migrate --without-copy",
         ];
         for part in [&help[..], &[&schema(&server)]].concat() {
             assert!(text.contains(part), "{part}: {text}");

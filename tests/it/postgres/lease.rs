@@ -28,6 +28,29 @@ async fn a_second_process_is_refused_and_the_first_goes_on() {
 }
 
 #[tokio::test]
+async fn an_installation_on_postgresql_does_not_begin_anew_in_sqlite_for_want_of_its_address() {
+    let mut server = Server::start_on(Database::Postgres).await;
+    assert_eq!(server.terminate().await.0, Some(0));
+    let without = |args: &[&str]| {
+        let mut command = server.command();
+        command.env_remove("DATABASE_URL").env_remove("ALERTRACE__DATABASE__SCHEMA").args(args);
+        let output = command.output().expect("the binary starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for args in [&["serve"][..], &["migrate"]] {
+        let (code, said) = without(args);
+        assert_eq!(code, Some(1), "{said}");
+        for part in ["DATABASE_URL is not set", "data/instance", "remove that file"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+    assert!(!server.data_dir().join("alertrace.db").exists(), "nothing was begun");
+    std::fs::remove_file(server.data_dir().join("instance")).expect("the mark");
+    let (code, said) = without(&["migrate"]);
+    assert_eq!(code, Some(0), "it is meant: {said}");
+}
+
+#[tokio::test]
 async fn a_restart_waits_for_nobody() {
     let mut server = Server::start_on(Database::Postgres).await;
     let start = Instant::now();

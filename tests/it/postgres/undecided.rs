@@ -88,6 +88,48 @@ async fn what_a_commit_of_unknown_outcome_changed_is_known_without_a_restart() {
     panic!("it is never known");
 }
 
+#[tokio::test]
+async fn whoever_may_have_been_shut_out_is_cut_off_and_comes_back_where_they_were_not() {
+    let cluster = Cluster::own();
+    let server = start(on(&cluster)).await;
+    let device = server.device("s1").await;
+    let body = json!({ "email": "w@x.pe", "password": PASSWORD, "nombre": "Luz", "apellido": "Rey" });
+    let made = server.request(Method::POST, "/api/v1/trabajadores", &server.token, Some(body)).await;
+    let worker: Value = made.json().await.expect("JSON");
+    let token = server.sign_in("w@x.pe").await;
+    let body = json!({ "nombre": "k", "scopes": ["mqtt:subscribe"] });
+    let made = server.request(Method::POST, "/api/v1/api-keys", &server.token, Some(body)).await;
+    let key: Value = made.json().await.expect("JSON");
+    let secret = key["api_key"].as_str().expect("a key");
+    fail(&cluster, "auditoria", true);
+    for (user, password, (method, path, body)) in [
+        (
+            "s1",
+            device.token.as_str(),
+            (Method::POST, format!("/api/v1/sensores/{}/credenciales", device.id_sensor), None),
+        ),
+        (
+            "jwt",
+            token.as_str(),
+            (
+                Method::PUT,
+                format!("/api/v1/trabajadores/{}", worker["id_trabajador"]),
+                Some(json!({ "activo": false })),
+            ),
+        ),
+        ("key", secret, (Method::DELETE, format!("/api/v1/api-keys/{}", key["id_api_key"]), None)),
+    ] {
+        let (mut client, code_of) = Client::connect(&server.mqtt, 5, user, user, password).await;
+        assert_eq!(code_of, 0, "{user}");
+        let answer = server.request(method, &path, &server.token, body).await;
+        assert_eq!(code(answer).await, (503, "store_unavailable".to_owned()), "{user}");
+        // As long as something comes it is not over.
+        while client.read().await.is_some() {}
+        let (_, code_of) = Client::connect(&server.mqtt, 5, user, user, password).await;
+        assert_eq!(code_of, 0, "{user}: it was not committed");
+    }
+}
+
 /// Between the server and PostgreSQL: passes a commit on, and then cuts the connection, so that nobody hears what
 /// became of it.
 struct Cutter {
