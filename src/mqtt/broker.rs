@@ -233,10 +233,12 @@ impl Broker {
         }
     }
 
-    /// Waits until every connection has ended.
+    /// Waits until every connection has ended, and the store knows what they completed.
     pub async fn closed(&self) {
         self.0.conexiones.close();
         self.0.conexiones.wait().await;
+        // What was completed at the end is not to be sent again by the next start.
+        self.0.guarda(self.0.sessions.toma_anotados()).await;
     }
 }
 
