@@ -17,7 +17,7 @@ use super::index::Destino;
 use super::mailbox::Cabida;
 use super::publicacion::{Publicacion, Qos};
 use super::retained::Retained;
-use super::router::{Parado, Router};
+use super::router::{Parado, Router, Ruteada};
 use super::session::{Entrega, Estado, Sesion};
 use super::sessions::{Restauradas, Sessions};
 use super::site::{self, Puente, Salidas};
@@ -276,8 +276,10 @@ impl Compartido {
 
     /// Gives a message to those who are there for it now, and whom it is not kept for.
     pub(super) async fn rutea(&self, publicacion: Arc<Publicacion>) -> Result<(), Parado> {
+        // First: whoever subscribes meanwhile does not have it by both ways.
+        let epoca = self.router.epoca();
         let dados = self.sessions.indice.da(&publicacion, &self.parts.directorio);
-        self.router.publish(publicacion, dados).await
+        self.router.publish(Ruteada { publicacion, dados, epoca }).await
     }
 
     /// Has changes committed, however long that takes. `false` when the server stops first or the

@@ -15,7 +15,7 @@ use super::broker::Compartido;
 use super::mailbox::{Buzon, Cabida, Cosa};
 use super::protocol::{Cierre, Pedido};
 use super::publicacion::{Publicacion, Qos};
-use super::router::{Emisor, Parado, Receptor};
+use super::router::{Emisor, Parado, Receptor, Ruteada};
 use super::testamento::Legado;
 use super::{acl, topic};
 use crate::domain::{Clock, Timestamp};
@@ -279,15 +279,19 @@ impl Sesion {
         todas.iter().find(|s| s.filtro == filtro).cloned()
     }
 
-    /// What a message comes to for this session (`None` when it is not for it), and how many of its
-    /// subscriptions that go by the router match.
-    pub(super) fn para_mi(&self, publicacion: &Arc<Publicacion>) -> (Option<Entrega>, usize) {
+    /// What a message comes to for this session by those of its filters that are `vale` (`None` when it is not for
+    /// it), and how many of its subscriptions that go by the router match.
+    pub(super) fn para_mi(
+        &self,
+        publicacion: &Arc<Publicacion>,
+        vale: impl Fn(&str) -> bool,
+    ) -> (Option<Entrega>, usize) {
         let todas = self.suscripciones.read().unwrap_or_else(PoisonError::into_inner);
         let (mut entrega, mut coinciden): (Option<Entrega>, usize) = (None, 0);
         for s in todas.iter().filter(|s| topic::coincide(&s.filtro, &publicacion.topic)) {
             coinciden += usize::from(topic::con_hueco(&s.filtro));
             // [MQTT-3.8.3-3]
-            if s.no_local && publicacion.publicador == self.id {
+            if s.no_local && publicacion.publicador == self.id || !vale(&s.filtro) {
                 continue;
             }
             let e = entrega.get_or_insert_with(|| Entrega {
@@ -473,7 +477,7 @@ async fn escucha(
 ) {
     // Number of a message → how many more times it will come, once for each filter that it matches.
     let mut repetidos: HashMap<u64, usize> = HashMap::new();
-    while let Some((numero, publicacion, dados)) = receptor.next().await {
+    while let Some((numero, Ruteada { publicacion, dados, epoca })) = receptor.next().await {
         if dados.contains(&sesion.id) {
             // Its topic led to another filter of the session.
             continue;
@@ -485,7 +489,11 @@ async fn escucha(
             }
             continue;
         }
-        let (entrega, coinciden) = sesion.para_mi(&publicacion);
+        let (entrega, coinciden) = {
+            // Only by what was subscribed to before it was published.
+            let desde = receptor.suscritos();
+            sesion.para_mi(&publicacion, |filtro| desde.get(filtro).is_some_and(|d| *d <= epoca))
+        };
         if coinciden > 1 {
             if repetidos.len() >= MAX_REPETIDOS {
                 // Entries of a filter that was taken away meanwhile are never used up.
