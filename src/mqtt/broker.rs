@@ -27,7 +27,7 @@ use crate::domain::{Clock, Rechazo, SensorRef, Timestamp};
 use crate::identity::cuentas::Cuentas;
 use crate::identity::{Directorio, Principal, Prueba};
 use crate::ingest::decode::{self, Limites};
-use crate::ingest::{Ingest, Mensaje};
+use crate::ingest::{Ingest, Mensaje, NoTomado};
 use crate::realtime::{Clientes, Hub, Pedidos, Presencia, Rutas};
 use crate::store::mqtt::Cambio;
 use crate::store::{self, Store};
@@ -292,6 +292,18 @@ impl Compartido {
         matches!(respuesta.await, Ok(Ok(())))
     }
 
+    /// Has the store learn what nobody waits for of a session. What the writer has no room for now stays for the
+    /// sweep, or for whoever comes.
+    pub(super) fn apunta(&self, sesion: &Sesion) {
+        let cambios = sesion.toma_anotados();
+        if cambios.is_empty() {
+            return;
+        }
+        if let Err(NoTomado::Lleno(cambios)) = self.parts.ingest.try_guardar(cambios) {
+            sesion.devuelve_anotados(cambios);
+        }
+    }
+
     /// Commits and delivers a message of the server's own, or of somebody who does not wait.
     pub(super) async fn difunde(&self, publicacion: Publicacion) {
         let (reparto, _) = self.reparto(publicacion);
@@ -324,9 +336,9 @@ impl Compartido {
         }
         drop(estado);
         self.heredan(huerfanas).await;
-        if let Some(id_sesion) = sesion.id_sesion {
-            self.guarda(vec![Cambio::Termina(id_sesion)]).await;
-        }
+        let mut cambios = sesion.toma_anotados();
+        cambios.extend(sesion.id_sesion.map(Cambio::Termina));
+        self.guarda(cambios).await;
     }
 
     /// See [`Self::hereda`].

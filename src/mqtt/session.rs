@@ -110,7 +110,7 @@ pub(super) struct Sesion {
     suscripciones: RwLock<Vec<Pedido>>,
     buzon: Mutex<Buzon>,
     /// What the store is to learn and nobody waits for: deliveries that were completed or given up.
-    /// Bounded by what the store holds for the session.
+    /// Bounded by what the store holds for the session, or the writer is about to write.
     anotados: Mutex<Vec<Cambio>>,
     /// It hears the router, or has.
     enlazada: AtomicBool,
