@@ -173,7 +173,7 @@ async fn empieza(
             // Who is not who they were has no session either; whether they are, the store may not say now.
             let quien_sea = matches!(principal, Principal::Usuario(_) | Principal::Llave(_));
             sesion.vida().revocada |= quien_sea && known;
-            vuelve_a_cerrar(b, &sesion, expiry, legado).await;
+            vuelve_a_cerrar(b, &sesion, expiry, legado.as_ref());
             return Err(Negada::dicha(motivo, rechazo, &mut protocol));
         }
     }
@@ -187,7 +187,7 @@ async fn empieza(
     let mut salida = BytesMut::new();
     if !protocol.connack(&bienvenida, &mut salida) {
         // [MQTT-3.2.0-1]: nobody is served without one.
-        vuelve_a_cerrar(b, &sesion, expiry, legado).await;
+        vuelve_a_cerrar(b, &sesion, expiry, legado.as_ref());
         return Err(Negada::callada("it does not take a packet as large as CONNACK"));
     }
     let cliente = Arc::new(Cliente {
@@ -352,12 +352,15 @@ fn quien(principal: &Principal) -> Quien {
 }
 
 /// A session that was opened and is not served after all: it waits, or ends with the next sweep.
-async fn vuelve_a_cerrar(b: &Compartido, sesion: &Sesion, expiry: u32, legado: Option<Legado>) {
+fn vuelve_a_cerrar(b: &Compartido, sesion: &Sesion, expiry: u32, legado: Option<&Legado>) {
     let hasta = b.parts.clock.now().plus(Duration::from_secs(u64::from(expiry)));
     sesion.espera(&mut sesion.vida(), hasta);
     sesion.duerme();
-    // It was never let in, and nobody is to hear of it.
-    b.guarda(legado.iter().map(Legado::olvida).collect()).await;
+    // It was never let in, and nobody is to hear of it. Nobody waits for that: whoever does may be cut short.
+    if let Some(legado) = legado {
+        sesion.anota(legado.olvida());
+    }
+    b.apunta(sesion);
 }
 
 /// Who the client is (contract section 1, sign-in), and until when.

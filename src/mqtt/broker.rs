@@ -17,7 +17,7 @@ use super::index::Destino;
 use super::mailbox::Cabida;
 use super::publicacion::{Publicacion, Qos};
 use super::retained::Retained;
-use super::router::{Parado, Router};
+use super::router::{Parado, Router, Ruteada};
 use super::session::{Entrega, Estado, Sesion};
 use super::sessions::{Restauradas, Sessions};
 use super::site::{self, Puente, Salidas};
@@ -27,7 +27,7 @@ use crate::domain::{Clock, Rechazo, SensorRef, Timestamp};
 use crate::identity::cuentas::Cuentas;
 use crate::identity::{Directorio, Principal, Prueba};
 use crate::ingest::decode::{self, Limites};
-use crate::ingest::{Ingest, Mensaje};
+use crate::ingest::{Ingest, Mensaje, NoTomado};
 use crate::realtime::{Clientes, Hub, Pedidos, Presencia, Rutas};
 use crate::store::mqtt::Cambio;
 use crate::store::{self, Store};
@@ -233,10 +233,12 @@ impl Broker {
         }
     }
 
-    /// Waits until every connection has ended.
+    /// Waits until every connection has ended, and the store knows what they completed.
     pub async fn closed(&self) {
         self.0.conexiones.close();
         self.0.conexiones.wait().await;
+        // What was completed at the end is not to be sent again by the next start.
+        self.0.guarda(self.0.sessions.toma_anotados()).await;
     }
 }
 
@@ -274,8 +276,10 @@ impl Compartido {
 
     /// Gives a message to those who are there for it now, and whom it is not kept for.
     pub(super) async fn rutea(&self, publicacion: Arc<Publicacion>) -> Result<(), Parado> {
+        // First: whoever subscribes meanwhile does not have it by both ways.
+        let epoca = self.router.epoca();
         let dados = self.sessions.indice.da(&publicacion, &self.parts.directorio);
-        self.router.publish(publicacion, dados).await
+        self.router.publish(Ruteada { publicacion, dados, epoca }).await
     }
 
     /// Has changes committed, however long that takes. `false` when the server stops first or the
@@ -286,6 +290,18 @@ impl Compartido {
         }
         let Ok(respuesta) = self.parts.ingest.guardar(cambios).await else { return false };
         matches!(respuesta.await, Ok(Ok(())))
+    }
+
+    /// Has the store learn what nobody waits for of a session. What the writer has no room for now stays for the
+    /// sweep, or for whoever comes.
+    pub(super) fn apunta(&self, sesion: &Sesion) {
+        let cambios = sesion.toma_anotados();
+        if cambios.is_empty() {
+            return;
+        }
+        if let Err(NoTomado::Lleno(cambios)) = self.parts.ingest.try_guardar(cambios) {
+            sesion.devuelve_anotados(cambios);
+        }
     }
 
     /// Commits and delivers a message of the server's own, or of somebody who does not wait.
@@ -320,9 +336,9 @@ impl Compartido {
         }
         drop(estado);
         self.heredan(huerfanas).await;
-        if let Some(id_sesion) = sesion.id_sesion {
-            self.guarda(vec![Cambio::Termina(id_sesion)]).await;
-        }
+        let mut cambios = sesion.toma_anotados();
+        cambios.extend(sesion.id_sesion.map(Cambio::Termina));
+        self.guarda(cambios).await;
     }
 
     /// See [`Self::hereda`].

@@ -222,8 +222,6 @@ fn deja(
     let enviadas = conexion.estado.en_vuelo.iter().filter_map(|v| v.entrega.seq).collect();
     let cierra = |id_sesion| Cambio::Cierra { id_sesion, conexion: conexion.numero(), expira, enviadas };
     cambios.extend(conexion.sesion.id_sesion.map(cierra));
-    // What was completed at the end is not to be sent again by the next start.
-    cambios.extend(conexion.sesion.toma_anotados());
     (inmediato, None)
 }
 

@@ -147,7 +147,7 @@ impl Indice {
         let listas = t.de(&publicacion.topic).into_iter().chain(con_hueco.map(|(_, s)| s));
         cada_una(listas, |sesion| {
             if sesion.id_sesion.is_some()
-                && let (Some(entrega), _) = sesion.para_mi(publicacion)
+                && let (Some(entrega), _) = sesion.para_mi(publicacion, |_| true)
                 && entrega.qos > Qos::Cero
                 && puede(sesion)
             {
@@ -163,7 +163,7 @@ impl Indice {
         let mut dados = Vec::new();
         let t = self.0.read().unwrap_or_else(PoisonError::into_inner);
         cada_una(t.de(&publicacion.topic), |sesion| {
-            if let (Some(entrega), _) = sesion.para_mi(publicacion)
+            if let (Some(entrega), _) = sesion.para_mi(publicacion, |_| true)
                 && (sesion.id_sesion.is_none() || entrega.qos == Qos::Cero)
                 && acl::entrega(&sesion.principal(), &publicacion.topic, publicacion.sensor, directorio)
             {

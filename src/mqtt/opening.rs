@@ -31,8 +31,10 @@ struct Provisional {
     iba_a_expirar: Option<Timestamp>,
     /// The will that was to be sent if nobody came.
     cancelado: Option<(Timestamp, Legado)>,
-    /// The will of whoever came, which may be in the store by now.
+    /// The will of whoever came, once the store may have it.
     legado: Option<Legado>,
+    /// What nobody waits for, until the writer has it.
+    anotados: Vec<Cambio>,
     hecha: bool,
 }
 
@@ -47,10 +49,11 @@ impl Drop for Provisional {
             self.sesion.espera(&mut vida, self.iba_a_expirar.unwrap_or(Timestamp::MIN));
         }
         self.sesion.duerme();
+        self.sesion.devuelve_anotados(std::mem::take(&mut self.anotados));
         if let Some(legado) = &self.legado {
-            let (b, olvida) = (self.b.clone(), legado.olvida());
-            self.b.conexiones.spawn(async move { b.guarda(vec![olvida]).await });
+            self.sesion.anota(legado.olvida());
         }
+        self.b.apunta(&self.sesion);
     }
 }
 
@@ -78,7 +81,8 @@ pub(super) async fn abre(
         sesion: sesion.clone(),
         iba_a_expirar,
         cancelado,
-        legado: legado.clone(),
+        legado: None,
+        anotados: Vec::new(),
         hecha: false,
     };
     for (vieja, will) in reemplazadas {
@@ -97,11 +101,16 @@ pub(super) async fn abre(
     if let Some(id_sesion) = sesion.id_sesion {
         let expiry = expiry.into();
         cambios.push(Cambio::Abre { id_sesion, principal: de_quien, client_id, expiry, conexion });
-        // Before its queue is read: what is done with is not read again.
-        cambios.extend(sesion.toma_anotados());
     }
-    if !b.guarda(cambios).await {
-        return None;
+    // Before its queue is read: what is done with is not read again.
+    provisional.anotados = sesion.toma_anotados();
+    cambios.extend(provisional.anotados.iter().cloned());
+    if !cambios.is_empty() {
+        let respuesta = b.parts.ingest.guardar(cambios).await.ok()?;
+        // From here on the writer has them, whether this client waits for it or not.
+        provisional.anotados.clear();
+        provisional.legado.clone_from(&legado);
+        respuesta.await.ok()?.ok()?;
     }
     if let Some(id_sesion) = sesion.id_sesion.filter(|_| sesion.por_cargar() || estado.dudosa) {
         let filas = b.cola(id_sesion).await.ok()?;

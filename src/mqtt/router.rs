@@ -10,8 +10,8 @@
 //! `publish()` block, so they run on threads of their own; a filter is never freed, so distinct
 //! filters are capped; topics are prefixed, since its matching refuses `$…`.
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,14 +51,26 @@ pub(super) struct Router {
     comun: Arc<Comun>,
 }
 
-/// A message, and the sessions (by number) that have it already.
-type Ruteada = (Arc<Publicacion>, Vec<u64>);
+/// A message on its way through the router.
+#[derive(Clone)]
+pub(super) struct Ruteada {
+    pub(super) publicacion: Arc<Publicacion>,
+    /// The sessions (by number) that have it already.
+    pub(super) dados: Vec<u64>,
+    /// What [`Router::epoca`] was when it was published: it is for no later subscription.
+    pub(super) epoca: u64,
+}
+
+/// What a link subscribes to, and from which [`Router::epoca`] on.
+type Suscritos = Mutex<HashMap<String, u64>>;
 
 struct Comun {
     enlaza: Box<Enlaza>,
     ventana: Mutex<Ventana>,
     /// Subscriptions in force: with none, nothing needs routing.
     suscripciones: AtomicUsize,
+    /// Subscriptions ever made.
+    epoca: AtomicU64,
     filtros: Mutex<HashSet<String>>,
     max_filtros: usize,
     /// Names of links that ended, to be used again.
@@ -108,8 +120,8 @@ impl Ventana {
 }
 
 /// Bytes that a message of the window takes.
-fn peso((mensaje, dados): &Ruteada) -> usize {
-    mensaje.peso() + size_of_val(&dados[..])
+fn peso(mensaje: &Ruteada) -> usize {
+    mensaje.publicacion.peso() + size_of_val(&mensaje.dados[..])
 }
 
 impl Router {
@@ -142,6 +154,7 @@ impl Router {
             enlaza: Box::new(enlaza),
             ventana: Mutex::default(),
             suscripciones: AtomicUsize::new(0),
+            epoca: AtomicU64::new(0),
             filtros: Mutex::default(),
             max_filtros,
             nombres: Mutex::default(),
@@ -158,7 +171,7 @@ impl Router {
             // The link lives as long as this thread: nothing comes back on it.
             let _rx = rx;
             while let Some(mensaje) = llegadas.blocking_recv() {
-                let topic = format!("{PREFIJO}{}", mensaje.0.topic);
+                let topic = format!("{PREFIJO}{}", mensaje.publicacion.topic);
                 let numero = ventanas.ventana().pon(mensaje, Instant::now());
                 if let Err(e) = tx.publish(topic, numero.to_be_bytes().to_vec()) {
                     tracing::error!(error = %e, "the router has stopped");
@@ -169,13 +182,19 @@ impl Router {
         Ok(Self { publica, comun })
     }
 
-    /// Routes a message that `dados` have already, waiting for the router's thread when it is behind.
-    /// Nothing happens while nobody subscribes.
-    pub(super) async fn publish(&self, mensaje: Arc<Publicacion>, dados: Vec<u64>) -> Result<(), Parado> {
+    /// How many subscriptions have been made so far. The router's thread comes to a message later than its
+    /// publisher is answered: by this, who subscribes in between is not taken for somebody who was there before.
+    pub(super) fn epoca(&self) -> u64 {
+        self.comun.epoca.load(Ordering::Acquire)
+    }
+
+    /// Routes a message, waiting for the router's thread when it is behind. Nothing happens while nobody
+    /// subscribes.
+    pub(super) async fn publish(&self, mensaje: Ruteada) -> Result<(), Parado> {
         if self.comun.suscripciones.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
-        self.publica.send((mensaje, dados)).await.map_err(|_| Parado)
+        self.publica.send(mensaje).await.map_err(|_| Parado)
     }
 
     /// Opens a link for a session that subscribes.
@@ -198,8 +217,9 @@ impl Router {
             tracing::error!(error = %e, "a link to the router cannot be made");
             Parado
         })?;
-        let emisor = Emisor { tx: Some(tx), nombre, comun: comun.clone(), suscritos: HashSet::new() };
-        Ok((emisor, Receptor { rx, comun }))
+        let suscritos = Arc::<Suscritos>::default();
+        let emisor = Emisor { tx: Some(tx), nombre, comun: comun.clone(), suscritos: suscritos.clone() };
+        Ok((emisor, Receptor { rx, comun, suscritos }))
     }
 }
 
@@ -208,13 +228,17 @@ pub(super) struct Emisor {
     tx: Option<LinkTx>,
     nombre: String,
     comun: Arc<Comun>,
-    suscritos: HashSet<String>,
+    suscritos: Arc<Suscritos>,
+}
+
+fn cerrojo(suscritos: &Suscritos) -> MutexGuard<'_, HashMap<String, u64>> {
+    suscritos.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Emisor {
     /// Asks for what matches `filtro`. `false` when there are too many distinct filters.
     pub(super) fn subscribe(&mut self, filtro: &str) -> bool {
-        if self.suscritos.contains(filtro) {
+        if cerrojo(&self.suscritos).contains_key(filtro) {
             return true;
         }
         {
@@ -227,7 +251,8 @@ impl Emisor {
         }
         // Counted before the router knows: what is published from now on is routed.
         self.comun.suscripciones.fetch_add(1, Ordering::AcqRel);
-        self.suscritos.insert(filtro.to_owned());
+        let desde = self.comun.epoca.fetch_add(1, Ordering::AcqRel) + 1;
+        cerrojo(&self.suscritos).insert(filtro.to_owned(), desde);
         if let Some(tx) = &mut self.tx
             && tx.subscribe(format!("{PREFIJO}{filtro}")).is_err()
         {
@@ -238,7 +263,7 @@ impl Emisor {
 
     /// Asks no longer for what matches `filtro`.
     pub(super) fn unsubscribe(&mut self, filtro: &str) {
-        if !self.suscritos.remove(filtro) {
+        if cerrojo(&self.suscritos).remove(filtro).is_none() {
             return;
         }
         self.comun.suscripciones.fetch_sub(1, Ordering::AcqRel);
@@ -250,7 +275,8 @@ impl Emisor {
 
 impl Drop for Emisor {
     fn drop(&mut self) {
-        self.comun.suscripciones.fetch_sub(self.suscritos.len(), Ordering::AcqRel);
+        let cuantos = cerrojo(&self.suscritos).len();
+        self.comun.suscripciones.fetch_sub(cuantos, Ordering::AcqRel);
         let Some(mut tx) = self.tx.take() else { return };
         let (comun, nombre) = (self.comun.clone(), std::mem::take(&mut self.nombre));
         // Telling the router blocks while it is behind: not on a thread of the runtime.
@@ -272,19 +298,25 @@ impl Drop for Emisor {
 pub(super) struct Receptor {
     rx: LinkRx,
     comun: Arc<Comun>,
+    suscritos: Arc<Suscritos>,
 }
 
 impl Receptor {
-    /// The next message, its number and who has it already; `None` when the link has ended. A message
-    /// that matches two filters of the link comes twice, with one number.
-    pub(super) async fn next(&mut self) -> Option<(u64, Arc<Publicacion>, Vec<u64>)> {
+    /// What the link subscribes to, each with the first [`Ruteada::epoca`] that is for it.
+    pub(super) fn suscritos(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        cerrojo(&self.suscritos)
+    }
+
+    /// The next message and its number; `None` when the link has ended. A message that matches two filters of
+    /// the link comes twice, with one number.
+    pub(super) async fn next(&mut self) -> Option<(u64, Ruteada)> {
         loop {
             match self.rx.next().await.ok()? {
                 Some(Notification::Forward(forward)) => {
                     let Some(numero) = numero(&forward.publish.payload) else { continue };
                     let mensaje = self.comun.ventana().toma(numero);
                     match mensaje {
-                        Some((mensaje, dados)) => return Some((numero, mensaje, dados)),
+                        Some(mensaje) => return Some((numero, mensaje)),
                         None => {
                             counter!("alertrace_mqtt_messages_dropped_total", "reason" => "lag").increment(1);
                         }
@@ -308,19 +340,24 @@ mod tests {
     use super::*;
     use crate::mqtt::publicacion::Qos;
 
-    fn mensaje(n: usize) -> Arc<Publicacion> {
-        Arc::new(Publicacion::del_servidor(format!("a/{n}"), n.to_string(), Qos::Uno, false))
+    fn mensaje(n: usize) -> Ruteada {
+        en(format!("a/{n}"))
+    }
+
+    fn en(topic: String) -> Ruteada {
+        let publicacion = Arc::new(Publicacion::del_servidor(topic, "1", Qos::Uno, false));
+        Ruteada { publicacion, dados: Vec::new(), epoca: 0 }
     }
 
     #[test]
     fn the_window_forgets_the_oldest() {
         let mut ventana = Ventana::default();
         let ahora = Instant::now();
-        let numeros: Vec<u64> =
-            (0..VENTANA.0 + 10).map(|n| ventana.pon((mensaje(n), Vec::new()), ahora)).collect();
+        let numeros: Vec<u64> = (0..VENTANA.0 + 10).map(|n| ventana.pon(mensaje(n), ahora)).collect();
         assert!(ventana.toma(numeros[9]).is_none());
-        assert_eq!(ventana.toma(numeros[10]).unwrap().0.topic, "a/10");
-        assert_eq!(ventana.toma(*numeros.last().unwrap()).unwrap().0.topic, format!("a/{}", VENTANA.0 + 9));
+        let topic = |n: u64| ventana.toma(n).unwrap().publicacion.topic.clone();
+        assert_eq!(topic(numeros[10]), "a/10");
+        assert_eq!(topic(*numeros.last().unwrap()), format!("a/{}", VENTANA.0 + 9));
         assert!(ventana.toma(u64::MAX).is_none());
     }
 
@@ -332,14 +369,14 @@ mod tests {
         let numeros: Vec<u64> = (0..12_000)
             .map(|n| {
                 let cuando = inicio + Duration::from_millis(5) * u32::try_from(n).unwrap();
-                ventana.pon((mensaje(n), Vec::new()), cuando)
+                ventana.pon(mensaje(n), cuando)
             })
             .collect();
         assert_eq!(ventana.mensajes.len(), 2_001);
         assert_eq!(ventana.bytes, ventana.mensajes.iter().map(|(m, _)| peso(m)).sum::<usize>());
         assert!(ventana.toma(numeros[9_998]).is_none());
-        assert_eq!(ventana.toma(numeros[9_999]).unwrap().0.topic, "a/9999");
-        assert_eq!(ventana.toma(numeros[11_999]).unwrap().0.topic, "a/11999");
+        assert_eq!(ventana.toma(numeros[9_999]).unwrap().publicacion.topic, "a/9999");
+        assert_eq!(ventana.toma(numeros[11_999]).unwrap().publicacion.topic, "a/11999");
     }
 
     #[tokio::test]
@@ -349,21 +386,47 @@ mod tests {
         assert!(emisor.subscribe("a/+"));
         assert!(emisor.subscribe("$x/#"));
         for n in 0..1_000 {
-            router.publish(mensaje(n), Vec::new()).await.unwrap();
+            router.publish(mensaje(n)).await.unwrap();
         }
         for n in 0..1_000 {
-            assert_eq!(receptor.next().await.unwrap().1.topic, format!("a/{n}"));
+            assert_eq!(receptor.next().await.unwrap().1.publicacion.topic, format!("a/{n}"));
         }
-        let dolar = Publicacion::del_servidor("$x/y".into(), "1", Qos::Cero, false);
-        router.publish(Arc::new(dolar), Vec::new()).await.unwrap();
-        assert_eq!(receptor.next().await.unwrap().1.topic, "$x/y");
+        router.publish(en("$x/y".to_owned())).await.unwrap();
+        assert_eq!(receptor.next().await.unwrap().1.publicacion.topic, "$x/y");
         drop(emisor);
         assert!(receptor.next().await.is_none());
         // With nobody subscribed nothing is routed; a new link starts from now.
-        router.publish(mensaje(1), Vec::new()).await.unwrap();
+        router.publish(mensaje(1)).await.unwrap();
         let (mut emisor, mut receptor) = router.link().await.unwrap();
         assert!(emisor.subscribe("a/+"));
-        router.publish(mensaje(2), Vec::new()).await.unwrap();
-        assert_eq!(receptor.next().await.unwrap().1.topic, "a/2");
+        router.publish(mensaje(2)).await.unwrap();
+        assert_eq!(receptor.next().await.unwrap().1.publicacion.topic, "a/2");
+    }
+
+    #[tokio::test]
+    async fn what_was_published_before_a_subscription_and_comes_after_it_is_known_by_its_moment() {
+        let router = Router::start(10, 10, CancellationToken::new()).unwrap();
+        let (mut antes, _otro) = router.link().await.unwrap();
+        assert!(antes.subscribe("z/+/z"));
+        let (mut emisor, mut receptor) = router.link().await.unwrap();
+        let publica = |topic: String| {
+            let mensaje = Ruteada { epoca: router.epoca(), ..en(topic) };
+            let router = router.clone();
+            async move { router.publish(mensaje).await.unwrap() }
+        };
+        // More than the router's thread has dealt with by the time that somebody subscribes.
+        for n in 0..3_000 {
+            publica(format!("a/{n}")).await;
+        }
+        assert!(emisor.subscribe("a/+"));
+        publica("a/last".to_owned()).await;
+        loop {
+            let (_, mensaje) = receptor.next().await.unwrap();
+            let es_para_el = receptor.suscritos()["a/+"] <= mensaje.epoca;
+            assert_eq!(es_para_el, mensaje.publicacion.topic == "a/last");
+            if es_para_el {
+                return;
+            }
+        }
     }
 }

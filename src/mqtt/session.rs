@@ -15,7 +15,7 @@ use super::broker::Compartido;
 use super::mailbox::{Buzon, Cabida, Cosa};
 use super::protocol::{Cierre, Pedido};
 use super::publicacion::{Publicacion, Qos};
-use super::router::{Emisor, Parado, Receptor};
+use super::router::{Emisor, Parado, Receptor, Ruteada};
 use super::testamento::Legado;
 use super::{acl, topic};
 use crate::domain::{Clock, Timestamp};
@@ -110,7 +110,7 @@ pub(super) struct Sesion {
     suscripciones: RwLock<Vec<Pedido>>,
     buzon: Mutex<Buzon>,
     /// What the store is to learn and nobody waits for: deliveries that were completed or given up.
-    /// Bounded by what the store holds for the session.
+    /// Bounded by what the store holds for the session, or the writer is about to write.
     anotados: Mutex<Vec<Cambio>>,
     /// It hears the router, or has.
     enlazada: AtomicBool,
@@ -132,12 +132,20 @@ pub(super) struct Vida {
     pub(super) terminada: bool,
     /// Its owner was shut out: nothing of it is for whoever comes back.
     pub(super) revocada: bool,
+    /// Of a session that is over: what it had of shared subscriptions and was given to another member.
+    heredadas: HashSet<i64>,
 }
 
 impl Vida {
     /// Whether it is over for whoever comes now, the sweep having come by or not [MQTT-4.1.0-2].
     pub(super) fn acabada(&self, ahora: Timestamp) -> bool {
         self.revocada || self.expira.is_some_and(|e| e <= ahora)
+    }
+
+    /// Whether another member is to be given a delivery of this session, which is over: once. Its publisher has it
+    /// in its hands, and whoever buries the session may have read it in the store.
+    fn hereda(&mut self, entrega: &Entrega) -> bool {
+        entrega.grupo.is_some() && entrega.seq.is_none_or(|seq| self.heredadas.insert(seq))
     }
 }
 
@@ -176,8 +184,14 @@ impl Sesion {
         principal: Principal,
         max_buzon: Cabida,
     ) -> Self {
-        let vida =
-            Vida { conectada: true, expira: None, testamento: None, terminada: false, revocada: false };
+        let vida = Vida {
+            conectada: true,
+            expira: None,
+            testamento: None,
+            terminada: false,
+            revocada: false,
+            heredadas: HashSet::new(),
+        };
         Self {
             id,
             clave,
@@ -279,15 +293,19 @@ impl Sesion {
         todas.iter().find(|s| s.filtro == filtro).cloned()
     }
 
-    /// What a message comes to for this session (`None` when it is not for it), and how many of its
-    /// subscriptions that go by the router match.
-    pub(super) fn para_mi(&self, publicacion: &Arc<Publicacion>) -> (Option<Entrega>, usize) {
+    /// What a message comes to for this session by those of its filters that are `vale` (`None` when it is not for
+    /// it), and how many of its subscriptions that go by the router match.
+    pub(super) fn para_mi(
+        &self,
+        publicacion: &Arc<Publicacion>,
+        vale: impl Fn(&str) -> bool,
+    ) -> (Option<Entrega>, usize) {
         let todas = self.suscripciones.read().unwrap_or_else(PoisonError::into_inner);
         let (mut entrega, mut coinciden): (Option<Entrega>, usize) = (None, 0);
         for s in todas.iter().filter(|s| topic::coincide(&s.filtro, &publicacion.topic)) {
             coinciden += usize::from(topic::con_hueco(&s.filtro));
             // [MQTT-3.8.3-3]
-            if s.no_local && publicacion.publicador == self.id {
+            if s.no_local && publicacion.publicador == self.id || !vale(&s.filtro) {
                 continue;
             }
             let e = entrega.get_or_insert_with(|| Entrega {
@@ -339,9 +357,9 @@ impl Sesion {
         let sobran = {
             // Held: a connection that came in between would not read what is left in the store for it, and
             // what comes behind its end nobody would take out again.
-            let vida = self.vida();
+            let mut vida = self.vida();
             if vida.terminada {
-                return Some(entrega).filter(|e| e.grupo.is_some());
+                return Some(entrega).filter(|e| vida.hereda(e));
             }
             self.buzon().pon(entrega, vida.conectada)
         };
@@ -439,7 +457,8 @@ impl Sesion {
             Cosa::Entrega(e) => Some(e.clone()),
             Cosa::Guardada { .. } => None,
         }));
-        todas.retain(|e| e.grupo.is_some());
+        let mut vida = self.vida();
+        todas.retain(|e| vida.hereda(e));
         todas
     }
 }
@@ -473,7 +492,7 @@ async fn escucha(
 ) {
     // Number of a message → how many more times it will come, once for each filter that it matches.
     let mut repetidos: HashMap<u64, usize> = HashMap::new();
-    while let Some((numero, publicacion, dados)) = receptor.next().await {
+    while let Some((numero, Ruteada { publicacion, dados, epoca })) = receptor.next().await {
         if dados.contains(&sesion.id) {
             // Its topic led to another filter of the session.
             continue;
@@ -485,7 +504,11 @@ async fn escucha(
             }
             continue;
         }
-        let (entrega, coinciden) = sesion.para_mi(&publicacion);
+        let (entrega, coinciden) = {
+            // Only by what was subscribed to before it was published.
+            let desde = receptor.suscritos();
+            sesion.para_mi(&publicacion, |filtro| desde.get(filtro).is_some_and(|d| *d <= epoca))
+        };
         if coinciden > 1 {
             if repetidos.len() >= MAX_REPETIDOS {
                 // Entries of a filter that was taken away meanwhile are never used up.
@@ -516,5 +539,31 @@ mod tests {
     #[test]
     fn packet_ids_follow_the_place_and_are_never_zero() {
         assert_eq!((pid(1), pid(65_535), pid(65_536), pid(131_071)), (1, 65_535, 1, 1));
+    }
+
+    #[test]
+    fn a_shared_delivery_of_a_session_that_is_over_is_given_away_once() {
+        let cabida = Cabida { mensajes: 10, bytes: 1 << 20 };
+        let publicacion = Arc::new(Publicacion::del_servidor("a".into(), "x", Qos::Uno, false));
+        let grupo = Some("$share/g/a".into());
+        let entrega =
+            Entrega { publicacion, qos: Qos::Uno, retain: false, ids: Vec::new(), seq: Some(1), grupo };
+        // It is read in the store, and in the hands of its publisher.
+        for primero_la_base in [true, false] {
+            let clave = Clave::new(&Principal::Anonimo, "m");
+            let sesion = Sesion::new(1, clave, Some(1), Principal::Anonimo, cabida);
+            sesion.vida().terminada = true;
+            let mut estado = Estado::default();
+            let mut dadas = 0;
+            for base in [primero_la_base, !primero_la_base] {
+                if base {
+                    sesion.carga(entrega.encolada(1).into_iter().collect(), &mut estado, 0);
+                    dadas += sesion.huerfanas(&estado).len();
+                } else {
+                    dadas += usize::from(sesion.deja(entrega.clone()).is_some());
+                }
+            }
+            assert_eq!(dadas, 1);
+        }
     }
 }

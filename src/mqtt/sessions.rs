@@ -20,7 +20,7 @@ use super::testamento::Legado;
 use super::throttle::limita;
 use crate::domain::{SensorRef, Timestamp};
 use crate::identity::{Directorio, Llave, Permiso, Principal, Revocado};
-use crate::store::mqtt::{Cambio, Suscripcion};
+use crate::store::mqtt::{Cambio, Suscripcion, Testamento};
 use crate::store::{self, Store, trabajadores};
 
 /// How long the connection that is taken over has to let go.
@@ -168,7 +168,13 @@ impl Sessions {
             }
             self.mapa().mete(sesion);
         }
-        for t in store::mqtt::wills(&mut tx).await? {
+        let mut testamentos = store::mqtt::wills(&mut tx).await?.into_iter().peekable();
+        while let Some(t) = testamentos.next() {
+            // Of a connection that was taken over: it was about to be sent.
+            let del_mismo = |s: &Testamento| {
+                s.dueno.principal == t.dueno.principal && s.dueno.client_id == t.dueno.client_id
+            };
+            let relevado = testamentos.peek().is_some_and(del_mismo);
             // What is said of this connection is not said of a new one.
             let siguiente = u64::try_from(t.dueno.conexion).unwrap_or_default() + 1;
             self.siguiente.fetch_max(siguiente, Ordering::Relaxed);
@@ -182,7 +188,7 @@ impl Sessions {
             let clave =
                 Clave { principal: legado.de.principal.clone(), client_id: legado.de.client_id.clone() };
             // A session that ended with its connection sends it at once [MQTT-3.1.2-10].
-            match self.hallada(&clave).filter(|_| cuando > ahora) {
+            match self.hallada(&clave).filter(|_| cuando > ahora && !relevado) {
                 Some(sesion) => sesion.vida().testamento = Some((cuando, legado)),
                 None => restauradas.legados.push((principal, legado)),
             }

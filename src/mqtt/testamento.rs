@@ -11,6 +11,7 @@ use super::broker::Compartido;
 use super::publicacion::{Publicacion, Qos};
 use crate::domain::Timestamp;
 use crate::identity::Principal;
+use crate::ingest::Mensaje;
 use crate::store::mqtt::{Cambio, Dueno, Testamento};
 
 /// Wills that are sent at a time after a start: each waits for its commit.
@@ -64,14 +65,16 @@ impl Legado {
 }
 
 impl Compartido {
-    /// Sends a will as if its owner published it now, and forgets it.
+    /// Sends a will as if its owner published it now, and forgets it: in one commit, so that it is sent once.
     pub(super) async fn testamento(&self, quien: &Principal, legado: Legado) {
         let olvida = legado.olvida();
-        self.cumple(quien, legado.mensaje).await;
-        self.guarda(vec![olvida]).await;
+        if !self.cumple(quien, legado.mensaje, olvida.clone()).await {
+            self.guarda(vec![olvida]).await;
+        }
     }
 
-    async fn cumple(&self, quien: &Principal, mut will: Publicacion) {
+    /// `false` when nothing of it was taken, and it is not forgotten either.
+    async fn cumple(&self, quien: &Principal, mut will: Publicacion, olvida: Cambio) -> bool {
         let ahora = self.parts.clock.now();
         will.expira = will.expira.map(|e| ahora.plus(Duration::from_micros(e.micros().unsigned_abs())));
         match acl::publica(quien, &will.topic) {
@@ -79,20 +82,32 @@ impl Compartido {
                 if let Principal::Dispositivo(sensor) = quien {
                     will.sensor = Some(sensor.id_sensor);
                 }
-                self.difunde(will).await;
+                let (reparto, _) = self.reparto(will);
+                let mut cambios = reparto.cambios();
+                cambios.push(olvida);
+                let guardado = self.guarda(cambios).await;
+                if guardado {
+                    // `Parado` ends the process by way of the router's token.
+                    let _ = self.entrega(reparto).await;
+                }
+                guardado
             }
             Publicar::Ingerir(sensor) => {
                 let ahora = self.parts.ingest.espera_hora().await;
                 let mensaje = self.lee(&sensor, &will.payload, false, ahora);
-                let Ok(respuesta) = self.parts.ingest.submit(mensaje).await else { return };
-                if let Ok(resultado) = respuesta.await {
-                    if resultado.aceptadas > 0 {
-                        self.difunde(Publicacion { retain: false, ..will }).await;
-                    }
-                    self.explica(&sensor, &resultado.rechazos).await;
+                let (reparto, _) = self.reparto(Publicacion { retain: false, ..will });
+                let mut al_aceptar = reparto.cambios();
+                al_aceptar.push(olvida);
+                let mensaje = Mensaje { al_aceptar, ..mensaje };
+                let Ok(respuesta) = self.parts.ingest.submit(mensaje).await else { return false };
+                let Ok(resultado) = respuesta.await else { return false };
+                if resultado.aceptadas > 0 {
+                    let _ = self.entrega(reparto).await;
                 }
+                self.explica(&sensor, &resultado.rechazos).await;
+                resultado.aceptadas > 0
             }
-            Publicar::Negado | Publicar::Probar => {}
+            Publicar::Negado | Publicar::Probar => false,
         }
     }
 

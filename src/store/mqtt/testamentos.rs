@@ -78,9 +78,7 @@ async fn insert(tx: &mut Tx, t: &Testamento) -> Result<()> {
             "INSERT INTO mqtt_testamentos \
              (principal, client_id, conexion, topic, payload, qos, retain, vigencia, propiedades, espera) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
-             ON CONFLICT (principal, client_id) DO UPDATE SET conexion = excluded.conexion, topic = excluded.topic, \
-             payload = excluded.payload, qos = excluded.qos, retain = excluded.retain, vigencia = excluded.vigencia, \
-             propiedades = excluded.propiedades, espera = excluded.espera, cuando = NULL",
+             ON CONFLICT (principal, client_id, conexion) DO NOTHING",
         )
         .bind(&d.principal)
         .bind(&d.client_id)
@@ -99,7 +97,7 @@ async fn insert(tx: &mut Tx, t: &Testamento) -> Result<()> {
     Ok(())
 }
 
-/// All wills.
+/// All wills; those of one client in the order of its connections.
 ///
 /// # Errors
 /// `Unavailable`.
@@ -122,7 +120,7 @@ pub async fn wills(tx: &mut Tx) -> Result<Vec<Testamento>> {
     let filas: Vec<Fila> = on!(tx, |db| {
         sqlx::query_as(
             "SELECT principal, client_id, conexion, topic, payload, qos, retain, vigencia, propiedades, espera, cuando \
-             FROM mqtt_testamentos",
+             FROM mqtt_testamentos ORDER BY principal, client_id, conexion",
         )
         .fetch_all(db)
         .await

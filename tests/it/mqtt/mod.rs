@@ -26,7 +26,11 @@ mod websocket;
 mod will;
 mod wire;
 
+use std::process::Child;
+
 use crate::support::Server;
+use crate::support::postgres::Database;
+use crate::support::server::place;
 
 /// A broker for anybody and any topic.
 async fn broker() -> Server {
@@ -43,4 +47,26 @@ async fn broker_with(settings: &[(&str, &str)]) -> Server {
         command
     })
     .await
+}
+
+/// As [`broker`], on SQLite, and patient with whoever locks the file.
+async fn broker_on_sqlite(connect_deadline_s: &str) -> Server {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let place = place(dir.path(), Database::Sqlite);
+    Server::start_in(dir, place, |mut command| {
+        command.env("ALERTRACE__MQTT__OPEN", "true").env("ALERTRACE__STORE__BUSY_TIMEOUT_MS", "30000");
+        command.env("ALERTRACE__MQTT__CONNECT_DEADLINE_S", connect_deadline_s);
+        command
+    })
+    .await
+}
+
+/// Holds the file of a [`broker_on_sqlite`], so that nothing is committed, until [`lets_go`].
+fn holds(server: &Server) -> Child {
+    crate::store::python(server, "db.execute('BEGIN IMMEDIATE')")
+}
+
+fn lets_go(mut holder: Child) {
+    drop(holder.stdin.take());
+    assert!(holder.wait().expect("it ends").success());
 }

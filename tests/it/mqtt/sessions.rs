@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::broker;
 use super::wire::{
-    BOTH, Connect, PUBCOMP, PUBREC, PUBREL, Peer, Publish, SESSION_EXPIRY, SUBSCRIPTION_ID, ack, number,
+    BOTH, CONNACK, Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Peer, Publish, SESSION_EXPIRY, SUBSCRIPTION_ID,
+    Will, ack, disconnect, number,
 };
+use super::{broker, broker_on_sqlite, holds, lets_go};
 
 #[tokio::test]
 async fn a_kept_session_has_its_subscriptions_and_what_it_missed() {
@@ -261,4 +262,31 @@ async fn a_session_that_subscribed_keeps_no_message_for_who_left_it() {
         reader.leave().await;
         Peer::clean(&server, version, "reader").await.leave().await;
     }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_not_sent_again_however_soon_its_owner_is_back() {
+    let server = broker_on_sqlite("5").await;
+    let connect = Connect::new(5, "reader").kept();
+    let mut reader = Peer::enter(&server, &connect.clone().will(Will::new("w", "x").qos(1))).await;
+    assert_eq!(reader.subscribe("k", 2).await, 2);
+    let mut publisher = Peer::clean(&server, 5, "publisher").await;
+    publisher.publish("k", "once", 1).await;
+    publisher.publish("k", "exactly once", 2).await;
+    let (first, second) = (reader.hear().await.pid, reader.hear().await.pid);
+    reader.send(&ack(PUBREC, second)).await;
+    assert_eq!(reader.expect(PUBREL).await.pid, second);
+    // While nothing is committed it completes both, goes, has its will sent, and is back.
+    let holder = holds(&server);
+    reader.send(&[ack(PUBACK, first), ack(PUBCOMP, second), disconnect(4, &[])].concat()).await;
+    reader.rest().await;
+    let mut reader = Peer::dial(&server, 5).await;
+    reader.send(&connect.bytes()).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    lets_go(holder);
+    assert!(reader.expect(CONNACK).await.session_present);
+    reader.quiet().await;
+    publisher.publish("k", "live", 1).await;
+    assert_eq!(reader.take().await.body(), "live");
+    reader.quiet().await;
 }

@@ -81,3 +81,31 @@ async fn clients_exchange_nothing_over_topics_that_begin_with_a_dollar() {
         reader.quiet().await;
     }
 }
+
+#[tokio::test]
+async fn a_subscription_hears_nothing_that_was_acknowledged_before_it() {
+    let server = broker().await;
+    // The router has much to do for each message on this topic: somebody has all filters that match it.
+    let levels = ["a", "b", "c", "d", "e", "f"];
+    let mut busy = Peer::clean(&server, 4, "busy").await;
+    for mask in 1..1 << levels.len() {
+        let level = |(n, level): (usize, &&str)| {
+            if mask >> n & 1 == 1 { "+".to_owned() } else { (*level).to_owned() }
+        };
+        let filter: Vec<String> = levels.iter().enumerate().map(level).collect();
+        assert_eq!(busy.subscribe(&format!("{}/g", filter.join("/")), 0).await, 0);
+    }
+    let mut reader = Peer::clean(&server, 4, "reader").await;
+    let mut publisher = Peer::clean(&server, 4, "publisher").await;
+    let topic = format!("{}/g", levels.join("/"));
+    let before: Vec<u8> =
+        (1..=500).flat_map(|pid| Publish::new(&topic, "before").qos(1, pid).bytes(4)).collect();
+    publisher.send(&before).await;
+    for pid in 1..=500 {
+        assert_eq!(publisher.expect(PUBACK).await.pid, pid);
+    }
+    assert_eq!(reader.subscribe("+/b/c/d/e/f/+", 0).await, 0);
+    publisher.say(&Publish::new(&topic, "after").qos(1, 501)).await;
+    assert_eq!(reader.take().await.body(), "after");
+    reader.quiet().await;
+}

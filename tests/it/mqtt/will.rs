@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::broker;
 use super::wire::{
-    BOTH, CONTENT_TYPE, CORRELATION_DATA, Connect, MESSAGE_EXPIRY, PAYLOAD_FORMAT, Peer, Publish,
+    BOTH, CONNACK, CONTENT_TYPE, CORRELATION_DATA, Connect, MESSAGE_EXPIRY, PAYLOAD_FORMAT, Peer, Publish,
     RESPONSE_TOPIC, RETAIN_AS_PUBLISHED, SESSION_EXPIRY, Value, WILL_DELAY, Will, binary, disconnect, number,
     string, user,
 };
+use super::{broker, broker_on_sqlite, holds, lets_go};
 
 #[tokio::test]
 async fn a_will_is_sent_when_its_owner_is_lost_with_its_qos_and_retain() {
@@ -257,4 +257,80 @@ async fn a_will_that_may_not_be_published_is_refused() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_will_is_sent_once_wherever_the_server_is_killed_in_between() {
+    let mut server = broker_on_sqlite("5").await;
+    let device = server.device("s1").await;
+    let heir = Connect::new(5, "heir").kept();
+    let mut hears = Peer::enter(&server, &heir).await;
+    assert_eq!(hears.subscribe("w/#", 1).await, 1);
+    // Until the server is killed it can forget none: so it has sent none either.
+    server.sql("CREATE TRIGGER no BEFORE DELETE ON mqtt_testamentos BEGIN SELECT RAISE(ABORT, 'no'); END");
+    let enter = |id: &str, topic: &str| Connect::new(5, id).kept().will(Will::new(topic, "x").qos(1));
+    Peer::enter(&server, &enter("lost", "w/lost")).await.lose().await;
+    let reads = Connect::new(5, "s1").user(b"s1").password(device.token.as_bytes());
+    let reads = reads.will(Will::new("sensores/s1/data", "{\"temperatura\":21.5}").qos(1));
+    Peer::enter(&server, &reads).await.lose().await;
+    // That of a connection which is taken over is beside that of the next one.
+    let _first = Peer::enter(&server, &enter("again", "w/first")).await;
+    let _second = Peer::enter(&server, &enter("again", "w/second")).await;
+    hears.say(&Publish::new("z", "x").qos(1, 9).retained()).await;
+    hears.quiet().await;
+    server.kill();
+    server.sql("DROP TRIGGER no");
+    server.kill_and_restart();
+
+    let mut hears = Peer::enter(&server, &heir).await;
+    let mut topics = Vec::new();
+    for _ in 0..3 {
+        topics.push(hears.take().await.topic);
+    }
+    topics.sort();
+    assert_eq!(topics, ["w/first", "w/lost", "w/second"]);
+    let start = Instant::now();
+    while server.rows("mqtt_testamentos").trim() != "[]" {
+        assert!(start.elapsed() < Duration::from_secs(10), "they are forgotten");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    hears.quiet().await;
+    assert_eq!(server.readings(&device).await.len(), 1);
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_leaves_nothing_that_waits_and_no_will() {
+    let mut server = broker_on_sqlite("1").await;
+    let heir = Connect::new(5, "heir").kept();
+    let mut hears = Peer::enter(&server, &heir).await;
+    assert_eq!(hears.subscribe("w/#", 1).await, 1);
+    hears.lose().await;
+    let holder = holds(&server);
+    let mut refused = Vec::new();
+    for n in 0..20 {
+        let mut peer = Peer::dial(&server, 5).await;
+        let id = format!("{n}");
+        peer.send(&Connect::new(5, &id).will(Will::new(&format!("w/{n}"), "x").qos(1)).bytes()).await;
+        refused.push(peer);
+    }
+    for peer in &mut refused {
+        assert_eq!(peer.expect(CONNACK).await.reason, 0x88);
+    }
+    drop(refused);
+    // Nothing is committed yet; of them nothing is left but what the writer has.
+    let mut other = Peer::clean(&server, 5, "other").await;
+    let start = Instant::now();
+    loop {
+        let metrics = server.request(reqwest::Method::GET, "/metrics", "", None).await;
+        let metrics = metrics.text().await.expect("text");
+        if metrics.lines().any(|line| line == "alertrace_mqtt_sockets 1") {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "{metrics}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    lets_go(holder);
+    other.say(&Publish::new("z", "x").qos(1, 9).retained()).await;
+    server.kill_and_restart();
+    Peer::enter(&server, &heir).await.quiet().await;
 }
