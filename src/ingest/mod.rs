@@ -6,6 +6,7 @@
 
 mod batcher;
 pub mod decode;
+mod duda;
 mod lote;
 mod mensaje;
 mod pulso;

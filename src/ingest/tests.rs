@@ -180,7 +180,8 @@ async fn what_was_taken_is_committed_before_the_writer_ends_and_refusals_are_tri
     let mut respuestas = Vec::new();
     for n in 0..30 {
         let mut mensaje = b.mensaje(20.0 + f64::from(n) / 10.0, None);
-        let rechazo = crate::domain::Rechazo::new(Motivo::FueraDeRango, Some("ph_suelo"), None, "99");
+        let rechazo =
+            crate::domain::Rechazo::new(Motivo::FueraDeRango, Some("ph_suelo"), None, &n.to_string());
         mensaje.rechazos.push(rechazo);
         respuestas.push(b.ingest.submit(mensaje).await.unwrap());
     }
@@ -194,7 +195,8 @@ async fn what_was_taken_is_committed_before_the_writer_ends_and_refusals_are_tri
     let mut tx = b.store.read().await.unwrap();
     let rechazos =
         store::rechazos::list(&mut tx, b.sensor.id_sensor, &store::Hoja::primeras(100)).await.unwrap();
-    assert_eq!(rechazos.len(), 10, "the newest ten are kept");
+    let newest: Vec<String> = (20..30).rev().map(|n| n.to_string()).collect();
+    assert_eq!(rechazos.iter().map(|r| r.contenido.clone()).collect::<Vec<_>>(), newest);
 }
 
 #[tokio::test]

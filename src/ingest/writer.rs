@@ -3,8 +3,8 @@
 //!
 //! While the store is away nothing is answered and nothing is dropped: the batch is tried again
 //! until it commits. A batch that fails for its content is halved until the culprit stands alone
-//! and is refused; the others commit. A commit of unknown outcome is followed by a reload, and the
-//! readings keep the moments they were given, so that trying again finds them.
+//! and is refused; the others commit. A commit of unknown outcome is followed by a reload, and by a look
+//! at what it would have stored: the batch that was committed is not tried again ([`Duda`]).
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::batcher::{Ajustes, Encargo, Pendiente, Salud, Trabajo};
+use super::duda::Duda;
 use super::lote::{AlertaTocada, Clave, Hecho, Lote};
 use super::mensaje::{Mensaje, Resolver, Resuelta, Resultado};
 use super::pulso::Pulso;
@@ -23,7 +24,7 @@ use super::reenvios::{Reenvios, Ya};
 use super::reloj::Reloj;
 use super::vivo::Vivo;
 use crate::alertas;
-use crate::domain::{Accion, EstadoAlerta, Lectura, Motivo, Rechazo, SensorRef, Timestamp, Variable};
+use crate::domain::{Accion, Alerta, EstadoAlerta, Lectura, Motivo, Rechazo, SensorRef, Timestamp, Variable};
 use crate::realtime::rutas::{Preparada, Salida};
 use crate::realtime::{Evento, Hub, Que, Rutas};
 use crate::store::lecturas::Fila;
@@ -146,15 +147,19 @@ impl Writer {
         let mut espera = ESPERA.0;
         // What is remembered has been read again since the last commit.
         let mut releido = false;
+        // Of the part that is first, from a commit of unknown outcome until the next turn to write.
+        let mut duda = None;
         while let Some(mut parte) = partes.pop_front() {
-            parte.retain(|p| !p.abandonado());
+            if duda.is_none() {
+                parte.retain(|p| !p.abandonado());
+            }
             if parte.is_empty() {
                 continue;
             }
             self.pulso.late();
             let desde = Instant::now();
             let span = tracing::info_span!("batch", messages = parte.len());
-            match self.intenta(&mut parte).instrument(span).await {
+            match self.intenta(&mut parte, &mut duda).instrument(span).await {
                 Ok(hecho) => {
                     histogram!("alertrace_commit_seconds").record(desde.elapsed());
                     #[expect(clippy::cast_precision_loss, reason = "a batch is far below 2^52")]
@@ -169,7 +174,7 @@ impl Writer {
                     (self.dudoso, releido) = (true, true);
                     partes.push_front(parte);
                 }
-                Err(e) if e.de_contenido() && parte.len() > 1 => {
+                Err(e) if e.de_contenido() && parte.len() > 1 && duda.is_none() => {
                     let cola = parte.split_off(parte.len() / 2);
                     partes.push_front(cola);
                     partes.push_front(parte);
@@ -227,7 +232,9 @@ impl Writer {
     ) -> store::Result<()> {
         store::rechazos::record(tx, rechazos).await?;
         let sensores: BTreeSet<i64> = rechazos.iter().map(|(id_sensor, ..)| *id_sensor).collect();
-        store::rechazos::trim(tx, &sensores, self.ajustes.rechazos_por_sensor).await
+        // More than came: where fewer are kept than before, the others go little by little.
+        let como_mucho = i64::try_from(rechazos.len() * 2).unwrap_or(i64::MAX);
+        store::rechazos::trim(tx, &sensores, self.ajustes.rechazos_por_sensor, como_mucho).await
     }
 
     /// Reads again what a commit of unknown outcome may have changed, before anything builds on it.
@@ -240,11 +247,20 @@ impl Writer {
         Ok(())
     }
 
-    /// One try: settle the moments, see what is stored already, evaluate, write, commit.
-    async fn intenta(&mut self, parte: &mut [Pendiente]) -> store::Result<Hecho> {
+    /// One try: settle the moments, see what is stored already, evaluate, write, commit. None of that when the
+    /// last try, of which there is `duda`, turns out to be stored.
+    async fn intenta(&mut self, parte: &mut Vec<Pendiente>, duda: &mut Option<Duda>) -> store::Result<Hecho> {
         let mut tx = self.store.write_first().await?;
         // Not before: the commit of unknown outcome may have been on its way until the turn was ours.
         self.despeja().await?;
+        if let Some(dudosa) = duda {
+            let consta = dudosa.testigo.consta(&mut tx).await?;
+            if let Some(dudosa) = duda.take().filter(|_| consta) {
+                tracing::info!("a commit of unknown outcome was one");
+                return Ok(dudosa.hecho);
+            }
+            parte.retain(|p| !p.abandonado());
+        }
         let existentes = self.fija_momentos(&mut tx, parte).await?;
         let mut lote = Lote::new(existentes);
         let (mut cambios, mut por_decir): (Vec<&Cambio>, Vec<Preparada>) = (Vec::new(), Vec::new());
@@ -277,7 +293,12 @@ impl Writer {
         (cambios, hecho.salidas) = reune(por_decir);
         store::mqtt::apply(&mut tx, &cambios).await?;
         paginas += cambios.len();
-        tx.commit().await?;
+        if let Err(e) = tx.commit().await {
+            if matches!(e, store::Error::Undecided(_)) {
+                *duda = Duda::new(hecho, filas);
+            }
+            return Err(e);
+        }
         marcas.recuerda(por_marcar);
         drop(marcas);
         self.store.wrote(paginas as u64);
@@ -290,13 +311,21 @@ impl Writer {
     }
 
     /// Commits, with what subscribers are to be told of `eventos`, and then tells everybody. `dudoso` when
-    /// nobody knows whether it was committed.
-    async fn confirma_eventos(&mut self, mut tx: store::Tx, eventos: Vec<Evento>) -> store::Result<()> {
+    /// nobody knows whether it was committed, and `testigo`, an alert as it was not before, does not show it.
+    async fn confirma_eventos(
+        &mut self,
+        mut tx: store::Tx,
+        eventos: Vec<Evento>,
+        testigo: Option<&Alerta>,
+    ) -> store::Result<()> {
         let (cambios, salidas) = reune(eventos.iter().filter_map(|e| self.por_decir(e)));
         store::mqtt::apply(&mut tx, &cambios).await?;
         if let Err(e) = tx.commit().await {
-            self.dudoso = true;
-            return Err(e);
+            let por_saber = testigo.filter(|_| matches!(e, store::Error::Undecided(_)));
+            if !self.consta(por_saber).await {
+                self.dudoso = true;
+                return Err(e);
+            }
         }
         for evento in eventos {
             self.hub.send(evento);
@@ -305,6 +334,14 @@ impl Writer {
             salida.sale().await;
         }
         Ok(())
+    }
+
+    /// Whether an alert is stored like this, once no commit is under way; `false` = nobody can say now.
+    async fn consta(&self, testigo: Option<&Alerta>) -> bool {
+        let Some(testigo) = testigo else { return false };
+        let Ok(mut tx) = self.store.write_first().await else { return false };
+        let guardada = store::alertas::by_id(&mut tx, testigo.id_alerta).await;
+        guardada.is_ok_and(|guardada| guardada.as_ref() == Some(testigo))
     }
 
     /// Gives every reading its moment, for good: what a device left out is the moment of arrival,
@@ -464,13 +501,14 @@ impl Writer {
             sensor.pon(alertas::Abierta { alerta: nueva.clone(), dentro: 0 });
             eventos.push(Evento::new(quien, Que::Alerta(Accion::Creada, Box::new(nueva.clone()))));
         }
-        self.confirma_eventos(tx, eventos).await?;
+        let testigo = Some(&alerta).filter(|alerta| **alerta != antes);
+        self.confirma_eventos(tx, eventos, testigo).await?;
         self.vivo.confirma(HashMap::from([(alerta.id_sensor, sensor)]));
         Ok(Some(Resuelta { alerta, nueva }))
     }
 
     /// Opens an alert that no reading caused, unless one of its kind is open.
-    async fn abre(&mut self, quien: SensorRef, mut alerta: crate::domain::Alerta) -> store::Result<()> {
+    async fn abre(&mut self, quien: SensorRef, mut alerta: Alerta) -> store::Result<()> {
         // In its turn first: a commit of unknown outcome is over then, and what is read again is what is.
         let mut tx = self.store.write_first().await?;
         self.despeja().await?;
@@ -481,19 +519,14 @@ impl Writer {
         alerta.id_alerta = store::alertas::create(&mut tx, &alerta, 0).await?;
         sensor.pon(alertas::Abierta { alerta: alerta.clone(), dentro: 0 });
         let id_sensor = quien.id_sensor;
-        let evento = Evento::new(quien, Que::Alerta(Accion::Creada, Box::new(alerta)));
-        self.confirma_eventos(tx, vec![evento]).await?;
+        let evento = Evento::new(quien, Que::Alerta(Accion::Creada, Box::new(alerta.clone())));
+        self.confirma_eventos(tx, vec![evento], Some(&alerta)).await?;
         self.vivo.confirma(HashMap::from([(id_sensor, sensor)]));
         Ok(())
     }
 
     /// The alert that replaces a resolved one while the last reading is outside.
-    fn persiste(
-        &self,
-        alerta: &crate::domain::Alerta,
-        quien: &SensorRef,
-        ahora: Timestamp,
-    ) -> Option<crate::domain::Alerta> {
+    fn persiste(&self, alerta: &Alerta, quien: &SensorRef, ahora: Timestamp) -> Option<Alerta> {
         let variable = Variable::new(&alerta.tipo_alerta)?;
         let valor = self.vivo.ultimo_valor(alerta.id_sensor, &variable)?;
         let umbral = self.vivo.umbrales(quien).de(&variable)?;

@@ -1,9 +1,10 @@
 //! The record of what was refused.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use serde::Serialize;
-use sqlx::QueryBuilder;
+use sqlx::{AssertSqlSafe, QueryBuilder};
 
 use super::{Hoja, Result, Tx, on, row};
 use crate::domain::{Rechazo, Timestamp};
@@ -49,25 +50,37 @@ pub async fn record(tx: &mut Tx, rechazos: &[(i64, Timestamp, Rechazo)]) -> Resu
     Ok(())
 }
 
-/// Keeps the newest `cuantos` of each of these sensors.
+/// Of so many sensors, what is older than the newest `$1` of each, `$2` rows at most. Where that begins is found first,
+/// in the index and for one sensor after another, however the database would rather join.
+pub(super) fn recorte(sensores: usize) -> String {
+    let mut valores = String::new();
+    for n in 0..sensores {
+        let coma = if n == 0 { "" } else { ", " };
+        let _ = write!(valores, "{coma}(CAST(${} AS BIGINT))", n + 3);
+    }
+    format!(
+        "WITH corte AS MATERIALIZED (SELECT v.column1 AS id_sensor, (SELECT y.id_rechazo \
+         FROM lecturas_rechazadas y WHERE y.id_sensor = v.column1 ORDER BY y.id_rechazo DESC LIMIT 1 OFFSET $1) AS hasta \
+         FROM (VALUES {valores}) v) \
+         DELETE FROM lecturas_rechazadas WHERE id_rechazo IN (SELECT x.id_rechazo FROM corte c \
+         CROSS JOIN lecturas_rechazadas x WHERE x.id_sensor = c.id_sensor AND x.id_rechazo <= c.hasta LIMIT $2)"
+    )
+}
+
+/// Keeps the newest `cuantos` of each of these sensors: of a thousand sensors, `como_mucho` older ones go.
 ///
 /// # Errors
 /// `Unavailable`.
-pub async fn trim(tx: &mut Tx, sensores: &BTreeSet<i64>, cuantos: i64) -> Result<()> {
+pub async fn trim(tx: &mut Tx, sensores: &BTreeSet<i64>, cuantos: i64, como_mucho: i64) -> Result<()> {
     let sensores: Vec<i64> = sensores.iter().copied().collect();
     for sensores in sensores.chunks(FILAS) {
+        let sql = recorte(sensores.len());
         on!(&mut *tx, |db| {
-            let mut q = QueryBuilder::new(
-                "DELETE FROM lecturas_rechazadas WHERE id_rechazo IN (SELECT t.id_rechazo FROM \
-                 (SELECT id_rechazo, ROW_NUMBER() OVER (PARTITION BY id_sensor ORDER BY id_rechazo DESC) AS n \
-                 FROM lecturas_rechazadas WHERE id_sensor IN (",
-            );
-            let mut lista = q.separated(", ");
+            let mut q = sqlx::query(AssertSqlSafe(sql)).bind(cuantos).bind(como_mucho);
             for id_sensor in sensores {
-                lista.push_bind(*id_sensor);
+                q = q.bind(*id_sensor);
             }
-            q.push(")) t WHERE t.n > ").push_bind(cuantos).push(")");
-            q.build().persistent(false).execute(db).await.map(drop)
+            q.persistent(false).execute(db).await.map(drop)
         })?;
     }
     Ok(())

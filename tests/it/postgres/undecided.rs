@@ -11,9 +11,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{on, start};
+use crate::live::{event, signed_in};
+use crate::support::mqtt::{packet, text};
 use crate::support::postgres::Cluster;
 use crate::support::server::PASSWORD;
-use crate::support::{Client, Server};
+use crate::support::{Client, Device, Server};
 
 /// Makes every row that comes into `table` fail as if the server went, at once or at the commit.
 fn fail(cluster: &Cluster, table: &str, at_commit: bool) {
@@ -173,6 +175,7 @@ async fn relay(mut client: TcpStream, server: u16, cut: impl Fn() -> bool) -> st
             n = client.read(&mut asked) => {
                 let asked = &asked[..n?];
                 server.write_all(asked).await?;
+                writes &= !holds(asked, b"ROLLBACK\0");
                 writes |= holds(asked, b"synchronous_commit TO on");
                 if asked.is_empty() {
                     return Ok(false);
@@ -234,6 +237,94 @@ async fn readings_without_a_timestamp_are_stored_once_when_nobody_heard_of_their
     let unique: std::collections::HashSet<&str> = stored.lines().collect();
     let all = DEVICES as usize * usize::from(READINGS);
     assert_eq!((stored.lines().count(), unique.len()), (all, all), "each is stored, once");
+}
+
+/// Who hears of alerts by MQTT 3.1.1, in a session that is kept or not.
+async fn listener(server: &Server, id: &str, kept: bool) -> Client {
+    let mut body = text("MQTT");
+    body.extend([4, if kept { 0b1100_0000 } else { 0b1100_0010 }, 0, 60]);
+    for part in [id, "jwt", &server.token] {
+        body.extend(text(part));
+    }
+    let mut client = Client::open(&server.mqtt, 4).await;
+    client.send(&packet(0x10, &body)).await;
+    assert_eq!(client.read().await, Some((0x20, vec![0, 0])));
+    assert_eq!(client.subscribe("alertas/+").await, 1);
+    client
+}
+
+fn told(event: &Value) -> String {
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let alert = &event["alerta"];
+    [&event["accion"], &alert["device_id"], &alert["tipo_alerta"]].map(text).join(" ")
+}
+
+/// Readings by HTTP, one after another: each opens an alert, of which it says that it was taken.
+async fn raise(server: &Server, device: &Device, variable: &str, value: f64) {
+    let url = format!("http://{}/api/v1/sensores/data", server.http);
+    let body = json!({ variable: value });
+    let request = reqwest::Client::new().post(url).basic_auth(&device.id, Some(&device.token)).json(&body);
+    let answer: Value = request.send().await.expect("an answer").json().await.expect("JSON");
+    let said = ["aceptadas", "duplicadas", "alertas_generadas"].map(|what| answer[what].as_u64());
+    assert_eq!(said, [Some(1), Some(0), Some(1)], "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_alert_is_heard_once_by_everybody_when_nobody_heard_of_its_commit() {
+    let cluster = Cluster::own();
+    let cutter = Cutter::to(cluster.port).await;
+    let through = cluster.url().replace(&format!(":{}/", cluster.port), &format!(":{}/", cutter.port));
+    let server = start(vec![("DATABASE_URL", through)]).await;
+    let (mut devices, last) = (Vec::new(), server.device("last").await);
+    for n in 0..4 {
+        devices.push(server.device(&format!("s{n}")).await);
+    }
+    let mut socket = signed_in(&server, "?eventos=alerta").await;
+    assert_eq!(event(&mut socket).await["type"], "snapshot");
+    let mut listeners = [listener(&server, "kept", true).await, listener(&server, "other", false).await];
+    let mut expected = Vec::new();
+    cutter.every.store(2, Relaxed);
+    for device in &devices {
+        for (variable, value) in [("temperatura", 45.0), ("humedad_aire", 91.0), ("ph_suelo", 7.6)] {
+            raise(&server, device, variable, value).await;
+            expected.push(format!("creada {} {variable}", device.id));
+        }
+    }
+    // A person resolves one, while its variable is still outside.
+    let open = server.get("/api/v1/alertas").await;
+    cutter.every.store(1, Relaxed);
+    let path = format!("/api/v1/alertas/{}/resolve", open[0]["id_alerta"]);
+    let answer = server.request(Method::PATCH, &path, &server.token, Some(json!({ "notas": "x" }))).await;
+    assert_eq!(answer.status(), 200);
+    cutter.every.store(0, Relaxed);
+    for action in ["resuelta", "creada"] {
+        let (device, variable) = (&open[0]["device_id"], &open[0]["tipo_alerta"]);
+        let text = |value: &Value| value.as_str().expect("text").to_owned();
+        expected.push(format!("{action} {} {}", text(device), text(variable)));
+    }
+    raise(&server, &last, "temperatura", 45.0).await;
+    expected.push("creada last temperatura".to_owned());
+    assert!(cutter.cuts.load(Relaxed) > 5, "{} commits were cut", cutter.cuts.load(Relaxed));
+
+    let mut heard = Vec::new();
+    for _ in &expected {
+        heard.push(told(&event(&mut socket).await));
+    }
+    assert_eq!(heard, expected, "by WebSocket");
+    let kept = cluster.sql("SELECT COUNT(*) FROM alertrace.mqtt_cola");
+    assert_eq!(kept, expected.len().to_string(), "nothing is acknowledged yet");
+    for (n, client) in listeners.iter_mut().enumerate() {
+        let mut heard = Vec::new();
+        for _ in &expected {
+            let (first, body) = client.read().await.expect("a PUBLISH");
+            assert_eq!(first, 0x32, "for the first time");
+            let start = body.iter().position(|b| *b == b'{').expect("JSON");
+            heard.push(told(&serde_json::from_slice(&body[start..]).expect("JSON")));
+        }
+        assert_eq!(heard, expected, "by MQTT, {n}");
+        client.send(&[0xc0, 0]).await;
+        assert_eq!(client.read().await, Some((0xd0, Vec::new())), "and nothing else");
+    }
 }
 
 #[tokio::test]
