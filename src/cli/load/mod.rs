@@ -1,4 +1,5 @@
-//! `alertrace simulate`: load on a broker, and what it acknowledged of it.
+//! `alertrace simulate`: readings for a broker, and what it acknowledged of them: those of as many sensors at
+//! their pace, or, with `--load`, as many as it takes.
 //!
 //! Against Alertrace it registers its devices by REST and, with `--verify`, reads back every
 //! acknowledged (device, timestamp); against any other broker it publishes anonymously.
@@ -9,6 +10,7 @@ mod site;
 mod sockets;
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -34,9 +36,12 @@ pub(super) struct Args {
     /// Unacknowledged messages of each connection.
     #[arg(long, default_value_t = 10)]
     window: usize,
-    /// Messages a second, all connections together; 0 = as many as are acknowledged.
-    #[arg(long, default_value_t = 0)]
-    rate: u64,
+    /// As many messages as are acknowledged, or as --rate says. Not for a site that others work with.
+    #[arg(long)]
+    load: bool,
+    /// Messages a second, all connections together [default: one of each connection, or no limit with --load].
+    #[arg(long)]
+    rate: Option<NonZeroU32>,
     /// How long to send.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -144,8 +149,9 @@ async fn send(args: &Args, devices: &[site::Device]) -> anyhow::Result<(Vec<Cuen
         conectados.push(cliente.with_context(|| format!("{} cannot connect", device.nombre))?);
     }
     let cada = match args.rate {
-        0 => Duration::ZERO,
-        rate => Duration::from_secs_f64(args.connections as f64 / rate as f64),
+        Some(rate) => Duration::from_secs_f64(args.connections as f64 / f64::from(rate.get())),
+        None if args.load => Duration::ZERO,
+        None => Duration::from_secs(1),
     };
     let start = Instant::now();
     let end = start + Duration::from_secs(args.seconds);
