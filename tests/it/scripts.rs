@@ -13,7 +13,7 @@ fn run(script: &str, args: &[&str], env: &[(&str, &str)]) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(root.join("scripts").join(script));
     // Each has a server of its own, on SQLite unless it is said.
-    command.env_remove("DATABASE_URL").env_remove("BASELINE");
+    command.env_remove("DATABASE_URL").env_remove("STACK");
     command.args(args).env("BIN", BIN).envs(env.iter().copied());
     let output = command.output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -98,6 +98,13 @@ fn compare_puts_one_beside_the_other() {
         &said,
         &["200 connections over TLS", "MiB at most", "alertrace_alerts_total{action=\"created\"}"],
     );
+    // What the stack beside it has stored, of what its broker acknowledged.
+    for mode in ["(orm)", "(async)"] {
+        let line = said.lines().find(|l| l.starts_with("Mosquitto + FastAPI") && l.contains(mode));
+        let line = line.unwrap_or_else(|| panic!("{mode} is not in: {said}"));
+        let stored = line.split_once(mode).and_then(|(_, rest)| rest.trim().split(' ').next()?.parse().ok());
+        assert!(stored.is_some_and(|n: u32| n > 0) && line.contains(" acknowledged/s; Alertrace: "), "{line}");
+    }
 }
 
 #[test]
