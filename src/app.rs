@@ -1,13 +1,14 @@
 //! The composition root: the parts, in the order in which they start.
 
 mod accounts;
+mod database;
+mod sampled;
+mod settings;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -18,8 +19,7 @@ use crate::identity::correo;
 use crate::identity::cuentas::Cuentas;
 use crate::identity::tokens::SinClave;
 use crate::identity::{Directorio, Prueba, Revocado, Roto, Sello};
-use crate::ingest::decode::Limites;
-use crate::ingest::{self, Ingest};
+use crate::ingest::Ingest;
 use crate::lifecycle::{self, Tasks, Tokens, systemd};
 use crate::mantenimiento::{self, Mantenimiento};
 use crate::realtime::{Clientes, Hub, Pedidos, Presencia, Rutas};
@@ -27,7 +27,12 @@ use crate::store::{self, Store};
 use crate::tls::{Acceptor, Certs};
 use crate::{api, mqtt, tls};
 
+use database::{await_store, keep};
+use sampled::{Sampled, upkeep};
+use settings::{api_settings, ingest_settings, maintenance_settings, mqtt_settings, retention};
+
 pub use accounts::{account_settings, accounts};
+pub use database::{open_store, postgres_options};
 
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -341,218 +346,5 @@ async fn bind_if(what: &'static str, address: Option<SocketAddr>) -> Result<Opti
     match address {
         Some(address) => bind(what, address).await.map(Some),
         None => Ok(None),
-    }
-}
-
-/// What nobody counts as it happens: looked at now and then.
-struct Sampled {
-    ingest: Ingest,
-    broker_ready: watch::Receiver<bool>,
-    /// Where the database grows.
-    disk: PathBuf,
-    queue: usize,
-}
-
-impl Sampled {
-    fn new(config: &Config, ingest: &Ingest, tokens: &Tokens) -> Self {
-        Self {
-            ingest: ingest.clone(),
-            broker_ready: until_dead(tokens),
-            disk: config.store_dir(),
-            queue: config.ingest.queue,
-        }
-    }
-
-    fn take(&self) {
-        let gauges = [
-            ("alertrace_ingest_queue_readings", self.ingest.waiting()),
-            ("alertrace_ingest_queue_limit_readings", self.queue),
-            (
-                "alertrace_ready",
-                usize::from(self.ingest.salud() == ingest::Salud::Listo && *self.broker_ready.borrow()),
-            ),
-        ];
-        for (name, n) in gauges {
-            gauge!(name).set(u32::try_from(n).unwrap_or(u32::MAX));
-        }
-        if let Ok(disk) = rustix::fs::statvfs(&self.disk) {
-            #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-            gauge!("alertrace_disk_free_bytes").set(disk.f_bavail.saturating_mul(disk.f_frsize) as f64);
-        }
-    }
-}
-
-/// Folds samples together now and then, so that they do not pile up between two scrapes.
-async fn upkeep(metrics: PrometheusHandle, sampled: Sampled, stop: tokio_util::sync::CancellationToken) {
-    let mut every = tokio::time::interval(Duration::from_secs(5));
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = every.tick() => {
-                sampled.take();
-                metrics.run_upkeep();
-            }
-        }
-    }
-}
-
-fn days(days: u32) -> Duration {
-    Duration::from_secs(u64::from(days) * 86_400)
-}
-
-/// What the database needs for as long as it is used.
-fn keep(store: &Store, clock: &Arc<dyn Clock>, retention: Duration, tasks: &mut Tasks, tokens: &Tokens) {
-    tasks.spawn("the lease on the database", store.clone().keep_lease(tokens.parar.clone()));
-    let months = partitions(store.clone(), clock.clone(), retention, tokens.parar.clone());
-    tasks.spawn("the partitions of readings", months);
-}
-
-/// Makes room for readings ahead of time and drops what is past its days, now and every hour.
-async fn partitions(
-    store: Store,
-    clock: Arc<dyn Clock>,
-    retention: Duration,
-    stop: tokio_util::sync::CancellationToken,
-) {
-    let mut every = tokio::time::interval(Duration::from_secs(3600));
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = every.tick() => {}
-        }
-        let now = clock.now();
-        if let Err(e) = store.keep_partitions(now, now.minus(retention)).await {
-            tracing::warn!(error = %e, "the partitions of readings cannot be looked after now");
-            every.reset_after(Duration::from_secs(60));
-        }
-    }
-}
-
-/// Opens what `[database]` names.
-///
-/// # Errors
-/// As [`Store::open_sqlite`] and [`Store::open_postgres`].
-pub async fn open_store(config: &Config) -> store::Result<Store> {
-    if let Some(options) = postgres_options(config) {
-        return Store::open_postgres(&options).await;
-    }
-    let options = store::Options {
-        readers: config.store.readers,
-        busy_timeout: Duration::from_millis(config.store.busy_timeout_ms),
-    };
-    Store::open_sqlite(&config.sqlite_path(), options).await
-}
-
-/// As [`open_store`], for a server: PostgreSQL may come up later than it does.
-async fn await_store(config: &Config) -> store::Result<Store> {
-    match postgres_options(config) {
-        Some(options) => {
-            let paciencia = Duration::from_secs(config.database.start_wait_s);
-            Store::await_postgres(&options, paciencia).await
-        }
-        None => open_store(config).await,
-    }
-}
-
-/// How PostgreSQL is reached; `None` = the data is in SQLite.
-#[must_use]
-pub fn postgres_options(config: &Config) -> Option<store::PostgresOptions> {
-    let database = &config.database;
-    let config::Address::Postgres(url) = &database.address else { return None };
-    Some(store::PostgresOptions {
-        url: url.clone(),
-        direct_url: database.direct_url.clone(),
-        ca: database.ca.clone(),
-        schema: database.schema.clone(),
-        max_connections: database.max_connections,
-        acquire_timeout: Duration::from_millis(database.acquire_timeout_ms),
-        data_dir: config.data_dir.clone(),
-        copy: database.copy_before_migrating,
-    })
-}
-
-fn retention(config: &Config) -> Duration {
-    days(config.store.retention_days)
-}
-
-fn limites(config: &Config) -> Limites {
-    Limites { adelanto: Duration::from_secs(config.ingest.clock_skew_s), retencion: retention(config) }
-}
-
-fn ingest_settings(config: &Config) -> ingest::Ajustes {
-    ingest::Ajustes {
-        cola: config.ingest.queue,
-        lote: config.ingest.max_batch,
-        rechazos_por_sensor: i64::from(config.ingest.rejected_per_sensor),
-    }
-}
-
-fn maintenance_settings(config: &Config) -> mantenimiento::Ajustes {
-    mantenimiento::Ajustes {
-        lecturas: days(config.store.retention_days),
-        horas: days(config.store.hourly_retention_days),
-        rechazos: days(config.ingest.rejected_days),
-        auditoria: days(config.store.audit_days),
-        disco: config.store.max_bytes,
-    }
-}
-
-fn mqtt_settings(config: &Config) -> mqtt::Settings {
-    let m = &config.mqtt;
-    mqtt::Settings {
-        open: m.open,
-        open_refused: m.open_refused.clone(),
-        legacy: m.legacy,
-        max_connections: m.max_connections,
-        max_connections_per_address: m.max_connections_per_address,
-        connect_deadline: Duration::from_secs(m.connect_deadline_s),
-        handshake_deadline: Duration::from_secs(m.handshake_deadline_s),
-        sign_in_failures: m.sign_in_failures,
-        sign_in_wait: Duration::from_secs(m.sign_in_wait_s),
-        proxy_from: m.proxy_from.clone(),
-        max_packet: m.max_packet_bytes,
-        receive_maximum: m.receive_maximum,
-        max_session_expiry: m.max_session_expiry_s,
-        max_sessions_per_client: m.max_sessions_per_client,
-        max_queued: m.max_queued_messages,
-        max_queued_bytes: m.max_queued_bytes,
-        max_keep_alive: m.max_keep_alive_s,
-        max_messages_per_s: m.max_messages_per_s,
-        max_bytes_per_s: m.max_bytes_per_s,
-        rate_patience: Duration::from_secs(m.rate_patience_s),
-        sys_interval: Duration::from_secs(m.sys_interval_s),
-        max_topic_levels: m.max_topic_levels,
-        max_topic_bytes: m.max_topic_bytes,
-        max_subscriptions: m.max_subscriptions,
-        max_filters: m.max_filters,
-        max_retained: m.max_retained,
-        limites: limites(config),
-    }
-}
-
-fn api_settings(config: &Config) -> api::Settings {
-    let h = &config.http;
-    api::Settings {
-        allowed_origins: h.allowed_origins.clone(),
-        body_limit: h.body_limit_bytes,
-        timeout: Duration::from_secs(h.timeout_s),
-        // The other half is for what follows: sessions, the writer, the store.
-        grace: Duration::from_secs(config.shutdown.deadline_s) / 2,
-        connections_per_address: h.max_connections_per_address,
-        rates: api::RateLimits {
-            per_address: h.max_requests_per_address_per_s,
-            per_token: h.max_requests_per_token_per_s,
-            sign_ins: h.max_sign_ins_per_address_per_min,
-        },
-        behind_proxy: h.behind_proxy,
-        mqtt_packet: config.mqtt.max_packet_bytes as usize,
-        max_sockets: h.max_sockets,
-        socket_queue: h.socket_queue,
-        limites: limites(config),
-        compat: config
-            .identity
-            .supabase_compat
-            .as_ref()
-            .map(|c| api::CompatKeys { anon: c.key.clone(), service_role: c.service_role_key.clone() }),
     }
 }

@@ -5,6 +5,8 @@
 //! layers answer with a bare status (a body too large, a time-out, a panic) gets its text there too.
 
 mod codes;
+mod cuentas;
+mod language;
 mod provider;
 
 use std::borrow::Cow;
@@ -16,8 +18,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::identity::cuentas;
 use crate::{ingest, store};
+use language::prefers_english;
 
 /// A text in both languages.
 #[derive(Debug, Clone)]
@@ -334,25 +336,6 @@ pub async fn render(request: Request, next: Next) -> Response {
     problem.respond(ingles, std::mem::take(response.headers_mut()))
 }
 
-/// Whether English stands before Spanish, by quality and then by order (RFC 9110 section 12.5.4).
-fn prefers_english(headers: &HeaderMap) -> bool {
-    let text = headers.get(header::ACCEPT_LANGUAGE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let mut best: Option<(f32, bool)> = None;
-    for part in text.split(',') {
-        let (tag, params) = part.split_once(';').unwrap_or((part, ""));
-        let english = match tag.trim().get(..2).map(str::to_ascii_lowercase).as_deref() {
-            Some("en") => true,
-            Some("es") => false,
-            _ => continue,
-        };
-        let quality = params.trim().strip_prefix("q=").map_or(Ok(1.0), str::parse).unwrap_or(0.0);
-        if quality > 0.0 && best.is_none_or(|(q, _)| quality > q) {
-            best = Some((quality, english));
-        }
-    }
-    best.is_some_and(|(_, english)| english)
-}
-
 impl From<store::Error> for Problem {
     fn from(e: store::Error) -> Self {
         match e {
@@ -391,130 +374,9 @@ impl From<ingest::Cerrado> for Problem {
     }
 }
 
-impl From<cuentas::Error> for Problem {
-    fn from(e: cuentas::Error) -> Self {
-        use cuentas::Error as E;
-        let unauthorized =
-            |code, es: &'static str, en: &'static str| Self::new(StatusCode::UNAUTHORIZED, code, es, en);
-        match e {
-            E::Credenciales => unauthorized(
-                "invalid_credentials",
-                "Correo o contraseña incorrectos.",
-                "Wrong e-mail or password.",
-            ),
-            E::TokenInvalido => {
-                unauthorized("invalid_token", "El token no es válido.", "The token is not valid.")
-            }
-            E::TokenCaducado => {
-                unauthorized("token_expired", "El token ha caducado.", "The token has expired.")
-            }
-            E::Inactivo => {
-                unauthorized("account_inactive", "La cuenta está desactivada.", "The account is deactivated.")
-            }
-            e @ (E::SinPerfil
-            | E::SinConfirmar
-            | E::CodigoInvalido
-            | E::DatosInvalidos(_)
-            | E::ProveedorAusente(_)
-            | E::ProveedorRoto
-            | E::ProveedorAjeno
-            | E::SinCorreo
-            | E::SesionesAlli
-            | E::TotpRequerido
-            | E::TotpIncorrecto
-            | E::TotpActivo
-            | E::SinTotp
-            | E::TotpAlli
-            | E::ClaveComun
-            | E::MismaClave
-            | E::Demasiadas(_)) => provider::problem(&e),
-            E::RegistroCerrado => Self::new(
-                StatusCode::FORBIDDEN,
-                "registration_closed",
-                "El registro está cerrado; pida una invitación.",
-                "Registration is closed; ask for an invitation.",
-            ),
-            E::InvitacionNecesaria => Self::new(
-                StatusCode::FORBIDDEN,
-                "invitation_required",
-                "El registro es por invitación; pida un código a su administrador.",
-                "Registration is by invitation; ask your administrator for a code.",
-            ),
-            E::DemasiadasInvitaciones => Self::new(
-                StatusCode::CONFLICT,
-                "too_many_invitations",
-                "Hay demasiadas invitaciones sin usar; revoque algunas o espere a que caduquen.",
-                "Too many invitations are unused; revoke some or wait until they expire.",
-            ),
-            E::YaEnEmpresa => Self::new(
-                StatusCode::CONFLICT,
-                "already_member",
-                "Su cuenta ya pertenece a una empresa.",
-                "Your account belongs to an empresa already.",
-            ),
-            E::InvitacionInvalida => Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "invalid_invitation",
-                "El código de invitación no es válido.",
-                "The invitation code is not valid.",
-            )
-            .with_fields(vec![(
-                "codigo_invitacion".to_owned(),
-                Texto::new(
-                    "No existe, se usó ya o caducó.",
-                    "It does not exist, has been used or has expired.",
-                ),
-            )]),
-            E::EnUso(campo) => {
-                let code = match campo {
-                    "ruc" => "ruc_in_use",
-                    "dni" => "dni_in_use",
-                    _ => "email_in_use",
-                };
-                let texto = Texto::new("Ya está registrado.", "It is registered already.");
-                Self::new(StatusCode::CONFLICT, code, "Ya está registrado.", "It is registered already.")
-                    .with_fields(vec![(campo.to_owned(), texto)])
-            }
-            E::ClaveDebil => {
-                let (es, en) = (
-                    "La contraseña necesita al menos 10 caracteres y como máximo 256 bytes.",
-                    "The password needs at least 10 characters and at most 256 bytes.",
-                );
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "weak_password", es, en)
-                    .with_fields(vec![("password".to_owned(), Texto::new(es, en))])
-            }
-            E::Saturado => Self::unavailable(
-                "busy",
-                "Demasiados inicios de sesión a la vez; reintente en unos segundos.",
-                "Too many sign-ins at once; try again in a few seconds.",
-            )
-            .with_outcome(Outcome::Untouched),
-            E::Store(e) => e.into(),
-            E::Interno(e) => Self::internal(&e),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn language(text: &'static str) -> bool {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT_LANGUAGE, HeaderValue::from_static(text));
-        prefers_english(&headers)
-    }
-
-    #[test]
-    fn spanish_unless_english_is_preferred() {
-        for text in ["", "*", "fr", "es,en", "en;q=0.5,es-PE;q=0.9", "en;q=0"] {
-            assert!(!language(text), "{text}");
-        }
-        for text in ["en", "en-US,es;q=0.9", "fr, en;q=0.1"] {
-            assert!(language(text), "{text}");
-        }
-        assert!(!prefers_english(&HeaderMap::new()));
-    }
 
     async fn rendered(language: &'static str) -> (Response, serde_json::Value) {
         use tower::ServiceExt as _;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 
-use super::{Error, days};
+use super::Error;
+use super::settings::days;
 use crate::config::{self, Config};
 use crate::domain::Clock;
 use crate::identity::correo::{self, Correo, Transporte};

@@ -1,5 +1,8 @@
 //! Devices and their credentials.
 
+mod credenciales;
+mod lugares;
+
 use serde::Serialize;
 use sqlx::AssertSqlSafe;
 
@@ -7,6 +10,9 @@ use super::asignaciones::asignado;
 use super::row::Texto;
 use super::{Error, Hoja, Result, Tx, lecturas, on, row};
 use crate::domain::{DeviceId, EstadoSensor, SensorRef, Timestamp, Valores};
+
+pub use credenciales::{Credencial, credential, set_credential};
+pub use lugares::{at, relocate, retire_at};
 
 /// A sensor as people see it, with its newest values.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -334,94 +340,6 @@ pub async fn retire(tx: &mut Tx, id_empresa: i64, id_sensor: i64) -> Result<bool
     Ok(n == 1)
 }
 
-/// Moves the sensors of a place, or those of `solo` among them, to another; answers how many.
-///
-/// # Errors
-/// `Unavailable`, `Refused`.
-pub async fn relocate(
-    tx: &mut Tx,
-    id_empresa: i64,
-    desde: &str,
-    hasta: &str,
-    solo: Option<&[i64]>,
-) -> Result<u64> {
-    let Some(solo) = solo else {
-        return Ok(on!(tx, |db| {
-            sqlx::query(
-                "UPDATE sensores SET ubicacion_sensor = $3 WHERE id_empresa = $1 AND ubicacion_sensor = $2",
-            )
-            .bind(id_empresa)
-            .bind(desde)
-            .bind(hasta)
-            .execute(db)
-            .await
-            .map(|r| r.rows_affected())
-        })?);
-    };
-    let mut movidos = 0;
-    for id_sensor in solo {
-        movidos += on!(&mut *tx, |db| {
-            sqlx::query(
-                "UPDATE sensores SET ubicacion_sensor = $4 \
-                 WHERE id_sensor = $1 AND id_empresa = $2 AND ubicacion_sensor = $3",
-            )
-            .bind(id_sensor)
-            .bind(id_empresa)
-            .bind(desde)
-            .bind(hasta)
-            .execute(db)
-            .await
-            .map(|r| r.rows_affected())
-        })?;
-    }
-    Ok(movidos)
-}
-
-row!(
-    struct FilaQuien {
-        id_sensor: i64,
-        id_empresa: i64,
-        device_id: String,
-    }
-);
-
-/// Retires every sensor of a place that is in use, as [`retire`]; answers which.
-///
-/// # Errors
-/// `Unavailable`, `Inconsistent`.
-pub async fn retire_at(tx: &mut Tx, id_empresa: i64, ubicacion: &str) -> Result<Vec<SensorRef>> {
-    let filas: Vec<FilaQuien> = on!(tx, |db| {
-        sqlx::query_as(
-            "UPDATE sensores SET estado = 'inactivo', credencial = NULL \
-             WHERE id_empresa = $1 AND ubicacion_sensor = $2 AND estado <> 'inactivo' \
-             RETURNING id_sensor, id_empresa, device_id",
-        )
-        .bind(id_empresa)
-        .bind(ubicacion)
-        .fetch_all(db)
-        .await
-    })?;
-    filas.into_iter().map(|f| quien(f.id_sensor, f.id_empresa, &f.device_id)).collect()
-}
-
-/// The sensors of an empresa, in use or not, that stand at a place.
-///
-/// # Errors
-/// `Unavailable`, `Inconsistent`.
-pub async fn at(tx: &mut Tx, id_empresa: i64, ubicacion: &str) -> Result<Vec<SensorRef>> {
-    let filas: Vec<FilaQuien> = on!(tx, |db| {
-        sqlx::query_as(
-            "SELECT id_sensor, id_empresa, device_id FROM sensores \
-             WHERE id_empresa = $1 AND ubicacion_sensor = $2",
-        )
-        .bind(id_empresa)
-        .bind(ubicacion)
-        .fetch_all(db)
-        .await
-    })?;
-    filas.into_iter().map(|f| quien(f.id_sensor, f.id_empresa, &f.device_id)).collect()
-}
-
 /// Removes a retired sensor and everything that hangs on it; one that is in use again stays.
 ///
 /// # Errors
@@ -436,83 +354,6 @@ pub async fn purge(tx: &mut Tx, id_empresa: i64, id_sensor: i64) -> Result<bool>
             .map(|r| r.rows_affected())
     })?;
     Ok(n == 1)
-}
-
-/// Replaces the credential of a sensor that is in use.
-///
-/// # Errors
-/// `Unavailable`.
-pub async fn set_credential(
-    tx: &mut Tx,
-    id_empresa: i64,
-    id_sensor: i64,
-    credencial: &[u8; 32],
-    ahora: Timestamp,
-) -> Result<bool> {
-    let n = on!(tx, |db| {
-        sqlx::query(
-            "UPDATE sensores SET credencial = $3, credencial_emitida = $4 \
-             WHERE id_sensor = $1 AND id_empresa = $2 AND estado <> 'inactivo'",
-        )
-        .bind(id_sensor)
-        .bind(id_empresa)
-        .bind(credencial.as_slice())
-        .bind(ahora.micros())
-        .execute(db)
-        .await
-        .map(|r| r.rows_affected())
-    })?;
-    Ok(n == 1)
-}
-
-/// What sign-in needs of a device.
-#[derive(Debug, Clone)]
-pub struct Credencial {
-    /// Which sensor.
-    pub quien: SensorRef,
-    /// SHA-256 of its token; `None` = revoked or never issued.
-    pub hash: Option<[u8; 32]>,
-    /// Whether a token was ever issued (`mqtt.legacy` lets in only devices that never had one).
-    pub emitida: bool,
-    /// Whether it is in use.
-    pub activo: bool,
-}
-
-/// The credential of a device by its name on the wire.
-///
-/// # Errors
-/// `Unavailable`, `Inconsistent`.
-pub async fn credential(tx: &mut Tx, device_id: &str) -> Result<Option<Credencial>> {
-    row!(
-        struct Fila {
-            id_sensor: i64,
-            id_empresa: i64,
-            device_id: String,
-            credencial: Option<Vec<u8>>,
-            credencial_emitida: Option<i64>,
-            estado: String,
-        }
-    );
-    let fila: Option<Fila> = on!(tx, |db| {
-        sqlx::query_as(
-            "SELECT id_sensor, id_empresa, device_id, credencial, credencial_emitida, estado \
-             FROM sensores WHERE device_id = $1",
-        )
-        .bind(device_id)
-        .fetch_optional(db)
-        .await
-    })?;
-    let Some(fila) = fila else { return Ok(None) };
-    let hash = match fila.credencial {
-        Some(bytes) => Some(bytes.try_into().map_err(|_| Error::inconsistent("sensores.credencial"))?),
-        None => None,
-    };
-    Ok(Some(Credencial {
-        quien: quien(fila.id_sensor, fila.id_empresa, &fila.device_id)?,
-        hash,
-        emitida: fila.credencial_emitida.is_some(),
-        activo: fila.estado != EstadoSensor::Inactivo.as_str(),
-    }))
 }
 
 /// Every sensor that is in use, for the directory in memory.

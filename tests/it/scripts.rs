@@ -103,7 +103,10 @@ fn compare_puts_one_beside_the_other() {
         let line = said.lines().find(|l| l.starts_with("Mosquitto + FastAPI") && l.contains(mode));
         let line = line.unwrap_or_else(|| panic!("{mode} is not in: {said}"));
         let stored = line.split_once(mode).and_then(|(_, rest)| rest.trim().split(' ').next()?.parse().ok());
-        assert!(stored.is_some_and(|n: u32| n > 0) && line.contains(" acknowledged/s; Alertrace: "), "{line}");
+        assert!(
+            stored.is_some_and(|n: u32| n > 0) && line.contains(" acknowledged/s; Alertrace: "),
+            "{line}"
+        );
     }
 }
 

@@ -26,6 +26,7 @@ use client::{Cliente, Como, Enviado};
 use crate::tls::Connector;
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub(super) struct Args {
     /// Broker to send to.
     #[arg(long, default_value = "127.0.0.1:1883", value_name = "HOST:PORT")]
