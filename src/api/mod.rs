@@ -212,7 +212,7 @@ fn all(documented: bool) -> Routes {
         .routes(routes!(asignaciones::delete))
         .routes(routes!(sensores::list, sensores::create))
         .routes(routes!(sensores::with_readings))
-        .routes(routes!(sensores::get, sensores::patch, sensores::delete))
+        .routes(routes!(sensores::get, sensores::patch, sensores::baja::delete))
         .routes(routes!(sensores::credentials))
         .routes(routes!(lugares::relocate))
         .routes(routes!(lugares::delete))
