@@ -34,6 +34,11 @@ impl Tag {
         [(header::ETAG, self.0.clone())]
     }
 
+    /// As [`Self::header`], of an answer that may be sent in several encodings.
+    pub(super) fn weak(&self) -> [(HeaderName, String); 1] {
+        [(header::ETAG, format!("W/{}", self.0))]
+    }
+
     /// The answer that shows all of `value` and nothing else: its tag serves `If-None-Match` as well.
     pub(super) fn answer(value: &impl Serialize) -> Response {
         (Extension(Whole), Self::of(value).header(), axum::Json(value)).into_response()
@@ -42,7 +47,7 @@ impl Tag {
 
 /// The tag of an answer is of all that it shows.
 #[derive(Clone, Copy)]
-struct Whole;
+pub(super) struct Whole;
 
 fn digest(parts: &[&[u8]]) -> String {
     let mut sha = Sha256::new();

@@ -11,6 +11,7 @@ mod auth;
 mod clientes;
 mod comandos;
 mod compat;
+mod consola;
 mod csv;
 mod cultivos;
 mod dashboard;
@@ -275,6 +276,7 @@ pub fn router(state: State, tls: bool) -> Router {
         .route("/sensores/live", axum::routing::get(live::live))
         .route("/mqtt", axum::routing::get(mqtt::upgrade))
         .merge(docs::ui())
+        .merge(consola::assets())
         .fallback(|| async { problem::Problem::not_found() });
     let routes =
         if state.parts().settings.compat.is_some() { routes.merge(compat::routes()) } else { routes };

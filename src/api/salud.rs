@@ -1,11 +1,12 @@
 //! Whether the server lives, whether it acknowledges, what it counts, what it is.
 
 use axum::extract::State as Shared;
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::State;
 use super::problem::Problem;
+use super::{State, consola};
 use crate::ingest::Salud;
 use crate::mantenimiento::Disco;
 
@@ -118,10 +119,18 @@ pub(super) struct Root {
     ready: &'static str,
 }
 
-/// What this is and where to go on.
-#[utoipa::path(get, path = "/", tag = "server", security(()), responses((status = 200, body = Root)))]
-pub(super) async fn root() -> impl IntoResponse {
-    axum::Json(Root {
+/// What this is and where to go on; for a browser, the console.
+///
+/// The console is answered to whoever prefers `text/html` in `Accept`, as browsers do; JSON to everybody else.
+#[utoipa::path(get, path = "/", tag = "server", security(()),
+    responses((status = 200, content((Root = "application/json"), (String = "text/html")),
+        headers(("vary" = String, description = "`Accept`")))))]
+pub(super) async fn root(headers: HeaderMap) -> Response {
+    let vary = [(header::VARY, "accept")];
+    if consola::wanted(&headers) {
+        return (vary, consola::page()).into_response();
+    }
+    let root = Root {
         name: "Alertrace",
         version: env!("CARGO_PKG_VERSION"),
         docs: "/docs",
@@ -130,5 +139,6 @@ pub(super) async fn root() -> impl IntoResponse {
         websocket: "/api/v1/sensores/live",
         health: "/health",
         ready: "/ready",
-    })
+    };
+    (vary, axum::Json(root)).into_response()
 }

@@ -73,7 +73,7 @@ impl SensorBody {
 
 /// The fields of [`SensorBody`] that a device's own variable could be called after: there ours stands
 /// alone, or a device would say whose it is. The value itself is among the readings.
-const DE_UN_SENSOR: [&str; 16] = [
+pub(super) const DE_UN_SENSOR: [&str; 16] = [
     "id_sensor",
     "nombre",
     "tipo",

@@ -10,6 +10,7 @@ mod browser;
 mod clients;
 mod clock;
 mod comandos;
+mod consola;
 mod crash;
 mod cut_off;
 mod demo;

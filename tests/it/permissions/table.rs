@@ -120,6 +120,7 @@ pub const ROUTES: &[Route] = &[
     get("/.well-known/jwks.json", Who::Anyone),
     get("/openapi.json", Who::Anyone),
     get("/docs/", Who::Anyone),
+    get("/consola/inicio.js", Who::Anyone),
     // Who may is what the CONNECT shows.
     route("GET", "/mqtt", Who::Anyone, 101, ""),
     route("GET", "/sensores/live", Who::Socket, 101, ""),
