@@ -70,7 +70,7 @@ export function grafico({ puntos, desde, hasta, hueco, nombre, unidad, umbral, r
       horizontales.push(dibuja("line", { class: "rejilla", x1: MARGEN.izquierda, x2: fin, y1: y(valor), y2: y(valor) }),
         dibuja("text", { class: "rotulo", x: MARGEN.izquierda - 8, y: y(valor) + 4, "text-anchor": "end" }, numero(valor)));
     }
-    const { marcas, tipo } = tiempos(desde, hasta, Math.max(2, Math.floor(interior / 70)));
+    const { marcas, tipo } = tiempos(desde, hasta, Math.max(2, Math.floor(interior / 56)));
     const verticales = marcas.map((ms) => [dibuja("line", { class: "rejilla", x1: x(ms), x2: x(ms), y1: piso, y2: piso + 5 }),
       dibuja("text", { class: "rotulo", x: x(ms), y: piso + 20, "text-anchor": "middle" }, marca(ms, tipo))]);
     const limites = umbral ? [umbral.min, umbral.max].filter((v) => v > abajo && v < arriba)
@@ -84,7 +84,7 @@ export function grafico({ puntos, desde, hasta, hueco, nombre, unidad, umbral, r
     lienzo.replaceChildren(dibuja("svg", { viewBox: `0 0 ${ancho} ${ALTO}`, width: ancho, height: ALTO, "aria-hidden": "true" },
       horizontales, verticales,
       dibuja("line", { class: "eje", x1: MARGEN.izquierda, x2: fin, y1: piso, y2: piso }),
-      limites, lineas, cursor));
+      lineas, limites, cursor));
     elige(elegido);
   }
 

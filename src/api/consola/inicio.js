@@ -38,7 +38,7 @@ function encabeza() {
     cabecera.replaceChildren();
     return;
   }
-  const enlace = ({ ruta, texto }) => h("a", { href: `#/${ruta}`, "data-ruta": ruta }, texto, ruta === "alertas" && contador);
+  const enlace = ({ ruta, texto }) => h("a", { href: `#/${ruta}`, "data-ruta": ruta }, texto, ruta === "alertas" && [" ", contador]);
   cabecera.replaceChildren(
     h("p", { class: "marca" }, h("img", { src: "/consola/icono.svg", alt: "", width: 28, height: 28 }), h("span", null, persona.empresa_nombre ?? "Alertrace")),
     h("nav", { "aria-label": t("secciones") }, secciones().map(enlace)),
@@ -52,7 +52,6 @@ function encabeza() {
 function cuenta() {
   contador.textContent = entero(planta.alertas.size);
   contador.hidden = planta.alertas.size === 0;
-  contador.setAttribute("aria-label", t("resumen_alertas", { total: entero(planta.alertas.size) }));
 }
 
 function estado() {
