@@ -420,7 +420,8 @@ impl Compartido {
         }
     }
 
-    async fn pasa_el_tiempo(&self) {
+    /// What time has come for.
+    pub(super) async fn pasa_el_tiempo(&self) {
         let ahora = self.parts.clock.now();
         let (vencidas, testamentos) = self.sessions.vencidas(ahora);
         for (quien, legado) in testamentos {

@@ -11,6 +11,7 @@ mod broker;
 mod comandos;
 mod connection;
 mod door;
+mod enlace;
 mod estado;
 mod first_packet;
 #[cfg(test)]

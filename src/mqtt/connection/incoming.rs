@@ -11,10 +11,11 @@ use crate::identity::{Principal, prueba};
 use crate::ingest::{Mensaje, NoTomado, decode};
 use crate::mqtt::acl::{self, Publicar};
 use crate::mqtt::comandos;
+use crate::mqtt::enlace;
 use crate::mqtt::protocol::{Cierre, Entrante, Pedido, Razon};
 use crate::mqtt::publicacion::{Publicacion, Qos};
 use crate::mqtt::retained::Retained;
-use crate::mqtt::session::{self, Entrega};
+use crate::mqtt::session::Entrega;
 use crate::mqtt::throttle::limita;
 use crate::mqtt::topic;
 use crate::store::mqtt::Cambio;
@@ -301,7 +302,7 @@ impl Conexion {
             return Ok(Err(Razon::Cuota));
         };
         if topic::por_router(&pedido.filtro) {
-            session::enlaza(&b, &self.sesion, &mut self.estado)
+            enlace::enlaza(&b, &self.sesion, &mut self.estado.emisor)
                 .await
                 .map_err(|_| Fin::Cortada(Cierre::Interno))?;
             if !self.estado.emisor.as_mut().is_some_and(|e| e.subscribe(&pedido.filtro)) {
