@@ -273,7 +273,7 @@ impl Writer {
                         por_decir.extend(payload.and_then(|p| self.rutas.lectura(&mensaje.sensor, p)));
                     }
                 }
-                Encargo::Cambios(suyos, _) => cambios.extend(suyos),
+                Encargo::Cambios(suyos, _) => cambios.extend(&suyos.cambios),
             }
         }
         let mut paginas = lote.paginas() + cambios.len();
@@ -420,7 +420,10 @@ impl Writer {
                     mensajes[por_resultado(&resultado)] += 1;
                     let _ = responde.send(resultado);
                 }
-                Encargo::Cambios(_, responde) => {
+                Encargo::Cambios(suyos, responde) => {
+                    if let Some(luego) = suyos.luego {
+                        luego();
+                    }
                     let _ = responde.send(Ok(()));
                 }
             }

@@ -24,6 +24,7 @@ mod opening;
 mod protocol;
 mod proxy;
 mod publicacion;
+mod reparto;
 mod retained;
 mod router;
 mod session;

@@ -477,9 +477,9 @@ impl Resto {
                 Frente::Listo(Que::Leido { lectura, .. }, resultado, _) => {
                     outgoing::cuenta(&self.b, *lectura, resultado.unwrap_or_default()).await;
                 }
-                Frente::Listo(Que::Tomado { reparto, .. }, _, true) => {
+                Frente::Listo(Que::Tomado { entregable, .. }, _, true) => {
                     // `Parado` ends the process by way of the router's token.
-                    let _ = self.b.entrega(*reparto).await;
+                    let _ = self.b.entrega(*entregable).await;
                 }
                 Frente::Listo(..) => {}
             }

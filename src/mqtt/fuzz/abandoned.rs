@@ -57,11 +57,13 @@ fn comes(clean: bool, properties: Vec<Property>, will: &str) -> Said {
     said
 }
 
+/// When a session ends, and when its will is sent.
+type Waits = (Option<Timestamp>, Option<(Timestamp, Vec<u8>)>);
+
 /// What there is of the one session, in memory and in the store.
 #[derive(Debug, PartialEq)]
 struct Found {
-    /// When it ends, and its will.
-    session: Option<(Option<Timestamp>, Option<(Timestamp, Vec<u8>)>)>,
+    session: Option<Waits>,
     rows: Vec<(i64, Option<i64>)>,
     wills: Vec<Testamento>,
 }
