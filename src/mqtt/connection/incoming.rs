@@ -21,6 +21,9 @@ use crate::mqtt::throttle::limita;
 use crate::mqtt::topic;
 use crate::store::mqtt::Cambio;
 
+/// Retained messages that are looked at in the time that a message takes.
+const MIRADOS: usize = 128;
+
 impl Conexion {
     pub(super) async fn paquete(&mut self, paquete: Entrante) -> Result<(), Fin> {
         match paquete {
@@ -267,15 +270,18 @@ impl Conexion {
                 continue;
             }
             let (resultado, antes) = (self.suscribe(&pedido).await?, retenidos.len());
+            let mut mirados = 0;
             if let Ok(nueva) = resultado {
                 cambios.extend(self.sesion.guarda(&pedido));
-                for entrega in self.retenidos_de(&pedido, nueva) {
+                let suyos;
+                (suyos, mirados) = self.retenidos_de(&pedido, nueva);
+                for entrega in suyos {
                     cambios.extend(self.sesion.encola(&entrega));
                     retenidos.push(entrega);
                 }
             }
-            // What a filter finds is as much work as so many messages.
-            self.freno.mensajes(1 + retenidos.len() - antes);
+            // What a filter finds is as much work as so many messages; what it does not, less.
+            self.freno.mensajes(1 + retenidos.len() - antes + mirados / MIRADOS);
             resultados.push(resultado.map(|_| pedido.qos));
         }
         self.encarga(Que::Suscrito { pid, resultados, retenidos }, cambios)
@@ -330,12 +336,12 @@ impl Conexion {
         Ok(Ok(nueva))
     }
 
-    /// What is retained for a subscription: Retain Handling [MQTT-3.3.1-9] to [MQTT-3.3.1-11]; nothing
+    /// What is retained for a subscription, and how many messages that took to find: Retain Handling [MQTT-3.3.1-9] to [MQTT-3.3.1-11]; nothing
     /// for a shared one.
-    fn retenidos_de(&self, pedido: &Pedido, nueva: bool) -> Vec<Entrega> {
+    fn retenidos_de(&self, pedido: &Pedido, nueva: bool) -> (Vec<Entrega>, usize) {
         let quiere = pedido.retain == 0 || (pedido.retain == 1 && nueva);
         if !quiere || topic::compartido(&pedido.filtro).is_some() {
-            return Vec::new();
+            return (Vec::new(), 0);
         }
         let (b, ahora) = (&self.b, self.b.parts.clock.now());
         let puede =
@@ -350,7 +356,8 @@ impl Conexion {
                 grupo: None,
             })
         };
-        b.retained.para(&pedido.filtro, ahora).into_iter().filter(puede).map(entrega).collect()
+        let (hallados, mirados) = b.retained.para(&pedido.filtro, ahora);
+        (hallados.into_iter().filter(puede).map(entrega).collect(), mirados)
     }
 
     fn unsubscribe(&mut self, pid: u16, filtros: &[String]) -> Result<(), Fin> {
