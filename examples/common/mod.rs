@@ -187,13 +187,7 @@ impl Client {
 
     /// SUBSCRIBE, to be acknowledged with packet id 1.
     pub fn subscribe(&self, filter: &str, qos: u8) -> Vec<u8> {
-        let mut body = vec![0, 1];
-        if self.version == 5 {
-            body.push(0);
-        }
-        body.extend(text(filter));
-        body.push(qos);
-        packet(0x82, &body)
+        subscribe(self.version, 1, filter, qos)
     }
 
     /// Subscribes and waits until that is granted.
@@ -268,6 +262,27 @@ pub fn publish(
     }
     body.extend(payload);
     packet(0x30 | u8::from(retain) | (u8::from(pid.is_some()) << 1) | (u8::from(dup) << 3), &body)
+}
+
+/// SUBSCRIBE to one filter.
+pub fn subscribe(version: u8, pid: u16, filter: &str, qos: u8) -> Vec<u8> {
+    let mut body = pid.to_be_bytes().to_vec();
+    if version == 5 {
+        body.push(0);
+    }
+    body.extend(text(filter));
+    body.push(qos);
+    packet(0x82, &body)
+}
+
+/// UNSUBSCRIBE from one filter.
+pub fn unsubscribe(version: u8, pid: u16, filter: &str) -> Vec<u8> {
+    let mut body = pid.to_be_bytes().to_vec();
+    if version == 5 {
+        body.push(0);
+    }
+    body.extend(text(filter));
+    packet(0xa2, &body)
 }
 
 pub fn puback(pid: u16) -> [u8; 4] {

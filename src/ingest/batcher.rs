@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::mensaje::{Mensaje, Resolver, Resuelta, Resultado};
+use super::mensaje::{Cambios, Mensaje, Resolver, Resuelta, Resultado};
 use super::pulso::Pulso;
 use super::reloj::{Reloj, RelojIncorrecto};
 use super::ultimas::Ultimas;
@@ -67,7 +67,7 @@ pub(super) struct Pendiente {
 /// What is to be committed, and whom to answer.
 pub(super) enum Encargo {
     Mensaje(Box<Mensaje>, oneshot::Sender<Resultado>),
-    Cambios(Vec<Cambio>, oneshot::Sender<store::Result<()>>),
+    Cambios(Cambios, oneshot::Sender<store::Result<()>>),
 }
 
 impl Pendiente {
@@ -97,7 +97,7 @@ impl Pendiente {
     pub(super) fn peso(&self) -> usize {
         match &self.encargo {
             Encargo::Mensaje(mensaje, _) => mensaje.lecturas.len().max(1),
-            Encargo::Cambios(cambios, _) => cambios.len().max(1),
+            Encargo::Cambios(cambios, _) => cambios.cambios.len().max(1),
         }
     }
 }
@@ -162,9 +162,10 @@ impl Ingest {
     /// [`Cerrado`].
     pub async fn guardar(
         &self,
-        cambios: Vec<Cambio>,
+        cambios: impl Into<Cambios>,
     ) -> Result<oneshot::Receiver<store::Result<()>>, Cerrado> {
-        let sitio = self.espera_sitio(peso_cambios(&cambios)).await?;
+        let cambios = cambios.into();
+        let sitio = self.espera_sitio(peso_cambios(&cambios.cambios)).await?;
         self.encola(sitio, |responde| Encargo::Cambios(cambios, responde))
     }
 
@@ -174,9 +175,10 @@ impl Ingest {
     /// [`NoTomado`], with the changes when there is no room.
     pub fn try_guardar(
         &self,
-        cambios: Vec<Cambio>,
-    ) -> Result<oneshot::Receiver<store::Result<()>>, NoTomado<Vec<Cambio>>> {
-        match self.sitio_ya(peso_cambios(&cambios)) {
+        cambios: impl Into<Cambios>,
+    ) -> Result<oneshot::Receiver<store::Result<()>>, NoTomado<Cambios>> {
+        let cambios = cambios.into();
+        match self.sitio_ya(peso_cambios(&cambios.cambios)) {
             Some(Ok(sitio)) => self
                 .encola(sitio, |responde| Encargo::Cambios(cambios, responde))
                 .map_err(|Cerrado| NoTomado::Cerrado),

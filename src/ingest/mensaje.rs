@@ -29,6 +29,31 @@ pub struct Mensaje {
     pub por_decir: Option<Bytes>,
 }
 
+/// What is done when changes are committed: by the writer, in the order of its commits and before anybody is
+/// answered, so it waits for nothing.
+pub type Luego = Box<dyn FnOnce() + Send + Sync>;
+
+/// Changes of what the broker keeps.
+#[derive(Default)]
+pub struct Cambios {
+    /// What.
+    pub cambios: Vec<Cambio>,
+    /// See [`Luego`]; not done when they are refused.
+    pub luego: Option<Luego>,
+}
+
+impl From<Vec<Cambio>> for Cambios {
+    fn from(cambios: Vec<Cambio>) -> Self {
+        Self { cambios, luego: None }
+    }
+}
+
+impl std::fmt::Debug for Cambios {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.cambios.fmt(f)
+    }
+}
+
 /// What became of a [`Mensaje`], after its commit.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Resultado {

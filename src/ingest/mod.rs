@@ -20,7 +20,7 @@ mod vivo;
 mod writer;
 
 pub use batcher::{Ajustes, Cerrado, Ingest, NoTomado, Salud};
-pub use mensaje::{Mensaje, Resolver, Resuelta, Resultado};
+pub use mensaje::{Cambios, Luego, Mensaje, Resolver, Resuelta, Resultado};
 pub use reloj::RelojIncorrecto;
 pub use ultimas::{Promedios, Ultimas};
 pub use vigentes::Cambiados;

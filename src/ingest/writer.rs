@@ -196,7 +196,10 @@ impl Writer {
                     mensajes[por_resultado(&resultado)] += 1;
                     let _ = responde.send(resultado);
                 }
-                Encargo::Cambios(_, responde) => {
+                Encargo::Cambios(suyos, responde) => {
+                    if let Some(luego) = suyos.luego {
+                        luego();
+                    }
                     let _ = responde.send(Ok(()));
                 }
             }

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -18,10 +17,9 @@ use super::door::Callado;
 use super::first_packet::{self, Primero};
 use super::handshake::Origen;
 use super::listener::ECHADA;
-use super::opening::{self, Suya};
+use super::opening;
 use super::protocol::{Bienvenida, Connect, Entrante, Protocol, Pubrec, Rechazo};
 use super::publicacion::Publicacion;
-use super::session::Sesion;
 use super::strict::{self, Defecto};
 use super::testamento::Legado;
 use super::throttle::limita;
@@ -157,9 +155,7 @@ async fn empieza(
     // Soon enough that the client is still told.
     let plazo = s.connect_deadline * 3 / 4;
     let abre = opening::abre(b, &principal, &client_id, connect.clean, expiry, testamento, ahora);
-    let Ok(Some(Suya { sesion, estado, generacion, presente, legado })) =
-        tokio::time::timeout(plazo, abre).await
-    else {
+    let Ok(Some(mut suya)) = tokio::time::timeout(plazo, abre).await else {
         return Err(Negada::dicha("no session can be had now", Rechazo::NoDisponible, &mut protocol));
     };
     // Whoever was shut out between the sign-in and now was not there yet to be cut off.
@@ -172,14 +168,13 @@ async fn empieza(
         if let Some((motivo, rechazo, known)) = negada {
             // Who is not who they were has no session either; whether they are, the store may not say now.
             let quien_sea = matches!(principal, Principal::Usuario(_) | Principal::Llave(_));
-            sesion.vida().revocada |= quien_sea && known;
-            vuelve_a_cerrar(b, &sesion, expiry, legado.as_ref());
+            suya.sesion().vida().revocada |= quien_sea && known;
             return Err(Negada::dicha(motivo, rechazo, &mut protocol));
         }
     }
     let keep_alive = keep_alive(&connect, s.max_keep_alive);
     let bienvenida = Bienvenida {
-        sesion_presente: presente,
+        sesion_presente: suya.presente,
         client_id_asignado: asignado,
         expiry: (connect.cinco && expiry != connect.expiry).then_some(expiry),
         keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
@@ -187,7 +182,6 @@ async fn empieza(
     let mut salida = BytesMut::new();
     if !protocol.connack(&bienvenida, &mut salida) {
         // [MQTT-3.2.0-1]: nobody is served without one.
-        vuelve_a_cerrar(b, &sesion, expiry, legado.as_ref());
         return Err(Negada::callada("it does not take a packet as large as CONNACK"));
     }
     let cliente = Arc::new(Cliente {
@@ -202,21 +196,9 @@ async fn empieza(
         cuentas: Cuentas::default(),
         corte: CancellationToken::new(),
     });
-    let b = b.clone();
-    let inicio = Inicio {
-        b,
-        sesion,
-        estado,
-        generacion,
-        principal,
-        cliente,
-        protocol,
-        entrada,
-        salida,
-        keep_alive,
-        caduca,
-        expiry,
-    };
+    let (b, legado) = (b.clone(), suya.legado.take());
+    let inicio =
+        Inicio { b, suya, principal, cliente, protocol, entrada, salida, keep_alive, caduca, expiry };
     Ok((inicio, legado))
 }
 
@@ -349,18 +331,6 @@ fn quien(principal: &Principal) -> Quien {
         Principal::Llave(k) => Quien::Llave { id_api_key: k.id_api_key, id_empresa: k.id_empresa },
         Principal::Anonimo | Principal::Prueba => Quien::Anonimo,
     }
-}
-
-/// A session that was opened and is not served after all: it waits, or ends with the next sweep.
-fn vuelve_a_cerrar(b: &Compartido, sesion: &Sesion, expiry: u32, legado: Option<&Legado>) {
-    let hasta = b.parts.clock.now().plus(Duration::from_secs(u64::from(expiry)));
-    sesion.espera(&mut sesion.vida(), hasta);
-    sesion.duerme();
-    // It was never let in, and nobody is to hear of it. Nobody waits for that: whoever does may be cut short.
-    if let Some(legado) = legado {
-        sesion.anota(legado.olvida());
-    }
-    b.apunta(sesion);
 }
 
 /// Who the client is (contract section 1, sign-in), and until when.

@@ -13,12 +13,12 @@ use tokio_util::task::TaskTracker;
 use super::comandos::EnCurso;
 use super::door::Puerta;
 use super::estado::Estados;
-use super::index::Destino;
 use super::mailbox::Cabida;
 use super::publicacion::{Publicacion, Qos};
+use super::reparto::Fila;
 use super::retained::Retained;
-use super::router::{Parado, Router, Ruteada};
-use super::session::{Entrega, Estado, Sesion};
+use super::router::Router;
+use super::session::{Estado, Sesion};
 use super::sessions::{Restauradas, Sessions};
 use super::site::{self, Puente, Salidas};
 use super::testamento::Legado;
@@ -27,7 +27,7 @@ use crate::domain::{Clock, Rechazo, SensorRef, Timestamp};
 use crate::identity::cuentas::Cuentas;
 use crate::identity::{Directorio, Principal, Prueba};
 use crate::ingest::decode::{self, Limites};
-use crate::ingest::{Ingest, Mensaje, NoTomado};
+use crate::ingest::{Cambios, Ingest, Mensaje, NoTomado};
 use crate::realtime::{Clientes, Hub, Pedidos, Presencia, Rutas};
 use crate::store::mqtt::Cambio;
 use crate::store::{self, Store};
@@ -130,6 +130,7 @@ pub(super) struct Compartido {
     pub(super) parts: Parts,
     pub(super) router: Router,
     pub(super) retained: Retained,
+    pub(super) fila: Fila,
     pub(super) sessions: Sessions,
     pub(super) conexiones: TaskTracker,
     pub(super) puerta: Puerta,
@@ -144,21 +145,6 @@ pub(super) struct Compartido {
 }
 
 type Comienzo = (Salidas, Vec<(Principal, Legado)>);
-
-/// A message, and what is to be done with it: first the changes are committed, then it is delivered.
-pub(super) struct Reparto {
-    pub(super) publicacion: Arc<Publicacion>,
-    destinos: Vec<Destino>,
-    retiene: bool,
-}
-
-impl Reparto {
-    /// What must be in the store before anybody is told that the message was taken.
-    pub(super) fn cambios(&self) -> Vec<Cambio> {
-        let encoladas = self.destinos.iter().filter_map(|(sesion, entrega)| sesion.encola(entrega));
-        encoladas.chain(self.retiene.then(|| Retained::cambio(&self.publicacion))).collect()
-    }
-}
 
 impl Broker {
     /// Builds the broker, with the sessions and retained messages that the store has. `apaga` ends its
@@ -192,6 +178,7 @@ impl Broker {
             parts,
             router,
             retained,
+            fila: Fila::default(),
             sessions,
             conexiones: TaskTracker::new(),
             puerta,
@@ -248,44 +235,11 @@ impl Compartido {
         self.numero.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// What is to be done with a message. `false` when it is to be retained and there is no room.
-    pub(super) fn reparto(&self, publicacion: Publicacion) -> (Reparto, bool) {
-        let publicacion = Arc::new(publicacion);
-        let retiene = publicacion.retain && self.retained.cabe(&publicacion);
-        let cabe = retiene || !publicacion.retain;
-        let destinos = self.sessions.indice.por_guardar(&publicacion, true, &self.parts.directorio);
-        (Reparto { publicacion, destinos, retiene }, cabe)
-    }
-
-    /// Delivers a message whose changes are committed.
-    pub(super) async fn entrega(&self, reparto: Reparto) -> Result<(), Parado> {
-        let (huerfanas, publicacion) = self.deja(reparto);
-        self.heredan(huerfanas).await;
-        self.rutea(publicacion).await
-    }
-
-    /// Puts a message whose changes are committed into the mailboxes of those whom it is kept for. Answers what
-    /// it was to be for sessions that are over by now, and the message.
-    pub(super) fn deja(&self, reparto: Reparto) -> (Vec<Entrega>, Arc<Publicacion>) {
-        if reparto.retiene {
-            self.retained.pon(&reparto.publicacion);
-        }
-        let dejada = |(sesion, entrega): Destino| sesion.deja(entrega);
-        (reparto.destinos.into_iter().filter_map(dejada).collect(), reparto.publicacion)
-    }
-
-    /// Gives a message to those who are there for it now, and whom it is not kept for.
-    pub(super) async fn rutea(&self, publicacion: Arc<Publicacion>) -> Result<(), Parado> {
-        // First: whoever subscribes meanwhile does not have it by both ways.
-        let epoca = self.router.epoca();
-        let dados = self.sessions.indice.da(&publicacion, &self.parts.directorio);
-        self.router.publish(Ruteada { publicacion, dados, epoca }).await
-    }
-
     /// Has changes committed, however long that takes. `false` when the server stops first or the
     /// database refuses them, which the writer has logged.
-    pub(super) async fn guarda(&self, cambios: Vec<Cambio>) -> bool {
-        if cambios.is_empty() {
+    pub(super) async fn guarda(&self, cambios: impl Into<Cambios>) -> bool {
+        let cambios = cambios.into();
+        if cambios.cambios.is_empty() {
             return true;
         }
         let Ok(respuesta) = self.parts.ingest.guardar(cambios).await else { return false };
@@ -300,24 +254,8 @@ impl Compartido {
             return;
         }
         if let Err(NoTomado::Lleno(cambios)) = self.parts.ingest.try_guardar(cambios) {
-            sesion.devuelve_anotados(cambios);
+            sesion.devuelve_anotados(cambios.cambios);
         }
-    }
-
-    /// Commits and delivers a message of the server's own, or of somebody who does not wait.
-    pub(super) async fn difunde(&self, publicacion: Publicacion) {
-        let (reparto, _) = self.reparto(publicacion);
-        if self.guarda(reparto.cambios()).await {
-            // `Parado` ends the process by way of the router's token.
-            let _ = self.entrega(reparto).await;
-        }
-    }
-
-    /// Delivers a message to whoever is connected now, and keeps it for nobody.
-    pub(super) async fn avisa(&self, publicacion: Publicacion) {
-        let publicacion = Arc::new(publicacion);
-        let destinos = self.sessions.indice.por_guardar(&publicacion, false, &self.parts.directorio);
-        let _ = self.entrega(Reparto { publicacion, destinos, retiene: false }).await;
     }
 
     /// What hangs on a session that is over and out of the registry: it is forgotten, and what it had
@@ -339,27 +277,6 @@ impl Compartido {
         let mut cambios = sesion.toma_anotados();
         cambios.extend(sesion.id_sesion.map(Cambio::Termina));
         self.guarda(cambios).await;
-    }
-
-    /// See [`Self::hereda`].
-    pub(super) async fn heredan(&self, huerfanas: Vec<Entrega>) {
-        for huerfana in huerfanas {
-            self.hereda(huerfana).await;
-        }
-    }
-
-    /// Gives what was on its way to a session that is over to another member of its shared subscription.
-    async fn hereda(&self, mut huerfana: Entrega) {
-        while let Some((sesion, entrega)) = self.sessions.indice.otro(&huerfana, &self.parts.directorio) {
-            if !self.guarda(sesion.encola(&entrega).into_iter().collect()).await {
-                return;
-            }
-            // It may have ended meanwhile, as the one before it.
-            match sesion.deja(entrega) {
-                Some(otra_vez) => huerfana = otra_vez,
-                None => return,
-            }
-        }
     }
 
     /// What the store has for a session.
@@ -420,7 +337,8 @@ impl Compartido {
         }
     }
 
-    async fn pasa_el_tiempo(&self) {
+    /// What time has come for.
+    pub(super) async fn pasa_el_tiempo(&self) {
         let ahora = self.parts.clock.now();
         let (vencidas, testamentos) = self.sessions.vencidas(ahora);
         for (quien, legado) in testamentos {

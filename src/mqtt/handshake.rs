@@ -219,7 +219,7 @@ fn deja(
     drop(vida);
     conexion.sesion.duerme();
     b.en_curso.suelta(&conexion.sesion, &conexion.estado);
-    let enviadas = conexion.estado.en_vuelo.iter().filter_map(|v| v.entrega.seq).collect();
+    let enviadas = conexion.estado.enviadas();
     let cierra = |id_sesion| Cambio::Cierra { id_sesion, conexion: conexion.numero(), expira, enviadas };
     cambios.extend(conexion.sesion.id_sesion.map(cierra));
     (inmediato, None)

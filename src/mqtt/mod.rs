@@ -11,6 +11,7 @@ mod broker;
 mod comandos;
 mod connection;
 mod door;
+mod enlace;
 mod estado;
 mod first_packet;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod opening;
 mod protocol;
 mod proxy;
 mod publicacion;
+mod reparto;
 mod retained;
 mod router;
 mod session;

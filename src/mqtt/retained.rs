@@ -2,7 +2,8 @@
 //! bounded in number and in bytes; what the server itself says of its devices always fits, and is bounded
 //! by their number.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::publicacion::{Publicacion, Qos};
@@ -24,7 +25,7 @@ pub(super) struct Retained {
 /// By topic; and of those that clients published, how many they are and what they weigh.
 #[derive(Default)]
 struct Tabla {
-    mapa: HashMap<String, Arc<Publicacion>>,
+    mapa: BTreeMap<String, Arc<Publicacion>>,
     ajenos: usize,
     bytes: usize,
 }
@@ -100,22 +101,29 @@ impl Retained {
         self.lee().mapa.get(topic).cloned()
     }
 
-    /// What a new subscription to `filtro` is sent, by topic.
-    pub(super) fn para(&self, filtro: &str, ahora: Timestamp) -> Vec<Arc<Publicacion>> {
+    /// What a new subscription to `filtro` is sent, by topic; and how many messages were looked at for that.
+    pub(super) fn para(&self, filtro: &str, ahora: Timestamp) -> (Vec<Arc<Publicacion>>, usize) {
         if filtro.starts_with('$') {
             // [MQTT-4.7.2-1]: no other filter matches these.
             let propios = self.propios.read().unwrap_or_else(PoisonError::into_inner);
-            return propios.values().filter(|m| topic::coincide(filtro, &m.topic)).cloned().collect();
+            let suyos = propios.values().filter(|m| topic::coincide(filtro, &m.topic)).cloned().collect();
+            return (suyos, propios.len());
         }
         let tabla = self.lee();
-        if !filtro.contains(['+', '#']) {
-            return tabla.mapa.get(filtro).filter(|m| !m.vencida(ahora)).cloned().into_iter().collect();
-        }
-        let todos = tabla.mapa.values();
-        let mut hallados: Vec<_> =
-            todos.filter(|m| !m.vencida(ahora) && topic::coincide(filtro, &m.topic)).cloned().collect();
-        hallados.sort_by(|a, b| a.topic.cmp(&b.topic));
-        hallados
+        let Some(comodin) = filtro.find(['+', '#']) else {
+            let suyo = tabla.mapa.get(filtro).filter(|m| !m.vencida(ahora)).cloned();
+            return (suyo.into_iter().collect(), 1);
+        };
+        let comienzo = &filtro[..comodin];
+        // `a/#` matches `a` as well.
+        let comienzo = comienzo.strip_suffix('/').filter(|_| filtro[comodin..] == *"#").unwrap_or(comienzo);
+        let desde = (Bound::Included(comienzo), Bound::Unbounded);
+        let mut mirados = 0;
+        let hallados = tabla.mapa.range::<str, _>(desde).take_while(|(topic, _)| topic.starts_with(comienzo));
+        let hallados = hallados.inspect(|_| mirados += 1).map(|(_, m)| m);
+        let suyos =
+            hallados.filter(|m| !m.vencida(ahora) && topic::coincide(filtro, &m.topic)).cloned().collect();
+        (suyos, mirados)
     }
 
     /// Forgets what has expired [MQTT-3.3.2-5], and what was said of a device that is not in use any more
@@ -207,6 +215,29 @@ mod tests {
         );
         let quedan: Vec<_> = ["b", "c", "sensores/otro/config"].map(|t| retained.de(t).is_some()).into();
         assert_eq!((retained.cuantos(), quedan), (3, vec![true; 3]));
+    }
+
+    #[test]
+    fn a_filter_finds_all_that_it_matches_and_looks_at_what_begins_as_it_does() {
+        let retained = Retained::new(1_000);
+        let topics = ["a", "a/b", "a/b/c", "a/c", "ab", "ab/c", "b", "b/a", "/a", "á/b"];
+        for topic in topics {
+            retained.pon(&mensaje(topic, None, None));
+        }
+        for n in 0..100 {
+            retained.pon(&mensaje(&format!("many/{n}"), None, None));
+        }
+        for filtro in
+            ["a/#", "a/+", "a/b/#", "a/+/c", "+/b", "#", "+", "+/+", "/+", "a/+/#", "á/#", "b/#", "c/#", "ab"]
+        {
+            let (hallados, mirados) = retained.para(filtro, Timestamp::MIN);
+            let hallados: Vec<_> = hallados.iter().map(|m| m.topic.as_str()).collect();
+            let mut todos: Vec<_> = topics.iter().copied().filter(|t| topic::coincide(filtro, t)).collect();
+            todos.sort_unstable();
+            let muchos = filtro.starts_with(['+', '#']);
+            let suyos: Vec<_> = hallados.into_iter().filter(|t| !t.starts_with("many")).collect();
+            assert_eq!((suyos, mirados > 10), (todos, muchos), "{filtro}: {mirados}");
+        }
     }
 
     #[test]

@@ -5,25 +5,21 @@
 //! outlives its connection is in the store as well: everything that it must not miss is there before
 //! anybody is told that it was taken, and while nobody is connected it is there alone.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::{Notify, watch};
 
-use super::broker::Compartido;
 use super::mailbox::{Buzon, Cabida, Cosa};
 use super::protocol::{Cierre, Pedido};
 use super::publicacion::{Publicacion, Qos};
-use super::router::{Emisor, Parado, Receptor, Ruteada};
+use super::router::Emisor;
 use super::testamento::Legado;
-use super::{acl, topic};
-use crate::domain::{Clock, Timestamp};
-use crate::identity::{Directorio, Principal};
+use super::topic;
+use crate::domain::Timestamp;
+use crate::identity::Principal;
 use crate::store::mqtt::{Cambio, Encolada, Entregada, Suscripcion};
-
-/// Messages heard through one filter of a session and expected through another.
-const MAX_REPETIDOS: usize = 4_096;
 
 /// Who and by which identifier: nobody can take over, or squat on, another's session.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -113,7 +109,7 @@ pub(super) struct Sesion {
     /// Bounded by what the store holds for the session, or the writer is about to write.
     anotados: Mutex<Vec<Cambio>>,
     /// It hears the router, or has.
-    enlazada: AtomicBool,
+    pub(super) enlazada: AtomicBool,
     /// Something was put into the mailbox.
     pub(super) aviso: Notify,
     pub(super) turno: watch::Sender<Turno>,
@@ -160,6 +156,13 @@ pub(super) struct Estado {
     pub(super) emisor: Option<Emisor>,
     /// The process died while somebody was connected: what was sent is not known.
     pub(super) dudosa: bool,
+}
+
+impl Estado {
+    /// The places in the store of what was sent.
+    pub(super) fn enviadas(&self) -> Vec<i64> {
+        self.en_vuelo.iter().filter_map(|v| v.entrega.seq).collect()
+    }
 }
 
 /// A delivery that is not completed.
@@ -460,75 +463,6 @@ impl Sesion {
         let mut vida = self.vida();
         todas.retain(|e| vida.hereda(e));
         todas
-    }
-}
-
-/// Gives a session its link to the router, unless it has one: its connection subscribes.
-///
-/// # Errors
-/// [`Parado`].
-pub(super) async fn enlaza(
-    b: &Arc<Compartido>,
-    sesion: &Arc<Sesion>,
-    estado: &mut Estado,
-) -> Result<(), Parado> {
-    if estado.emisor.is_none() {
-        let (emisor, receptor) = b.router.link().await?;
-        let (directorio, clock) = (b.parts.directorio.clone(), b.parts.clock.clone());
-        // Ends with the link, which ends with the connection.
-        tokio::spawn(escucha(sesion.clone(), receptor, directorio, clock));
-        estado.emisor = Some(emisor);
-        sesion.enlazada.store(true, Ordering::Release);
-    }
-    Ok(())
-}
-
-/// Hears the router for a session, for as long as the link lives.
-async fn escucha(
-    sesion: Arc<Sesion>,
-    mut receptor: Receptor,
-    directorio: Arc<Directorio>,
-    clock: Arc<dyn Clock>,
-) {
-    // Number of a message → how many more times it will come, once for each filter that it matches.
-    let mut repetidos: HashMap<u64, usize> = HashMap::new();
-    while let Some((numero, Ruteada { publicacion, dados, epoca })) = receptor.next().await {
-        if dados.contains(&sesion.id) {
-            // Its topic led to another filter of the session.
-            continue;
-        }
-        if let Some(quedan) = repetidos.get_mut(&numero) {
-            *quedan -= 1;
-            if *quedan == 0 {
-                repetidos.remove(&numero);
-            }
-            continue;
-        }
-        let (entrega, coinciden) = {
-            // Only by what was subscribed to before it was published.
-            let desde = receptor.suscritos();
-            sesion.para_mi(&publicacion, |filtro| desde.get(filtro).is_some_and(|d| *d <= epoca))
-        };
-        if coinciden > 1 {
-            if repetidos.len() >= MAX_REPETIDOS {
-                // Entries of a filter that was taken away meanwhile are never used up.
-                let viejo = numero.saturating_sub(MAX_REPETIDOS as u64);
-                repetidos.retain(|n, _| *n > viejo);
-            }
-            repetidos.insert(numero, coinciden - 1);
-        }
-        let Some(entrega) = entrega else { continue };
-        if entrega.qos > Qos::Cero && sesion.id_sesion.is_some() {
-            // It is kept: it came another way, after its commit.
-            continue;
-        }
-        if publicacion.vencida(clock.now())
-            || !acl::entrega(&sesion.principal(), &publicacion.topic, publicacion.sensor, &directorio)
-        {
-            continue;
-        }
-        // Nothing shared comes this way.
-        let _ = sesion.deja(entrega);
     }
 }
 

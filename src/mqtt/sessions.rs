@@ -75,8 +75,6 @@ pub(super) struct Abierta {
     pub(super) presente: bool,
     /// When it would have ended without this connection.
     pub(super) iba_a_expirar: Option<Timestamp>,
-    /// Sessions that ended to make place for this one, with the will that waited for that.
-    pub(super) reemplazadas: Vec<(Vencida, Option<Legado>)>,
     /// The will that its owner came back in time for, and when it would have been sent.
     pub(super) cancelado: Option<(Timestamp, Legado)>,
 }
@@ -98,6 +96,9 @@ pub(super) struct Vencida {
     pub(super) sesion: Arc<Sesion>,
     pub(super) estado: Estado,
 }
+
+/// A session that ended to make place for another, with the will that waited for that.
+pub(super) type Reemplazada = (Vencida, Option<Legado>);
 
 /// There is no room, or the connection that had it does not let go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,7 +199,7 @@ impl Sessions {
     }
 
     /// Opens the session of `clave`; with `clean`, a new one in place of what was there
-    /// [MQTT-3.1.2-4]. `queda`: a new one outlives its connection.
+    /// [MQTT-3.1.2-4], which joins `reemplazadas`. `queda`: a new one outlives its connection.
     pub(super) async fn abre(
         &self,
         clave: Clave,
@@ -206,22 +207,14 @@ impl Sessions {
         clean: bool,
         queda: bool,
         ahora: Timestamp,
+        reemplazadas: &mut Vec<Reemplazada>,
     ) -> Result<Abierta, SinSitio> {
         let generacion = self.siguiente.fetch_add(1, Ordering::Relaxed);
-        let mut reemplazadas = Vec::new();
         loop {
             let Some(sesion) = self.hallada(&clave) else {
                 if let Some((sesion, estado)) = self.crea(&clave, principal, generacion, queda)? {
                     let (presente, iba_a_expirar, cancelado) = (false, None, None);
-                    return Ok(Abierta {
-                        sesion,
-                        estado,
-                        generacion,
-                        presente,
-                        iba_a_expirar,
-                        reemplazadas,
-                        cancelado,
-                    });
+                    return Ok(Abierta { sesion, estado, generacion, presente, iba_a_expirar, cancelado });
                 }
                 continue;
             };
@@ -252,15 +245,7 @@ impl Sessions {
             };
             sesion.set_principal(principal.clone());
             let presente = true;
-            return Ok(Abierta {
-                sesion,
-                estado,
-                generacion,
-                presente,
-                iba_a_expirar,
-                reemplazadas,
-                cancelado,
-            });
+            return Ok(Abierta { sesion, estado, generacion, presente, iba_a_expirar, cancelado });
         }
     }
 
@@ -484,7 +469,10 @@ mod tests {
         let persona = Principal::Usuario(persona);
         let ahora = Timestamp::MIN.plus(Duration::from_hours(1));
         let luego = ahora.plus(Duration::from_secs(600));
-        let abre = || sessions.abre(Clave::new(&persona, "p"), &persona, false, true, ahora);
+        let abre = async || {
+            let clave = Clave::new(&persona, "p");
+            sessions.abre(clave, &persona, false, true, ahora, &mut Vec::new()).await
+        };
         for revoca in [false, true] {
             let Ok(abierta) = abre().await else { panic!("there is room") };
             // Its connection is not served yet, or not any more: nobody hears the cut.

@@ -10,8 +10,9 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::broker::{Compartido, Reparto};
+use super::broker::Compartido;
 use super::publicacion::{Publicacion, Qos};
+use super::reparto::Reparto;
 use crate::domain::SensorRef;
 use crate::realtime::Evento;
 use crate::realtime::rutas::{Preparada, Reparte, Salida};

@@ -83,14 +83,7 @@ impl Compartido {
                     will.sensor = Some(sensor.id_sensor);
                 }
                 let (reparto, _) = self.reparto(will);
-                let mut cambios = reparto.cambios();
-                cambios.push(olvida);
-                let guardado = self.guarda(cambios).await;
-                if guardado {
-                    // `Parado` ends the process by way of the router's token.
-                    let _ = self.entrega(reparto).await;
-                }
-                guardado
+                self.guarda_y_entrega(reparto, [olvida]).await
             }
             Publicar::Ingerir(sensor) => {
                 let ahora = self.parts.ingest.espera_hora().await;
@@ -102,7 +95,7 @@ impl Compartido {
                 let Ok(respuesta) = self.parts.ingest.submit(mensaje).await else { return false };
                 let Ok(resultado) = respuesta.await else { return false };
                 if resultado.aceptadas > 0 {
-                    let _ = self.entrega(reparto).await;
+                    let _ = self.entrega_suelto(reparto).await;
                 }
                 self.explica(&sensor, &resultado.rechazos).await;
                 resultado.aceptadas > 0

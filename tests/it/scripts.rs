@@ -127,9 +127,14 @@ fn soak_churn_loses_nothing() {
 #[test]
 fn soak_hostile_does_each_thing_and_devices_go_on() {
     let short = ["--seconds", "2", "--quiet", "1", "--rate", "40"];
-    let few = ["--slow", "10", "--connects", "50", "--messages", "200", "--factor", "1000000"];
-    let args = [&["hostile"], &short[..], &few[..]].concat();
+    let few =
+        ["--slow", "10", "--connects", "50", "--handshakes", "20", "--garbage", "20", "--messages", "200"];
+    let args = [&["hostile", "--factor", "1000000"], &short[..], &few[..]].concat();
     let said = run("soak", &args, &[("HOSTILE", &example("hostile"))]);
     contains(&said, &["one byte a second", "subscribers that never read", "connections without CONNECT"]);
-    contains(&said, &["subscriber to everything", "retained messages"]);
+    contains(
+        &said,
+        &["subscriber to everything", "retained messages", "TLS handshakes that stop", "garbage"],
+    );
+    contains(&said, &["filters that come and go", "subscribed to and taken back"]);
 }

@@ -56,7 +56,7 @@ impl Writer {
                         por_decir.extend(payload.and_then(|p| self.rutas.lectura(&mensaje.sensor, p)));
                     }
                 }
-                Encargo::Cambios(suyos, _) => cambios.extend(suyos),
+                Encargo::Cambios(suyos, _) => cambios.extend(&suyos.cambios),
             }
         }
         let mut paginas = lote.paginas() + cambios.len();

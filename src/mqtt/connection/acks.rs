@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use crate::domain::SensorRef;
 use crate::ingest::{Cerrado, Resultado};
-use crate::mqtt::broker::Reparto;
 use crate::mqtt::protocol::Razon;
 use crate::mqtt::publicacion::{Publicacion, Qos};
+use crate::mqtt::reparto::{Entregable, Reparto};
 use crate::mqtt::session::Entrega;
 use crate::store;
 
@@ -31,7 +31,7 @@ pub(super) enum Que {
     /// Its message was refused.
     Negado { pid: Option<u16>, qos: Qos, razon: Razon, detalle: Option<String> },
     /// Its message is taken: it is delivered when its turn comes.
-    Tomado { pid: Option<u16>, qos: Qos, razon: Razon, reparto: Box<Reparto> },
+    Tomado { pid: Option<u16>, qos: Qos, razon: Razon, entregable: Box<Entregable> },
     /// Its readings are stored or refused.
     Leido { pid: Option<u16>, qos: Qos, lectura: Box<Lectura> },
     /// SUBACK, and what was retained.
@@ -181,7 +181,7 @@ pub(super) async fn tomado(atascado: &mut Option<Atascado>) -> Result<Espera, Ce
 pub(super) fn bytes(que: &Que) -> usize {
     let peso = |p: &Publicacion| p.peso();
     match que {
-        Que::Tomado { reparto, .. } => peso(&reparto.publicacion),
+        Que::Tomado { entregable, .. } => peso(entregable.publicacion()),
         Que::Leido { lectura, .. } => peso(&lectura.reparto.publicacion),
         // The messages themselves are held by `retained`.
         Que::Suscrito { retenidos, .. } => retenidos.len() * size_of::<Entrega>(),

@@ -8,16 +8,21 @@ use super::acks::{Acuse, Atascado, Espera, Lectura, Que, Respuesta};
 use super::{Conexion, Fin};
 use crate::domain::{DeviceId, SensorRef};
 use crate::identity::{Principal, prueba};
-use crate::ingest::{Mensaje, NoTomado, decode};
+use crate::ingest::{Cambios, Mensaje, NoTomado, decode};
 use crate::mqtt::acl::{self, Publicar};
 use crate::mqtt::comandos;
+use crate::mqtt::enlace;
 use crate::mqtt::protocol::{Cierre, Entrante, Pedido, Razon};
 use crate::mqtt::publicacion::{Publicacion, Qos};
+use crate::mqtt::reparto::Entregable;
 use crate::mqtt::retained::Retained;
-use crate::mqtt::session::{self, Entrega};
+use crate::mqtt::session::Entrega;
 use crate::mqtt::throttle::limita;
 use crate::mqtt::topic;
 use crate::store::mqtt::Cambio;
+
+/// Retained messages that are looked at in the time that a message takes.
+const MIRADOS: usize = 128;
 
 impl Conexion {
     pub(super) async fn paquete(&mut self, paquete: Entrante) -> Result<(), Fin> {
@@ -32,7 +37,7 @@ impl Conexion {
                 let conocido = self.estado.recibidos.remove(&pid);
                 let cambio = self.sesion.id_sesion.map(|id_sesion| Cambio::Suelta { id_sesion, pid });
                 // Forgotten for good before the client may use the id again.
-                let cambios = cambio.filter(|_| conocido).into_iter().collect();
+                let cambios: Vec<_> = cambio.filter(|_| conocido).into_iter().collect();
                 self.encarga(Que::Completa { pid, conocido }, cambios)
             }
             // Boxed, as all that is rare: a connection is mostly idle, and holds room for the rest.
@@ -109,18 +114,19 @@ impl Conexion {
                     limita("max_retained");
                 }
                 let razon = if cabe { Razon::Exito } else { Razon::Cuota };
-                let mut cambios = reparto.cambios();
+                let mut otros = Vec::new();
                 if let Some(sensor) = self.dispositivo() {
                     // All that a device may have routed: `respuestas`.
                     let ahora = self.b.parts.clock.now();
-                    cambios.extend(comandos::respuesta(sensor, &reparto.publicacion.payload, ahora));
+                    otros.extend(comandos::respuesta(sensor, &reparto.publicacion.payload, ahora));
                 }
                 if let (Qos::Dos, Some(pid), Some(id_sesion), Razon::Exito) =
                     (qos, pid, self.sesion.id_sesion, razon)
                 {
-                    cambios.push(Cambio::Toma { id_sesion, pid });
+                    otros.push(Cambio::Toma { id_sesion, pid });
                 }
-                self.encarga(Que::Tomado { pid, qos, razon, reparto: Box::new(reparto) }, cambios)
+                let (cambios, entregable) = reparto.parte(&self.b.fila, otros);
+                self.encarga(Que::Tomado { pid, qos, razon, entregable: Box::new(entregable) }, cambios)
             }
             Publicar::Ingerir(sensor) => self.ingiere(sensor, publicacion, pid, dup),
             Publicar::Probar => self.prueba(publicacion, pid),
@@ -147,7 +153,9 @@ impl Conexion {
         let guardada = Publicacion { expira: Some(ahora.plus(prueba::DURA)), ..publicacion };
         let cambio = Retained::cambio(&guardada);
         let (reparto, _) = b.reparto(Publicacion { retain: false, ..guardada });
-        self.encarga(Que::Tomado { pid, qos, razon: Razon::Exito, reparto: Box::new(reparto) }, vec![cambio])
+        let (cambios, entregable) = reparto.parte(&b.fila, [cambio]);
+        let entregable = Box::new(entregable);
+        self.encarga(Que::Tomado { pid, qos, razon: Razon::Exito, entregable }, cambios)
     }
 
     /// The device whose connection it is.
@@ -180,6 +188,7 @@ impl Conexion {
             self.atasca(Atascado { desde: self.medida(&que), que, entregando });
             return Ok(());
         };
+        self.adelanta();
         let mensaje = Mensaje { al_aceptar, ..b.lee(&sensor, &payload, dup, ahora) };
         match b.parts.ingest.try_submit(mensaje) {
             Ok(respuesta) => self.espera(que, Espera::Lecturas(Respuesta::Por(respuesta))),
@@ -195,18 +204,29 @@ impl Conexion {
     }
 
     /// Queues what the client is to be told once `cambios` are committed.
-    fn encarga(&mut self, que: Que, cambios: Vec<Cambio>) -> Result<(), Fin> {
-        if cambios.is_empty() {
+    fn encarga(&mut self, que: Que, cambios: impl Into<Cambios>) -> Result<(), Fin> {
+        let mut cambios = cambios.into();
+        let publica = matches!(que, Que::Tomado { qos: Qos::Uno | Qos::Dos, .. });
+        // Whoever acts on messages and says so is not to be given them again once it is told that this was taken.
+        let antes = if publica { self.sesion.toma_anotados() } else { Vec::new() };
+        let cuantos = antes.len();
+        if cuantos > 0 {
+            cambios.cambios.splice(..0, antes);
+        }
+        if cambios.cambios.is_empty() && !(publica && self.limpiando.is_some()) {
             self.espera(que, Espera::Turno);
             return Ok(());
         }
-        // Nobody is told of a QoS 0 message, so nobody waits for what is kept of it (the retained one).
-        let nadie_espera = matches!(que, Que::Tomado { qos: Qos::Cero, .. });
+        // Nobody is told of a QoS 0 message, so nobody waits for what is kept of it, but for its turn in the line.
+        let nadie_espera = matches!(&que, Que::Tomado { qos: Qos::Cero, entregable, .. }
+            if matches!(**entregable, Entregable::Suelto(_)));
         match self.b.parts.ingest.try_guardar(cambios) {
             Ok(_) if nadie_espera => self.espera(que, Espera::Turno),
             Ok(respuesta) => self.espera(que, Espera::Guardado(Respuesta::Por(respuesta))),
             Err(NoTomado::Cerrado) => return Err(Fin::Apagado),
-            Err(NoTomado::Lleno(cambios)) => {
+            Err(NoTomado::Lleno(mut cambios)) => {
+                // What is stuck may be given up, and this not.
+                self.sesion.devuelve_anotados(cambios.cambios.drain(..cuantos).collect());
                 let ingest = self.b.parts.ingest.clone();
                 let entregando =
                     Box::pin(
@@ -250,15 +270,18 @@ impl Conexion {
                 continue;
             }
             let (resultado, antes) = (self.suscribe(&pedido).await?, retenidos.len());
+            let mut mirados = 0;
             if let Ok(nueva) = resultado {
                 cambios.extend(self.sesion.guarda(&pedido));
-                for entrega in self.retenidos_de(&pedido, nueva) {
+                let suyos;
+                (suyos, mirados) = self.retenidos_de(&pedido, nueva);
+                for entrega in suyos {
                     cambios.extend(self.sesion.encola(&entrega));
                     retenidos.push(entrega);
                 }
             }
-            // What a filter finds is as much work as so many messages.
-            self.freno.mensajes(1 + retenidos.len() - antes);
+            // What a filter finds is as much work as so many messages; what it does not, less.
+            self.freno.mensajes(1 + retenidos.len() - antes + mirados / MIRADOS);
             resultados.push(resultado.map(|_| pedido.qos));
         }
         self.encarga(Que::Suscrito { pid, resultados, retenidos }, cambios)
@@ -301,7 +324,7 @@ impl Conexion {
             return Ok(Err(Razon::Cuota));
         };
         if topic::por_router(&pedido.filtro) {
-            session::enlaza(&b, &self.sesion, &mut self.estado)
+            enlace::enlaza(&b, &self.sesion, &mut self.estado.emisor)
                 .await
                 .map_err(|_| Fin::Cortada(Cierre::Interno))?;
             if !self.estado.emisor.as_mut().is_some_and(|e| e.subscribe(&pedido.filtro)) {
@@ -313,12 +336,12 @@ impl Conexion {
         Ok(Ok(nueva))
     }
 
-    /// What is retained for a subscription: Retain Handling [MQTT-3.3.1-9] to [MQTT-3.3.1-11]; nothing
+    /// What is retained for a subscription, and how many messages that took to find: Retain Handling [MQTT-3.3.1-9] to [MQTT-3.3.1-11]; nothing
     /// for a shared one.
-    fn retenidos_de(&self, pedido: &Pedido, nueva: bool) -> Vec<Entrega> {
+    fn retenidos_de(&self, pedido: &Pedido, nueva: bool) -> (Vec<Entrega>, usize) {
         let quiere = pedido.retain == 0 || (pedido.retain == 1 && nueva);
         if !quiere || topic::compartido(&pedido.filtro).is_some() {
-            return Vec::new();
+            return (Vec::new(), 0);
         }
         let (b, ahora) = (&self.b, self.b.parts.clock.now());
         let puede =
@@ -333,7 +356,8 @@ impl Conexion {
                 grupo: None,
             })
         };
-        b.retained.para(&pedido.filtro, ahora).into_iter().filter(puede).map(entrega).collect()
+        let (hallados, mirados) = b.retained.para(&pedido.filtro, ahora);
+        (hallados.into_iter().filter(puede).map(entrega).collect(), mirados)
     }
 
     fn unsubscribe(&mut self, pid: u16, filtros: &[String]) -> Result<(), Fin> {

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use self::acks::{Acuse, Atascado, Frente, Que};
 use self::entrada::Entrada;
 use super::broker::Compartido;
+use super::opening::Suya;
 use super::protocol::{Cierre, Protocol, Pubrec, Razon, Violacion};
 use super::publicacion::Qos;
 use super::session::{Entrega, Estado, Sesion, Turno};
@@ -133,9 +134,7 @@ pub(super) struct Conexion {
 /// What the handshake settled.
 pub(super) struct Inicio {
     pub(super) b: Arc<Compartido>,
-    pub(super) sesion: Arc<Sesion>,
-    pub(super) estado: OwnedMutexGuard<Estado>,
-    pub(super) generacion: u64,
+    pub(super) suya: Suya,
     pub(super) principal: Principal,
     pub(super) cliente: Arc<Cliente>,
     pub(super) protocol: Protocol,
@@ -157,23 +156,24 @@ impl Conexion {
         let freno = Freno::new(s.max_messages_per_s, s.max_bytes_per_s, s.rate_patience);
         let mut protocol = i.protocol;
         // Taken back in order, before anything new has an id [MQTT-4.4.0-1].
-        protocol.retoma_recibidos(i.estado.recibidos.iter().copied());
-        for vuelo in &i.estado.en_vuelo {
+        protocol.retoma_recibidos(i.suya.estado.recibidos.iter().copied());
+        for vuelo in &i.suya.estado.en_vuelo {
             if vuelo.liberado {
                 protocol.retoma_liberado(vuelo.pid);
             } else {
                 protocol.retoma_pid(vuelo.pid);
             }
         }
+        let (sesion, estado, generacion) = i.suya.toma();
         Self {
             b: i.b,
-            sesion: i.sesion,
-            estado: i.estado,
+            sesion,
+            estado,
             principal: i.principal,
             cliente: i.cliente,
             freno,
             protocol,
-            generacion: i.generacion,
+            generacion,
             entrada: Entrada::new(i.entrada),
             salida: i.salida,
             acuses: VecDeque::new(),
@@ -477,9 +477,9 @@ impl Resto {
                 Frente::Listo(Que::Leido { lectura, .. }, resultado, _) => {
                     outgoing::cuenta(&self.b, *lectura, resultado.unwrap_or_default()).await;
                 }
-                Frente::Listo(Que::Tomado { reparto, .. }, _, true) => {
+                Frente::Listo(Que::Tomado { entregable, .. }, _, true) => {
                     // `Parado` ends the process by way of the router's token.
-                    let _ = self.b.entrega(*reparto).await;
+                    let _ = self.b.entrega(*entregable).await;
                 }
                 Frente::Listo(..) => {}
             }

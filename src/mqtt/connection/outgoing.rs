@@ -39,12 +39,11 @@ impl Conexion {
     async fn di(&mut self, que: Que, resultado: Option<Resultado>, guardado: bool) -> Result<(), Fin> {
         match que {
             Que::Negado { pid, qos, razon, detalle } => self.manda(pid, qos, razon, detalle.as_deref()),
-            Que::Tomado { pid, qos, reparto, .. } if !guardado => {
-                drop(reparto);
+            Que::Tomado { pid, qos, .. } if !guardado => {
                 self.manda(pid, qos, Razon::Interno, Some("it could not be kept"));
             }
-            Que::Tomado { pid, qos, razon, reparto } => {
-                self.b.entrega(*reparto).await.map_err(|_| Fin::Cortada(Cierre::Interno))?;
+            Que::Tomado { pid, qos, razon, entregable } => {
+                self.b.entrega(*entregable).await.map_err(|_| Fin::Cortada(Cierre::Interno))?;
                 self.manda(pid, qos, razon, None);
             }
             Que::Leido { pid, qos, lectura } => {
@@ -187,16 +186,20 @@ impl Conexion {
     /// Has the store forget what is done with; one request at a time, so that it gathers while the
     /// store is slow. It is bounded by what the store holds for the session.
     pub(super) fn limpia(&mut self) {
-        if self.limpiando.is_some() {
-            return;
+        if self.limpiando.is_none() {
+            self.adelanta();
         }
+    }
+
+    /// As [`Self::limpia`], at once: what the client says next is committed after what it has acknowledged.
+    pub(super) fn adelanta(&mut self) {
         let cambios = self.sesion.toma_anotados();
         if cambios.is_empty() {
             return;
         }
         match self.b.parts.ingest.try_guardar(cambios) {
             Ok(respuesta) => self.limpiando = Some(respuesta),
-            Err(NoTomado::Lleno(cambios)) => self.sesion.devuelve_anotados(cambios),
+            Err(NoTomado::Lleno(cambios)) => self.sesion.devuelve_anotados(cambios.cambios),
             Err(NoTomado::Cerrado) => {}
         }
     }
@@ -212,7 +215,7 @@ pub(super) async fn cuenta(
     let Lectura { sensor, reparto } = lectura;
     if resultado.aceptadas > 0 {
         // `Parado` ends the process by way of the router's token.
-        let _ = b.entrega(reparto).await;
+        let _ = b.entrega_suelto(reparto).await;
     }
     b.explica(&sensor, &resultado.rechazos).await;
     let Some(primero) = resultado.rechazos.first() else { return (Razon::Exito, None) };

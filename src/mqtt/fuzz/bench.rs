@@ -170,7 +170,7 @@ impl Bench {
             local: true,
             plano: true,
             certificado: None,
-            hasta: Instant::now() + Duration::from_secs(5),
+            hasta: Instant::now() + self.broker.0.parts.settings.connect_deadline,
         };
         let silent = self.broker.0.puerta.callado();
         self.broker.0.conexiones.spawn(handshake::sirve(self.broker.clone(), stream, origin, silent))

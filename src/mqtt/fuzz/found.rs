@@ -87,7 +87,7 @@ async fn what_was_on_its_way_to_a_member_that_is_gone_by_its_commit_reaches_anot
             first.say(&Said::Disconnect { reason: Some((0, Some(vec![expiry(0)]))) }).await;
         }
         first.hang_up().await.unwrap();
-        b.entrega(reparto).await.unwrap_or_else(|_| panic!("the router is there"));
+        b.entrega_suelto(reparto).await.unwrap_or_else(|_| panic!("the router is there"));
         assert_eq!(hear(&mut second).await.1, "x", "kept: {kept}");
         bench.end().await;
     }

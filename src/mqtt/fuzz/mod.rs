@@ -5,6 +5,7 @@
 //! A few cases run with every test; `scripts/fuzz` runs each target for as long as it is told. What
 //! was found stays in `proptest-regressions/`, where it is run first, and as a test with a name.
 
+mod abandoned;
 mod bench;
 mod found;
 mod frames;

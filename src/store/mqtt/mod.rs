@@ -7,6 +7,8 @@
 mod postgres;
 mod sqlite;
 mod testamentos;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 
@@ -131,7 +133,7 @@ pub enum Cambio {
     },
     /// The session is over, with all that hangs on it.
     Termina(i64),
-    /// A subscription was made, or made anew.
+    /// A subscription was made, or made anew. Of no effect when the session is over.
     Suscribe(Suscripcion),
     /// A subscription was taken away.
     Desuscribe {
@@ -232,6 +234,8 @@ struct Muchos<'a> {
     /// The last word on each topic.
     retenidos: HashMap<&'a str, Option<&'a Retenido>>,
     vencidos: Vec<(&'a str, i64)>,
+    /// The last word on each filter of each session.
+    suscripciones: HashMap<(i64, &'a str), Option<&'a Suscripcion>>,
 }
 
 /// Makes changes, in order. What comes in numbers takes one statement a kind: deliveries of a batch
@@ -250,6 +254,12 @@ pub async fn apply(tx: &mut Tx, cambios: impl IntoIterator<Item = &Cambio>) -> R
             Cambio::Suelta { id_sesion, pid } => muchos.sueltas.push((*id_sesion, i64::from(*pid))),
             Cambio::Retiene(r) => {
                 muchos.retenidos.insert(&r.contenido.topic, Some(r));
+            }
+            Cambio::Suscribe(s) => {
+                muchos.suscripciones.insert((s.id_sesion, &s.filtro), Some(s));
+            }
+            Cambio::Desuscribe { id_sesion, filtro } => {
+                muchos.suscripciones.insert((*id_sesion, filtro), None);
             }
             Cambio::Olvida(topic) => {
                 muchos.retenidos.insert(topic, None);
@@ -274,6 +284,13 @@ pub async fn apply(tx: &mut Tx, cambios: impl IntoIterator<Item = &Cambio>) -> R
             None => olvidados.push(topic),
         }
     }
+    let (mut suscritas, mut desuscritas) = (Vec::new(), Vec::new());
+    for (cual, suscripcion) in muchos.suscripciones {
+        match suscripcion {
+            Some(suscripcion) => suscritas.push(suscripcion),
+            None => desuscritas.push(cual),
+        }
+    }
     macro_rules! por_base {
         ($accion:ident, $filas:expr) => {
             if !$filas.is_empty() {
@@ -293,6 +310,8 @@ pub async fn apply(tx: &mut Tx, cambios: impl IntoIterator<Item = &Cambio>) -> R
     por_base!(expire, muchos.vencidos);
     por_base!(retain, retenidos);
     por_base!(forget, olvidados);
+    por_base!(subscribe, suscritas);
+    por_base!(unsubscribe, desuscritas);
     Ok(())
 }
 
@@ -366,38 +385,6 @@ async fn of_session(tx: &mut Tx, cambio: &Cambio) -> Result<()> {
             on!(tx, |db| {
                 sqlx::query("DELETE FROM mqtt_sesiones WHERE id_sesion = $1")
                     .bind(id_sesion)
-                    .execute(db)
-                    .await
-                    .map(drop)
-            })?;
-        }
-        Cambio::Suscribe(s) => {
-            on!(tx, |db| {
-                sqlx::query(
-                    "INSERT INTO mqtt_suscripciones \
-                     (id_sesion, filtro, qos, no_local, rap, retain_handling, identificador) \
-                     VALUES ($1, $2, $3, $4, $5, $6, $7) \
-                     ON CONFLICT (id_sesion, filtro) DO UPDATE SET qos = excluded.qos, no_local = excluded.no_local, \
-                     rap = excluded.rap, retain_handling = excluded.retain_handling, \
-                     identificador = excluded.identificador",
-                )
-                .bind(s.id_sesion)
-                .bind(&s.filtro)
-                .bind(s.qos)
-                .bind(s.no_local)
-                .bind(s.rap)
-                .bind(s.retain_handling)
-                .bind(s.identificador.map(i64::from))
-                .execute(db)
-                .await
-                .map(drop)
-            })?;
-        }
-        Cambio::Desuscribe { id_sesion, filtro } => {
-            on!(tx, |db| {
-                sqlx::query("DELETE FROM mqtt_suscripciones WHERE id_sesion = $1 AND filtro = $2")
-                    .bind(id_sesion)
-                    .bind(filtro)
                     .execute(db)
                     .await
                     .map(drop)

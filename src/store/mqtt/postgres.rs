@@ -1,7 +1,7 @@
 //! The bulk statements of PostgreSQL: arrays, unnested, so that a statement's text is constant.
 
 use super::super::postgres::PgTx;
-use super::{Encolada, Result, Retenido};
+use super::{Encolada, Result, Retenido, Suscripcion};
 use crate::domain::Timestamp;
 
 pub(super) async fn enqueue(tx: &mut PgTx, filas: &[&Encolada]) -> Result<()> {
@@ -116,6 +116,46 @@ pub(super) async fn expire(tx: &mut PgTx, filas: &[(&str, i64)]) -> Result<()> {
     )
     .bind(topics)
     .bind(momentos)
+    .execute(tx.db())
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn subscribe(tx: &mut PgTx, filas: &[&Suscripcion]) -> Result<()> {
+    macro_rules! columna {
+        (|$s:ident| $valor:expr) => {
+            filas.iter().map(|$s| $valor).collect::<Vec<_>>()
+        };
+    }
+    sqlx::query(
+        "INSERT INTO mqtt_suscripciones (id_sesion, filtro, qos, no_local, rap, retain_handling, identificador) \
+         SELECT n.* FROM UNNEST($1::BIGINT[], $2::TEXT[], $3::BIGINT[], $4::BOOLEAN[], $5::BOOLEAN[], $6::BIGINT[], \
+         $7::BIGINT[]) AS n (id_sesion, filtro, qos, no_local, rap, retain_handling, identificador) \
+         JOIN mqtt_sesiones s ON s.id_sesion = n.id_sesion \
+         ON CONFLICT (id_sesion, filtro) DO UPDATE SET qos = excluded.qos, no_local = excluded.no_local, \
+         rap = excluded.rap, retain_handling = excluded.retain_handling, identificador = excluded.identificador",
+    )
+    .bind(columna!(|s| s.id_sesion))
+    .bind(columna!(|s| s.filtro.clone()))
+    .bind(columna!(|s| s.qos))
+    .bind(columna!(|s| s.no_local))
+    .bind(columna!(|s| s.rap))
+    .bind(columna!(|s| s.retain_handling))
+    .bind(columna!(|s| s.identificador.map(i64::from)))
+    .execute(tx.db())
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn unsubscribe(tx: &mut PgTx, filas: &[(i64, &str)]) -> Result<()> {
+    let (sesiones, filtros): (Vec<i64>, Vec<String>) =
+        filas.iter().map(|(id_sesion, filtro)| (*id_sesion, (*filtro).to_owned())).unzip();
+    sqlx::query(
+        "DELETE FROM mqtt_suscripciones u USING UNNEST($1::BIGINT[], $2::TEXT[]) AS k (id_sesion, filtro) \
+         WHERE u.id_sesion = k.id_sesion AND u.filtro = k.filtro",
+    )
+    .bind(sesiones)
+    .bind(filtros)
     .execute(tx.db())
     .await?;
     Ok(())

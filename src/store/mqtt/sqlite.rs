@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, Sqlite, Transaction};
 
-use super::{Encolada, Error, Result, Retenido};
+use super::{Encolada, Error, Result, Retenido, Suscripcion};
 
 type SqliteTx = Transaction<'static, Sqlite>;
 
@@ -111,6 +111,33 @@ pub(super) async fn expire(tx: &mut SqliteTx, filas: &[(&str, i64)]) -> Result<(
         tx,
         "DELETE FROM mqtt_retenidos WHERE rowid IN (SELECT r.rowid FROM json_each($1) j CROSS JOIN mqtt_retenidos r \
          WHERE r.topic = j.value ->> 0 AND r.expira <= j.value ->> 1)",
+        filas,
+    )
+    .await
+}
+
+pub(super) async fn subscribe(tx: &mut SqliteTx, filas: &[&Suscripcion]) -> Result<()> {
+    let columnas = |s: &&Suscripcion| {
+        (s.id_sesion, s.filtro.clone(), s.qos, s.no_local, s.rap, s.retain_handling, s.identificador)
+    };
+    let filas: Vec<_> = filas.iter().map(columnas).collect();
+    run(
+        tx,
+        "INSERT INTO mqtt_suscripciones (id_sesion, filtro, qos, no_local, rap, retain_handling, identificador) \
+         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 \
+         FROM json_each($1) WHERE EXISTS (SELECT 1 FROM mqtt_sesiones s WHERE s.id_sesion = value ->> 0) \
+         ON CONFLICT (id_sesion, filtro) DO UPDATE SET qos = excluded.qos, no_local = excluded.no_local, \
+         rap = excluded.rap, retain_handling = excluded.retain_handling, identificador = excluded.identificador",
+        &filas,
+    )
+    .await
+}
+
+pub(super) async fn unsubscribe(tx: &mut SqliteTx, filas: &[(i64, &str)]) -> Result<()> {
+    run(
+        tx,
+        "DELETE FROM mqtt_suscripciones WHERE rowid IN (SELECT u.rowid FROM json_each($1) j \
+         CROSS JOIN mqtt_suscripciones u WHERE u.id_sesion = j.value ->> 0 AND u.filtro = j.value ->> 1)",
         filas,
     )
     .await

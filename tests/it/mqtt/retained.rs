@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::broker;
 use super::wire::{
-    BOTH, Connect, MESSAGE_EXPIRY, Peer, Publish, RETAIN_AS_PUBLISHED, RETAIN_IF_NEW, RETAIN_NEVER,
+    BOTH, Connect, MESSAGE_EXPIRY, PUBACK, Peer, Publish, RETAIN_AS_PUBLISHED, RETAIN_IF_NEW, RETAIN_NEVER,
     SUBSCRIPTION_ID, number, subscribe,
 };
+use super::{broker, broker_with};
+use crate::support::Server;
 
 #[tokio::test]
 async fn the_last_retained_message_waits_for_new_subscriptions() {
@@ -198,4 +199,63 @@ async fn a_retained_message_expires() {
     assert_eq!(left.topic, "e/long");
     assert!(left.number(MESSAGE_EXPIRY).is_some_and(|left| (54..=59).contains(&left)), "{left:?}");
     late.quiet().await;
+}
+
+#[tokio::test]
+async fn what_many_retain_at_once_is_for_all_and_for_good_the_message_that_came_last() {
+    const PUBLISHERS: usize = 12;
+    const MESSAGES: u16 = 15;
+    let mut server = broker_with(&[("MAX_QUEUED_MESSAGES", "10000")]).await;
+    let kept = Connect::new(5, "kept").kept();
+    let mut hear = vec![Peer::clean(&server, 5, "live").await, Peer::enter(&server, &kept).await];
+    for peer in &mut hear {
+        assert_eq!(peer.subscribe("o/a", 1 | RETAIN_NEVER).await, 1);
+    }
+    for round in 0..6 {
+        let mut publishers = Vec::new();
+        for n in 0..PUBLISHERS {
+            let mut publisher = Peer::clean(&server, 5, &format!("p{n}")).await;
+            publishers.push(tokio::spawn(async move {
+                let qos = u8::from(n % 3 > 0);
+                let message =
+                    |i: u16| Publish::new("o/a", &format!("{round}/{n}/{i}")).qos(qos, i * u16::from(qos));
+                let all: Vec<u8> = (1..=MESSAGES).flat_map(|i| message(i).retained().bytes(5)).collect();
+                publisher.send(&all).await;
+                for _ in 0..MESSAGES * u16::from(qos) {
+                    assert_eq!(publisher.expect(PUBACK).await.reason, 0);
+                }
+                // Answered in its turn.
+                publisher.unsubscribe("none").await;
+            }));
+        }
+        for publisher in publishers {
+            publisher.await.expect("it is served");
+        }
+        let mut last = Vec::new();
+        for peer in &mut hear {
+            let mut body = String::new();
+            for _ in 0..PUBLISHERS * usize::from(MESSAGES) {
+                peer.take().await.body().clone_into(&mut body);
+            }
+            last.push(body);
+        }
+        last.push(retained(&server).await);
+        server.kill_and_restart();
+        last.push(retained(&server).await);
+        assert!(last.iter().all(|l| *l == last[0]), "live, kept, retained, retained after a kill: {last:?}");
+        hear[0] = Peer::clean(&server, 5, "live").await;
+        assert_eq!(hear[0].subscribe("o/a", 1 | RETAIN_NEVER).await, 1);
+        hear[1] = Peer::enter(&server, &kept).await;
+        // What it acknowledged last may come once more.
+        while let Some(again) = hear[1].next_before_pong().await {
+            hear[1].acknowledge(&again).await;
+        }
+    }
+}
+
+/// What a new subscription to `o/a` finds.
+async fn retained(server: &Server) -> String {
+    let mut late = Peer::clean(server, 5, "late").await;
+    assert_eq!(late.subscribe("o/a", 1).await, 1);
+    late.take().await.body().to_owned()
 }

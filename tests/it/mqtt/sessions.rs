@@ -290,3 +290,38 @@ async fn what_was_acknowledged_is_not_sent_again_however_soon_its_owner_is_back(
     assert_eq!(reader.take().await.body(), "live");
     reader.quiet().await;
 }
+
+#[tokio::test]
+async fn who_is_told_that_what_it_says_was_taken_is_not_given_again_what_it_acknowledged_before() {
+    let mut server = broker_on_sqlite("5").await;
+    let connect = Connect::new(5, "worker").kept();
+    let mut publisher = Peer::clean(&server, 5, "publisher").await;
+    // Nobody keeps its results, or they are kept.
+    for (round, retained) in (1..).zip([false, true, false]) {
+        let mut worker = Peer::enter(&server, &connect).await;
+        assert_eq!(worker.subscribe("orders", 1).await, 1);
+        publisher.publish("orders", "act", 1).await;
+        let order = worker.hear().await;
+        let holder = holds(&server);
+        let result = Publish::new("results", "done").qos(1, 77);
+        let result = if retained { result.retained() } else { result };
+        let (taken, said) = (ack(PUBACK, order.pid), result.bytes(5));
+        if round < 3 {
+            worker.send(&[taken, said].concat()).await;
+        } else {
+            // What it took is in the writer's hands when it says so.
+            worker.send(&taken).await;
+            worker.quiet().await;
+            worker.send(&said).await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        worker.quiet().await;
+        lets_go(holder);
+        assert_eq!(worker.expect(PUBACK).await.pid, 77);
+        server.kill_and_restart();
+        let mut worker = Peer::enter(&server, &connect).await;
+        worker.quiet().await;
+        worker.leave().await;
+        publisher = Peer::clean(&server, 5, "publisher").await;
+    }
+}

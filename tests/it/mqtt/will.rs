@@ -336,3 +336,32 @@ async fn who_is_not_let_in_leaves_nothing_that_waits_and_no_will() {
     server.kill_and_restart();
     Peer::enter(&server, &heir).await.quiet().await;
 }
+
+#[tokio::test]
+async fn who_is_not_let_in_keeps_no_will_from_being_sent_though_the_server_is_killed() {
+    let mut server = broker_on_sqlite("1").await;
+    let heir = Connect::new(5, "heir").kept();
+    let mut hears = Peer::enter(&server, &heir).await;
+    assert_eq!(hears.subscribe("w/#", 1).await, 1);
+    hears.lose().await;
+    let owner = |topic: &str| {
+        Connect::new(5, "owner").kept().will(Will::new(topic, "x").qos(1).with(number(WILL_DELAY, 4)))
+    };
+    Peer::enter(&server, &owner("w/waits")).await.lose().await;
+    let mut other = Peer::clean(&server, 5, "other").await;
+    // Committed after that of the loss.
+    other.say(&Publish::new("z", "x").qos(1, 8).retained()).await;
+    let holder = holds(&server);
+    let mut refused = Peer::dial(&server, 5).await;
+    refused.send(&owner("w/never").bytes()).await;
+    assert_eq!(refused.expect(CONNACK).await.reason, 0x88);
+    lets_go(holder);
+    // What the refused one had in the writer's hands is committed, and undone.
+    other.say(&Publish::new("z", "x").qos(1, 9).retained()).await;
+    server.kill_and_restart();
+    let mut hears = Peer::enter(&server, &heir).await;
+    assert_eq!(hears.take().await.topic, "w/waits");
+    hears.quiet().await;
+    // The session is there for whoever is let in.
+    assert!(Peer::connect(&server, &Connect::new(5, "owner").kept()).await.1.session_present);
+}

@@ -737,6 +737,22 @@ impl Peer {
         assert_eq!(next.kind, PINGRESP, "nothing but the answer to the ping: {next:?}");
     }
 
+    /// The next message; `None` when a ping is answered before there is one.
+    pub async fn next_before_pong(&mut self) -> Option<Got> {
+        self.send(&[0xc0, 0]).await;
+        let mut messages = VecDeque::new();
+        loop {
+            let got = self.recv().await.expect("the broker answers");
+            if got.kind == PINGRESP {
+                break;
+            }
+            messages.push_back(got);
+        }
+        let first = messages.pop_front();
+        self.inbox = messages;
+        first
+    }
+
     /// The broker ends the connection with nothing more than a DISCONNECT, whose reason this answers.
     pub async fn ends(&mut self, what: &str) -> Option<u8> {
         let last = timeout(PATIENCE, self.read()).await;
@@ -794,6 +810,8 @@ impl Peer {
     pub async fn say(&mut self, message: &Publish) {
         self.send(&message.bytes(self.version)).await;
         match message.qos {
+            // It is there for others once it is kept: what follows is answered after that.
+            0 if message.retain => drop(self.unsubscribe("none").await),
             0 => self.quiet().await,
             1 => {
                 let puback = self.expect(PUBACK).await;

@@ -5,39 +5,46 @@
 //! them, once a second, a newcomer signs in. A message counts for the phase it was sent in, so one that
 //! waits to the next phase for its acknowledgement is not lost from the figures.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod floods;
+mod scenarios;
 
 use std::collections::HashMap;
 use std::io::Result;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use alertrace::domain::{Clock as _, SystemClock};
-use clap::{Parser, ValueEnum};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpSocket;
-use tokio::sync::Semaphore;
+use clap::{Parser, ValueEnum as _};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use common::{Client, Device, Latencies, Login, PUBACK, PUBLISH, Site, mib, source};
+use common::{Client, Device, Latencies, Login, PUBACK, Site, mib, source};
+use scenarios::{Counts, Scenario, attack};
 
 /// Devices that behave.
 const DEVICES: u64 = 4;
 /// The first phase, which is not shown: nothing is warm yet.
 const WARM_UP: &str = "warm-up";
-/// Sockets that the flood of connections may hold.
-const MAX_OPEN: usize = 15_000;
 
 #[derive(Parser)]
 struct Args {
     /// MQTT in clear, open to anonymous clients.
     #[arg(long)]
     mqtt: SocketAddr,
+    /// MQTT over TLS.
+    #[arg(long)]
+    mqtts: SocketAddr,
+    /// The site's authority.
+    #[arg(long)]
+    ca: PathBuf,
     #[arg(long)]
     api: String,
     #[arg(long)]
@@ -62,6 +69,12 @@ struct Args {
     /// Connections a second without CONNECT.
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     connects: u32,
+    /// TLS handshakes a second that stop.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    handshakes: u32,
+    /// Connections a second that say what is no MQTT.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    garbage: u32,
     /// Messages a second to the subscriber of everything.
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     messages: u32,
@@ -74,32 +87,6 @@ struct Args {
     /// Scenarios to run; all of them by default.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Scenario>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Scenario {
-    /// Connections that send a byte a second, before and after their CONNECT.
-    Slow,
-    /// Subscribers to everything that never read.
-    Deaf,
-    /// Connections without a CONNECT, from addresses all over the loopback network.
-    Connects,
-    /// A subscriber to everything, and much for it.
-    Wildcard,
-    /// Retained messages on ever new topics, as fast as they are taken.
-    Retained,
-}
-
-impl Scenario {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Slow => "one byte a second",
-            Self::Deaf => "subscribers that never read",
-            Self::Connects => "connections without CONNECT",
-            Self::Wildcard => "subscriber to everything",
-            Self::Retained => "retained messages",
-        }
-    }
 }
 
 /// What was measured in one phase.
@@ -118,6 +105,7 @@ struct Phase {
 struct Shared {
     args: Args,
     token: String,
+    tls: TlsConnector,
     phases: Mutex<Vec<Phase>>,
     now: AtomicUsize,
     /// Connections of devices that behave which the server ended.
@@ -150,6 +138,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     };
     let shared = Arc::new(Shared {
         token: site.token.clone(),
+        tls: common::connector(&args.ca)?,
         phases: Mutex::default(),
         now: AtomicUsize::new(0),
         lost: AtomicU64::new(0),
@@ -305,222 +294,6 @@ async fn arrive(shared: Arc<Shared>, device: Device) {
         if let Ok(mut client) = came {
             let _ = client.send(&[0xe0, 0]).await;
         }
-    }
-}
-
-/// What those who misbehave achieved.
-#[derive(Default)]
-struct Counts {
-    made: AtomicU64,
-    failed: AtomicU64,
-    ended: AtomicU64,
-    sent: AtomicU64,
-    heard: AtomicU64,
-}
-
-fn count(n: &AtomicU64) {
-    n.fetch_add(1, Ordering::Relaxed);
-}
-
-impl Counts {
-    fn tell(&self, scenario: Scenario) -> String {
-        let n = |n: &AtomicU64| n.load(Ordering::Relaxed);
-        let (made, failed, ended) = (n(&self.made), n(&self.failed), n(&self.ended));
-        let (sent, heard) = (n(&self.sent), n(&self.heard));
-        match scenario {
-            Scenario::Slow => format!("{made} connections, {ended} of them ended by the server"),
-            Scenario::Deaf => format!("{sent} messages for them, {ended} of 3 ended by the server"),
-            Scenario::Connects => format!(
-                "{made} connections made, {failed} not (refused, or not answered in a second), {ended} ended \
-                 by the server"
-            ),
-            Scenario::Wildcard => format!("{sent} messages sent, {heard} heard"),
-            Scenario::Retained => format!("{sent} messages sent"),
-        }
-    }
-}
-
-async fn attack(shared: Arc<Shared>, scenario: Scenario, stop: CancellationToken, counts: Arc<Counts>) {
-    let mut tasks = JoinSet::new();
-    match scenario {
-        Scenario::Slow => {
-            for n in 0..shared.args.slow as usize * 2 {
-                let (shared, counts) = (shared.clone(), counts.clone());
-                tasks.spawn(async move {
-                    loop {
-                        if trickle(&shared, n, &counts).await.is_err() {
-                            count(&counts.ended);
-                        }
-                        sleep(Duration::from_millis(100)).await;
-                    }
-                });
-            }
-        }
-        Scenario::Deaf => {
-            let jwt = Some(("jwt".to_owned(), shared.token.clone()));
-            for (n, user, filter) in [(0, None, "#"), (1, None, "#"), (2, jwt, "sensores/#")] {
-                let (shared, counts) = (shared.clone(), counts.clone());
-                tasks.spawn(async move {
-                    let qos = u8::from(n != 0);
-                    let login = Login { user, ..Login::anonymous(5, format!("deaf-{n}")) };
-                    if deaf(shared.args.mqtt, &login, filter, qos).await.is_ok() {
-                        count(&counts.ended);
-                    }
-                });
-            }
-            for n in 0..2 {
-                tasks.spawn(publishes(shared.clone(), counts.clone(), format!("deaf/{n}"), 1_000, 512));
-            }
-        }
-        Scenario::Connects => {
-            tasks.spawn(connects(shared.clone(), counts.clone()));
-        }
-        Scenario::Wildcard => {
-            let (yo, suyos) = (shared.clone(), counts.clone());
-            tasks.spawn(async move {
-                if let Err(e) = hears_all(&yo, &suyos).await {
-                    println!("the subscriber to everything was cut off: {e}");
-                }
-            });
-            for n in 0..4 {
-                let rate = shared.args.messages / 4;
-                tasks.spawn(publishes(shared.clone(), counts.clone(), format!("all/{n}"), rate, 100));
-            }
-        }
-        Scenario::Retained => {
-            tasks.spawn(retains(shared.clone(), counts.clone()));
-        }
-    }
-    stop.cancelled().await;
-    tasks.shutdown().await;
-}
-
-/// Says one byte a second: of its CONNECT, or, every second client, of a message after it.
-async fn trickle(shared: &Shared, n: usize, counts: &Counts) -> Result<()> {
-    let login = Login::anonymous(4, format!("slow-{n}"));
-    // Below the limit of one address.
-    let mut stream = common::dial(shared.args.mqtt, source(n / 500)).await?;
-    count(&counts.made);
-    let bytes = if n.is_multiple_of(2) {
-        login.packet()
-    } else {
-        stream.write_all(&login.packet()).await?;
-        common::publish(4, "slow/x", Some(1), false, false, &[b'x'; 4_096])
-    };
-    let mut answer = [0; 64];
-    for byte in bytes {
-        stream.write_all(&[byte]).await?;
-        match timeout(Duration::from_secs(1), stream.read(&mut answer)).await {
-            Ok(Ok(0)) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            Ok(Err(e)) => return Err(e),
-            // An answer, which may well be there at once.
-            Ok(Ok(_)) => sleep(Duration::from_secs(1)).await,
-            Err(_) => {}
-        }
-    }
-    Ok(())
-}
-
-/// Subscribes and reads nothing more. Answers when the server has ended the connection.
-async fn deaf(to: SocketAddr, login: &Login, filter: &str, qos: u8) -> Result<()> {
-    let socket = TcpSocket::new_v4()?;
-    // So that the kernel does not read for it.
-    socket.set_recv_buffer_size(4_096)?;
-    socket.bind(SocketAddr::from((source(2), 0)))?;
-    let stream = socket.connect(to).await?;
-    let mut client = Client::sign_in(Box::new(stream), login).await?;
-    client.subscribed(filter, qos).await?;
-    // A ping now and then shows whether anybody is there, and keeps nothing from anybody.
-    loop {
-        sleep(Duration::from_secs(1)).await;
-        if client.send(&[0xc0, 0]).await.is_err() {
-            return Ok(());
-        }
-    }
-}
-
-/// Publishes with QoS 0 at a steady rate, in small bursts.
-async fn publishes(shared: Arc<Shared>, counts: Arc<Counts>, topic: String, rate: u32, size: usize) {
-    let login = Login::anonymous(4, format!("pub-{}", topic.replace('/', "-")));
-    let Ok(mut client) = Client::plain(shared.args.mqtt, source(3), &login).await else { return };
-    let message = client.publish(&topic, None, false, false, &vec![b'x'; size]);
-    let begun = Instant::now();
-    let (mut sent, mut clock) = (0, interval(Duration::from_millis(5)));
-    loop {
-        clock.tick().await;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of messages")]
-        let due = (begun.elapsed().as_secs_f64() * f64::from(rate)) as u64 - sent;
-        let due = due.min(1_000);
-        if client.send(&message.repeat(usize::try_from(due).unwrap_or(0))).await.is_err() {
-            println!("the publisher of {topic} was cut off");
-            return;
-        }
-        sent += due;
-        counts.sent.fetch_add(due, Ordering::Relaxed);
-    }
-}
-
-async fn hears_all(shared: &Shared, counts: &Counts) -> Result<()> {
-    let login = Login::anonymous(4, "hears-all");
-    let mut client = Client::plain(shared.args.mqtt, source(4), &login).await?;
-    client.subscribed("#", 0).await?;
-    loop {
-        if client.next().await?.kind() == PUBLISH {
-            count(&counts.heard);
-        }
-    }
-}
-
-/// Connects at a steady rate and says nothing, until the server ends it.
-async fn connects(shared: Arc<Shared>, counts: Arc<Counts>) {
-    let (places, begun) = (Arc::new(Semaphore::new(MAX_OPEN)), Instant::now());
-    let (mut made, mut clock) = (0_u32, interval(Duration::from_millis(5)));
-    let mut tasks = JoinSet::new();
-    loop {
-        clock.tick().await;
-        while tasks.try_join_next().is_some() {}
-        let due = begun.elapsed().as_secs_f64() * f64::from(shared.args.connects);
-        while f64::from(made) < due {
-            made += 1;
-            let Ok(place) = places.clone().try_acquire_owned() else {
-                count(&counts.failed);
-                continue;
-            };
-            let (to, counts) = (shared.args.mqtt, counts.clone());
-            // Two thousand addresses, none of which anybody else has.
-            let from = source(1_000 + made as usize % 2_000);
-            tasks.spawn(async move {
-                if let Ok(Ok(mut stream)) = timeout(Duration::from_secs(1), common::dial(to, from)).await {
-                    count(&counts.made);
-                    let mut byte = [0];
-                    if timeout(Duration::from_secs(10), stream.read(&mut byte)).await.is_ok() {
-                        count(&counts.ended);
-                    }
-                } else {
-                    count(&counts.failed);
-                }
-                drop(place);
-            });
-        }
-    }
-}
-
-/// Retains messages on ever new topics, as fast as the server reads them.
-async fn retains(shared: Arc<Shared>, counts: Arc<Counts>) {
-    let login = Login::anonymous(4, "retains");
-    let Ok(mut client) = Client::plain(shared.args.mqtt, source(5), &login).await else { return };
-    let mut n = 0_u64;
-    loop {
-        let mut burst = Vec::new();
-        for _ in 0..50 {
-            n += 1;
-            burst.extend(client.publish(&format!("kept/{}", n % 50_000), None, true, false, &[b'x'; 100]));
-        }
-        if client.send(&burst).await.is_err() {
-            println!("whoever retains was cut off");
-            return;
-        }
-        counts.sent.fetch_add(50, Ordering::Relaxed);
     }
 }
 
