@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::broker::Compartido;
 use super::index::Destino;
 use super::publicacion::Publicacion;
-use super::retained::Retained;
+use super::retained::{EnCamino, Retained};
 use super::router::{Parado, Ruteada};
 use super::session::Entrega;
 use crate::ingest::Cambios;
@@ -20,7 +20,8 @@ use crate::store::mqtt::Cambio;
 pub(super) struct Reparto {
     pub(super) publicacion: Arc<Publicacion>,
     destinos: Vec<Destino>,
-    retiene: bool,
+    /// It is retained.
+    retiene: Option<EnCamino>,
 }
 
 /// A message that the writer was given the changes of.
@@ -44,14 +45,14 @@ impl Reparto {
     /// What must be in the store before anybody is told that the message was taken.
     pub(super) fn cambios(&self) -> Vec<Cambio> {
         let encoladas = self.destinos.iter().filter_map(|(sesion, entrega)| sesion.encola(entrega));
-        encoladas.chain(self.retiene.then(|| Retained::cambio(&self.publicacion))).collect()
+        encoladas.chain(self.retiene.is_some().then(|| Retained::cambio(&self.publicacion))).collect()
     }
 
     /// What the writer is to have of it, with `otros` of the same commit, and what is to be delivered then.
     pub(super) fn parte(self, fila: &Fila, otros: impl IntoIterator<Item = Cambio>) -> (Cambios, Entregable) {
         let mut cambios = self.cambios();
         cambios.extend(otros);
-        if !self.retiene {
+        if self.retiene.is_none() {
             return (cambios.into(), Entregable::Suelto(self));
         }
         let (publicacion, esperan) = (self.publicacion.clone(), fila.esperan.clone());
@@ -76,8 +77,8 @@ impl Compartido {
     /// What is to be done with a message. `false` when it is to be retained and there is no room.
     pub(super) fn reparto(&self, publicacion: Publicacion) -> (Reparto, bool) {
         let publicacion = Arc::new(publicacion);
-        let retiene = publicacion.retain && self.retained.cabe(&publicacion);
-        let cabe = retiene || !publicacion.retain;
+        let cabe = !publicacion.retain || self.retained.cabe(&publicacion);
+        let retiene = (publicacion.retain && cabe).then(|| self.retained.viene(&publicacion));
         let destinos = self.sessions.indice.por_guardar(&publicacion, true, &self.parts.directorio);
         (Reparto { publicacion, destinos, retiene }, cabe)
     }
@@ -100,7 +101,7 @@ impl Compartido {
     /// Puts a message whose changes are committed into the mailboxes of those whom it is kept for. Answers what
     /// it was to be for sessions that are over by now, and the message.
     pub(super) fn deja(&self, reparto: Reparto) -> (Vec<Entrega>, Arc<Publicacion>) {
-        if reparto.retiene {
+        if reparto.retiene.is_some() {
             self.retained.pon(&reparto.publicacion);
         }
         let dejada = |(sesion, entrega): Destino| sesion.deja(entrega);
@@ -157,7 +158,7 @@ impl Compartido {
     pub(super) async fn avisa(&self, publicacion: Publicacion) {
         let publicacion = Arc::new(publicacion);
         let destinos = self.sessions.indice.por_guardar(&publicacion, false, &self.parts.directorio);
-        let _ = self.entrega_suelto(Reparto { publicacion, destinos, retiene: false }).await;
+        let _ = self.entrega_suelto(Reparto { publicacion, destinos, retiene: None }).await;
     }
 
     /// See [`Self::hereda`].

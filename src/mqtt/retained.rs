@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::publicacion::{Publicacion, Qos};
 use super::{acl, topic};
@@ -20,6 +21,24 @@ pub(super) struct Retained {
     /// The broker's own (`$SYS/…`): few, and in nobody's way.
     propios: RwLock<HashMap<String, Arc<Publicacion>>>,
     tabla: RwLock<Tabla>,
+    en_camino: Camino,
+    numero: AtomicU64,
+}
+
+/// Messages on their way to the store, which take their topics' places once they are there, in the order in which they
+/// came: few, as many as the writer has room for.
+type Camino = Arc<Mutex<BTreeMap<u64, Arc<Publicacion>>>>;
+
+/// A message is on its way, until this is dropped.
+pub(super) struct EnCamino {
+    todos: Camino,
+    numero: u64,
+}
+
+impl Drop for EnCamino {
+    fn drop(&mut self) {
+        self.todos.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.numero);
+    }
 }
 
 /// By topic; and of those that clients published, how many they are and what they weigh.
@@ -52,7 +71,13 @@ impl Tabla {
 
 impl Retained {
     pub(super) fn new(max: usize) -> Self {
-        Self { max, propios: RwLock::default(), tabla: RwLock::default() }
+        Self {
+            max,
+            propios: RwLock::default(),
+            tabla: RwLock::default(),
+            en_camino: Camino::default(),
+            numero: AtomicU64::new(0),
+        }
     }
 
     /// Takes over what the store has.
@@ -88,6 +113,33 @@ impl Retained {
         if !mensaje.payload.is_empty() {
             tabla.mete(mensaje);
         }
+    }
+
+    /// A message is to take its topic's place. Said before it is known whom it is kept for: a session that subscribes
+    /// meanwhile is either among those, or finds it here.
+    pub(super) fn viene(&self, mensaje: &Arc<Publicacion>) -> EnCamino {
+        let numero = self.numero.fetch_add(1, Ordering::Relaxed);
+        self.en_camino.lock().unwrap_or_else(PoisonError::into_inner).insert(numero, mensaje.clone());
+        EnCamino { todos: self.en_camino.clone(), numero }
+    }
+
+    /// As [`Self::para`], for a session that is kept: with what is on its way to the store before this subscription, and
+    /// will not be given to it as it comes.
+    pub(super) fn para_guardada(&self, filtro: &str, ahora: Timestamp) -> (Vec<Arc<Publicacion>>, usize) {
+        // First: what arrives meanwhile is in the table by then.
+        let en_camino: Vec<_> = {
+            let todos = self.en_camino.lock().unwrap_or_else(PoisonError::into_inner);
+            let suyos = todos.values().filter(|m| m.qos > Qos::Cero && topic::coincide(filtro, &m.topic));
+            suyos.cloned().collect()
+        };
+        let (mut hallados, mirados) = self.para(filtro, ahora);
+        for mensaje in en_camino {
+            hallados.retain(|m| m.topic != mensaje.topic);
+            if !mensaje.payload.is_empty() && !mensaje.vencida(ahora) {
+                hallados.push(mensaje);
+            }
+        }
+        (hallados, mirados)
     }
 
     /// Keeps a message of the broker's own, in memory alone.

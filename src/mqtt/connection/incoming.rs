@@ -336,8 +336,8 @@ impl Conexion {
         Ok(Ok(nueva))
     }
 
-    /// What is retained for a subscription, and how many messages that took to find: Retain Handling [MQTT-3.3.1-9] to [MQTT-3.3.1-11]; nothing
-    /// for a shared one.
+    /// What is retained for a subscription, and how many messages that took to find: Retain Handling [MQTT-3.3.1-9] to
+    /// [MQTT-3.3.1-11]; nothing for a shared one.
     fn retenidos_de(&self, pedido: &Pedido, nueva: bool) -> (Vec<Entrega>, usize) {
         let quiere = pedido.retain == 0 || (pedido.retain == 1 && nueva);
         if !quiere || topic::compartido(&pedido.filtro).is_some() {
@@ -356,7 +356,12 @@ impl Conexion {
                 grupo: None,
             })
         };
-        let (hallados, mirados) = b.retained.para(&pedido.filtro, ahora);
+        let guardada = self.sesion.id_sesion.is_some() && pedido.qos > Qos::Cero;
+        let (hallados, mirados) = if guardada {
+            b.retained.para_guardada(&pedido.filtro, ahora)
+        } else {
+            b.retained.para(&pedido.filtro, ahora)
+        };
         (hallados.into_iter().filter(puede).map(entrega).collect(), mirados)
     }
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::wire::{
     BOTH, Connect, MESSAGE_EXPIRY, PUBACK, Peer, Publish, RETAIN_AS_PUBLISHED, RETAIN_IF_NEW, RETAIN_NEVER,
-    SUBSCRIPTION_ID, number, subscribe,
+    SUBACK, SUBSCRIPTION_ID, number, subscribe,
 };
-use super::{broker, broker_with};
+use super::{broker, broker_on_sqlite, broker_with, holds, lets_go};
 use crate::support::Server;
 
 #[tokio::test]
@@ -251,6 +251,45 @@ async fn what_many_retain_at_once_is_for_all_and_for_good_the_message_that_came_
             hear[1].acknowledge(&again).await;
         }
     }
+}
+
+#[tokio::test]
+async fn who_subscribes_while_a_message_is_on_its_way_to_the_store_has_it_once() {
+    let server = broker_on_sqlite("5").await;
+    let mut publisher = Peer::clean(&server, 5, "publisher").await;
+    for topic in ["w/new", "w/old", "w/gone"] {
+        publisher.say(&Publish::new(topic, "before").qos(1, 1).retained()).await;
+    }
+    let mut reader = Peer::enter(&server, &Connect::new(5, "reader").kept()).await;
+    let mut early = Peer::enter(&server, &Connect::new(5, "early").kept()).await;
+    assert_eq!(early.subscribe("w/#", 1 | RETAIN_NEVER).await, 1);
+    let holder = holds(&server);
+    for (topic, payload, pid) in [("w/new", "first", 1), ("w/gone", "", 2), ("w/new", "second", 3)] {
+        publisher.send(&Publish::new(topic, payload).qos(1, pid).retained().bytes(5)).await;
+    }
+    // They were taken in: nothing is acknowledged.
+    publisher.quiet().await;
+    reader.send(&subscribe(5, 1, &[], &[("w/#", 1)])).await;
+    reader.quiet().await;
+    lets_go(holder);
+    for _ in 0..3 {
+        assert_eq!(publisher.expect(PUBACK).await.reason, 0);
+    }
+    assert_eq!(reader.expect(SUBACK).await.codes, [1]);
+    let mut found = Vec::new();
+    for _ in 0..2 {
+        let message = reader.take().await;
+        assert!(message.retain(), "as it is retained: {message:?}");
+        found.push(message.said().1.to_owned() + " " + message.said().0);
+    }
+    found.sort();
+    assert_eq!(found, ["before w/old", "second w/new"]);
+    reader.quiet().await;
+    for expected in [("w/new", "first"), ("w/gone", ""), ("w/new", "second")] {
+        let message = early.take().await;
+        assert_eq!((message.said(), message.retain()), (expected, false), "who was there hears all of it");
+    }
+    early.quiet().await;
 }
 
 /// What a new subscription to `o/a` finds.
