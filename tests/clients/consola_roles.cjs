@@ -1,15 +1,17 @@
 // What each role is shown, a hundred sensors and some, and a server that does not acknowledge. See consola.cjs.
 const assert = require("node:assert");
+const { spawnSync } = require("node:child_process");
 
-module.exports = async ({ api, browser, email, open, password, server }) => {
+module.exports = async ({ api, browser, ca, email, mqtts, open, password, server }) => {
   const signIn = async (who) => (await api("POST", "/auth/login", null, { email: who, password })).body.access_token;
   const admin = await signIn(email);
   const sensors = [];
   for (let n = 0; n < 103; n += 1) {
     const made = await api("POST", "/sensores", admin, { device_id: `s-${n}`, nombre: `Sensor ${String(n).padStart(3, "0")}`, tipo: "clima" });
     assert.equal(made.status, 201, JSON.stringify(made.body));
-    sensors.push(made.body.sensor);
+    sensors.push({ ...made.body.sensor, token: made.body.credenciales.token });
   }
+  const say = (device_id, token, value) => fetch(`${server}/api/v1/sensores/data`, { method: "POST", body: JSON.stringify({ temperatura: value }), headers: { Authorization: `Device ${device_id}:${token}` } });
   const people = {};
   for (const rol of ["worker", "supervisor"]) {
     const made = await api("POST", "/trabajadores", admin, { email: `${rol}@fundo.pe`, password, nombre: rol, apellido: "X", rol });
@@ -25,6 +27,12 @@ module.exports = async ({ api, browser, email, open, password, server }) => {
   await chief.says(".resumen", "Sensores: 103 ");
   assert.equal(await chief.count(".tarjeta"), 100);
   await chief.says(".paginador", "Página 1 de 2 · 103 en total");
+  // The button stays under whoever is about to press it while sensors speak.
+  const next = await chief.page.$(".paginador button:last-child");
+  await next.focus();
+  assert.equal((await say("s-0", sensors[0].token, 18.5)).status, 201);
+  await chief.says(".tarjeta", "18,5 °C");
+  assert.ok(await next.evaluate((e) => document.activeElement === e), "the pager was replaced");
   await chief.click("Siguiente", ".paginador");
   await chief.says(".paginador", "Página 2 de 2");
   assert.deepEqual(await chief.page.$$eval(".tarjeta h2", (all) => all.map((e) => e.innerText)), ["Sensor 100", "Sensor 101", "Sensor 102"]);
@@ -34,8 +42,7 @@ module.exports = async ({ api, browser, email, open, password, server }) => {
   await chief.fits("admin");
   // Assigned or registered elsewhere meanwhile: it comes with what it says.
   const other = await api("POST", "/sensores", admin, { device_id: "otro", nombre: "Otro s-42", tipo: "clima" });
-  const said = await fetch(`${server}/api/v1/sensores/data`, { method: "POST", body: '{"temperatura": 20}', headers: { Authorization: `Device otro:${other.body.credenciales.token}` } });
-  assert.equal(said.status, 201);
+  assert.equal((await say("otro", other.body.credenciales.token, 20)).status, 201);
   await chief.says(".tarjeta", "Otro s-42");
 
   // A worker: the assigned sensor, and no button that would be refused.
@@ -46,7 +53,7 @@ module.exports = async ({ api, browser, email, open, password, server }) => {
   assert.equal(await worker.count(".titulo button"), 0);
   await worker.click("Sensor 007", ".tarjeta");
   await worker.says(".lugar", "No hay lecturas en este periodo");
-  assert.deepEqual(await worker.page.$$eval("section h2", (all) => all.map((e) => e.innerText)), ["Ahora", "Historia"]);
+  assert.deepEqual(await worker.page.$$eval("section h2", (all) => all.map((e) => e.innerText)), ["Ahora", "Historial"]);
   await worker.fits("worker");
   // Somebody else's is answered as by the API, in words.
   await worker.page.goto(`${server}/#/sensores/${sensors[8].id_sensor}`);
@@ -70,6 +77,12 @@ module.exports = async ({ api, browser, email, open, password, server }) => {
   await operator.says("h1", "Conexiones");
   await operator.says(".vacio", "Nadie se ha conectado todavía");
   assert.equal(await operator.text("header nav"), "Conexiones\nServidor");
+  // By its name alone: its sensor is a page that is not theirs.
+  const [host, port] = [new URL(server).hostname, mqtts.split(":").at(-1)];
+  const device = spawnSync("mosquitto_pub", ["--cafile", ca, "-h", host, "-p", port, "-V", "5", "-q", "1", "-i", "s-1", "-u", "s-1", "-P", sensors[1].token, "-t", "sensores/s-1/data", "-m", '{"temperatura": 1}'], { encoding: "utf8", timeout: 20_000 });
+  assert.equal(device.status, 0, device.stderr);
+  await operator.says(".tarjeta h2", "s-1");
+  assert.equal(await operator.count(".tarjeta a"), 0);
   await operator.click("Servidor", "header");
   await operator.says(".pastilla", "Guarda y confirma lecturas");
   const { version } = await (await fetch(`${server}/health`)).json();

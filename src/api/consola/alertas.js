@@ -1,7 +1,7 @@
 // What needs somebody's attention: open alerts, as they come, to be marked as seen and resolved.
 
 import { pide } from "./api.js";
-import { avisa, boton, campo, dialogo, envejece, formulario, h, hace, intenta, paginador, sincroniza } from "./dom.js";
+import { avisa, boton, campo, dialogo, envejece, formulario, h, hace, intenta, pagina, sincroniza } from "./dom.js";
 import { conUnidad, entero } from "./formato.js";
 import { agregaAlerta, observa, planta } from "./planta.js";
 import { t } from "./textos.js";
@@ -20,6 +20,8 @@ function resuelve(alerta) {
     caja.close();
     agregaAlerta(hecha);
     if (nueva) agregaAlerta(nueva);
+    // The button that opened this is gone.
+    document.querySelector("#principal h1")?.focus();
     if (persiste) avisa(t("persiste"), "mal");
     else avisa(t("resuelta"));
   }, { alCancelar: () => caja.close() });
@@ -45,7 +47,7 @@ function tarjeta({ alerta, nombre }) {
 }
 
 export function vistaAlertas() {
-  let pagina = 0;
+  let actual = 0;
   const lista = h("ul", { class: "tarjetas anchas" });
   const [pie, vacio, resumen] = [h("div"), h("p", { class: "vacio" }), h("p", { class: "resumen", role: "status" })];
   const cabeza = h("h1", { tabindex: -1 }, t("alertas"));
@@ -53,15 +55,15 @@ export function vistaAlertas() {
 
   function pinta() {
     const todas = [...planta.alertas.values()].sort((a, b) => b.id_alerta - a.id_alerta);
-    pagina = Math.min(pagina, Math.max(0, Math.ceil(todas.length / TAMANO) - 1));
-    const visibles = todas.slice(pagina * TAMANO, (pagina + 1) * TAMANO)
+    actual = Math.min(actual, Math.max(0, Math.ceil(todas.length / TAMANO) - 1));
+    const visibles = todas.slice(actual * TAMANO, (actual + 1) * TAMANO)
       .map((alerta) => ({ alerta, nombre: planta.sensores.get(alerta.id_sensor)?.nombre ?? alerta.device_id }));
     sincroniza(lista, visibles, ({ alerta }) => alerta.id_alerta, (dato) => JSON.stringify(dato), tarjeta);
     const dicho = planta.alertasCargadas ? t("resumen_alertas", { total: entero(todas.length) }) : "";
     if (resumen.textContent !== dicho) resumen.textContent = dicho;
     vacio.textContent = planta.alertasCargadas ? t("sin_alertas") : planta.error || t("cargando");
     vacio.hidden = todas.length > 0;
-    pie.replaceChildren(paginador(pagina, todas.length, TAMANO, (n) => { pagina = n; pinta(); cabeza.focus(); }) ?? "");
+    pagina(pie, actual, todas.length, TAMANO, (n) => { actual = n; pinta(); cabeza.focus(); });
   }
 
   const deja = observa((que) => { if (que === "alertas" || que === "sensores") pinta(); });

@@ -38,14 +38,12 @@ export const renuevaCredenciales = intenta(async (sensor) => {
   muestra(sensor, credenciales);
 });
 
-// `'` ends a quotation of the shell; no name or token that the server makes has one.
-const entreComillas = (texto) => `'${texto.replaceAll("'", "'\\''")}'`;
-
-// The line that publishes as the device, over TLS.
+// The line that publishes as the device, over TLS. No device_id and no token has what a shell would take for anything
+// else, and what stands around the payload means the same to sh and to the cmd of Windows.
 export function linea(device_id, token) {
   const host = location.hostname.replace(/^\[|\]$/g, "");
-  return `mosquitto_pub --cafile ca.pem -h ${host} -p 8883 -V 5 -q 1 -i ${entreComillas(device_id)} ` +
-    `-u ${entreComillas(device_id)} -P ${entreComillas(token)} -t ${entreComillas(`sensores/${device_id}/data`)} -m '{"temperatura": 21.5}'`;
+  return `mosquitto_pub --cafile ca.pem -h ${host} -p 8883 -V 5 -q 1 -i ${device_id} ` +
+    `-u ${device_id} -P ${token} -t sensores/${device_id}/data -m "{\\"temperatura\\": 21.5}"`;
 }
 
 function copiable(etiqueta, texto, clase) {
@@ -66,9 +64,11 @@ async function copia(texto, nodo) {
 
 function muestra(sensor, { username, token }) {
   const llegada = h("p", { class: "llegada espera", role: "status" }, t("esperando"));
-  const desde = planta.sensores.get(sensor.id_sensor)?.timestamp_lectura ?? null;
-  const deja = observa((que, id) => {
-    if (que !== "sensor" || id !== sensor.id_sensor || planta.sensores.get(id).timestamp_lectura === desde) return;
+  const ultima = () => planta.sensores.get(sensor.id_sensor)?.timestamp_lectura ?? null;
+  const desde = ultima();
+  // It comes by an event, or by the list while there are none.
+  const deja = observa((que) => {
+    if (!["sensor", "sensores"].includes(que) || [null, desde].includes(ultima())) return;
     clearInterval(reloj);
     llegada.className = "llegada bien";
     llegada.textContent = t("llego");

@@ -4,6 +4,9 @@ import { abre, cierra, sesion } from "./sesion.js";
 import { idioma, t } from "./textos.js";
 
 const API = "/api/v1";
+// How long an answer may take: the server gives up on its own before. A line that died says nothing of itself.
+const PLAZO = 40_000;
+const PLAZO_CORTO = 10_000;
 
 // What the API refused (RFC 9457), or that it did not answer.
 export class Problema extends Error {
@@ -20,11 +23,25 @@ async function problema(respuesta) {
   return new Problema(cuerpo ?? {}, respuesta.status);
 }
 
-async function envia(url, opciones) {
+function sinRed() {
+  return new Problema({ detail: t("sin_red"), code: "sin_red" }, 0);
+}
+
+// Nothing is kept by the browser: what somebody saw does not stay on a borrowed telephone.
+async function envia(url, plazo, opciones) {
   try {
-    return await fetch(url, opciones);
+    return await fetch(url, { cache: "no-store", signal: plazo ? AbortSignal.timeout(plazo) : null, ...opciones });
   } catch {
-    throw new Problema({ detail: t("sin_red"), code: "sin_red" }, 0);
+    throw sinRed();
+  }
+}
+
+// What is in an answer, which may stop half-way.
+async function lee(respuesta, como = "json") {
+  try {
+    return await respuesta[como]();
+  } catch {
+    throw sinRed();
   }
 }
 
@@ -35,15 +52,19 @@ let renovacion = null;
 // One at a time: a refresh token is good once.
 function renueva() {
   renovacion ??= (async () => {
-    const { body, tipo } = json({ refresh_token: sesion().refresh_token });
+    const de = sesion();
+    const { body, tipo } = json({ refresh_token: de.refresh_token });
     const headers = { ...tipo, "Accept-Language": idioma };
-    const respuesta = await envia(`${API}/auth/refresh`, { method: "POST", headers, body });
+    const respuesta = await envia(`${API}/auth/refresh`, PLAZO, { method: "POST", headers, body });
+    const dicho = respuesta.ok ? await lee(respuesta) : await problema(respuesta);
+    // Whoever signed out meanwhile is not signed in again.
+    if (sesion() !== de) throw new Problema({ detail: t("sesion_terminada") }, 401);
     if (respuesta.ok) {
-      abre(await respuesta.json());
+      abre(dicho);
       return;
     }
     if ([401, 403].includes(respuesta.status)) cierra(t("sesion_terminada"));
-    throw await problema(respuesta);
+    throw dicho;
   })().finally(() => { renovacion = null; });
   return renovacion;
 }
@@ -55,15 +76,15 @@ export async function token() {
   return sesion().access_token;
 }
 
-// Asks; answers the response. `publica` = nobody has to be signed in.
-async function responde(metodo, ruta, { cuerpo, acepta = "application/json", publica = false } = {}) {
+// Asks; answers the response. `publica` = nobody has to be signed in; `plazo` = milliseconds, or null.
+async function responde(metodo, ruta, { cuerpo, acepta = "application/json", publica = false, plazo = PLAZO } = {}) {
   const { body, tipo } = cuerpo === undefined ? {} : json(cuerpo);
   const headers = { Accept: acepta, "Accept-Language": idioma, ...tipo };
   const url = ruta.startsWith("/api/") ? ruta : API + ruta;
   for (let veces = 1; ; veces += 1) {
     const llave = publica ? null : await token();
     if (llave) headers.Authorization = `Bearer ${llave}`;
-    const respuesta = await envia(url, { method: metodo, headers, body });
+    const respuesta = await envia(url, plazo, { method: metodo, headers, body });
     if (respuesta.ok) return respuesta;
     if (respuesta.status !== 401 || publica) throw await problema(respuesta);
     // Revoked, or renewed meanwhile by somebody else who asked.
@@ -75,13 +96,13 @@ async function responde(metodo, ruta, { cuerpo, acepta = "application/json", pub
 
 export async function pide(metodo, ruta, opciones) {
   const respuesta = await responde(metodo, ruta, opciones);
-  return respuesta.status === 204 ? null : respuesta.json();
+  return respuesta.status === 204 ? null : lee(respuesta);
 }
 
 // With its headers: where a curve is from, how many there are.
 export async function pideCon(ruta) {
   const respuesta = await responde("GET", ruta);
-  return { datos: await respuesta.json(), cabeceras: respuesta.headers };
+  return { datos: await lee(respuesta), cabeceras: respuesta.headers };
 }
 
 // All of a list, page by page as `Link` leads.
@@ -96,11 +117,11 @@ export async function todas(ruta) {
   return filas;
 }
 
-// Saves an answer as a file: a link could not carry the token.
+// Saves an answer as a file, however long that takes: a link could not carry the token.
 export async function descarga(ruta, acepta) {
-  const respuesta = await responde("GET", ruta, { acepta });
+  const respuesta = await responde("GET", ruta, { acepta, plazo: null });
   const nombre = /filename="([^"]+)"/.exec(respuesta.headers.get("content-disposition") ?? "")?.[1];
-  const url = URL.createObjectURL(await respuesta.blob());
+  const url = URL.createObjectURL(await lee(respuesta, "blob"));
   const enlace = document.createElement("a");
   Object.assign(enlace, { href: url, download: nombre ?? "lecturas.csv" });
   enlace.click();
@@ -109,8 +130,8 @@ export async function descarga(ruta, acepta) {
 
 // What the server says of itself, which nobody has to be signed in for; a refusal is an answer here.
 export async function estadoDe(ruta) {
-  const respuesta = await envia(ruta, { headers: { Accept: "application/json", "Accept-Language": idioma }, cache: "no-store" });
-  return respuesta.ok ? { bien: true, datos: await respuesta.json() } : { bien: false, problema: await problema(respuesta) };
+  const respuesta = await envia(ruta, PLAZO_CORTO, { headers: { Accept: "application/json", "Accept-Language": idioma } });
+  return respuesta.ok ? { bien: true, datos: await lee(respuesta) } : { bien: false, problema: await problema(respuesta) };
 }
 
 export async function entra(correo, clave, codigo) {
@@ -118,9 +139,15 @@ export async function entra(correo, clave, codigo) {
   abre(await pide("POST", "/auth/login", { cuerpo, publica: true }));
 }
 
-// Ends this sign-in; where the server cannot be told, it is forgotten here all the same.
+// Whether the session is good still.
+export const comprueba = () => pide("GET", "/auth/verify-token", { plazo: PLAZO_CORTO });
+
+// Ends this sign-in; where the server cannot be told, it is forgotten here all the same, and soon.
 export async function sal() {
-  const { refresh_token } = sesion();
-  await pide("POST", "/auth/logout", { cuerpo: { refresh_token } }).catch(() => {});
+  const persona = sesion();
+  if (persona === null) return;
+  const cuerpo = { refresh_token: persona.refresh_token };
+  const dicho = pide("POST", "/auth/logout", { cuerpo }).catch(() => {});
+  await Promise.race([dicho, new Promise((listo) => setTimeout(listo, 3_000))]);
   cierra();
 }

@@ -1,10 +1,11 @@
 // Who is connected by MQTT, who was, and why somebody is not: where an installer looks when a device does not show up.
 
 import { pide, todas } from "./api.js";
-import { avisa, boton, confirma, envejece, h, hace, intenta, paginador, sincroniza } from "./dom.js";
+import { avisa, boton, confirma, envejece, h, hace, intenta, pagina, sincroniza } from "./dom.js";
 import { bytes, entero } from "./formato.js";
 import { planta } from "./planta.js";
 import { explicacion } from "./porques.js";
+import { puede } from "./sesion.js";
 import { t } from "./textos.js";
 
 const SONDEO = 5_000;
@@ -35,7 +36,7 @@ function tarjeta(c, recarga) {
   const estado = c.conectado ? "online" : "offline";
   return h("li", { class: "tarjeta" },
     h("div", { class: "cabeza" },
-      h("h2", null, c.id_sensor ? h("a", { href: `#/sensores/${c.id_sensor}` }, nombre(c)) : nombre(c)),
+      h("h2", null, c.id_sensor && !puede.operar() ? h("a", { href: `#/sensores/${c.id_sensor}` }, nombre(c)) : nombre(c)),
       h("span", { class: `pastilla ${estado}` }, t(`conexion.${estado}`))),
     h("p", { class: "menor" }, t(`cliente.${c.tipo}`), planta.sensores.has(c.id_sensor) && ` · ${planta.sensores.get(c.id_sensor).nombre}`, c.client_id && c.client_id !== nombre(c) && [" · ", h("code", null, c.client_id)]),
     c.ultimo_error && error(c.ultimo_error),
@@ -49,11 +50,11 @@ function tarjeta(c, recarga) {
 }
 
 export function vistaConexiones() {
-  let [clientes, pagina, cargado, terminada] = [[], 0, false, false];
+  let [clientes, actual, cargado, terminada] = [[], 0, false, false];
   const lista = h("ul", { class: "tarjetas" });
   const [resumen, vacio, pie] = [h("p", { class: "resumen", role: "status" }), h("p", { class: "vacio" }, t("cargando")), h("div")];
-  const buscar = h("input", { type: "search", id: "buscar", autocomplete: "off", on: { input: () => { pagina = 0; pinta(); } } });
-  const problemas = h("input", { type: "checkbox", id: "problemas", on: { change: () => { pagina = 0; pinta(); } } });
+  const buscar = h("input", { type: "search", id: "buscar", autocomplete: "off", on: { input: () => { actual = 0; pinta(); } } });
+  const problemas = h("input", { type: "checkbox", id: "problemas", on: { change: () => { actual = 0; pinta(); } } });
   const cabeza = h("h1", { tabindex: -1 }, t("conexiones"));
   const nodo = h("section", null,
     h("div", { class: "titulo" }, cabeza),
@@ -66,15 +67,15 @@ export function vistaConexiones() {
     const texto = buscar.value.trim().toLowerCase();
     const hallados = clientes.filter((c) => (!problemas.checked || c.ultimo_error) &&
       [c.device_id, c.client_id, c.ip, c.user_id].some((x) => x?.toLowerCase().includes(texto)));
-    pagina = Math.min(pagina, Math.max(0, Math.ceil(hallados.length / TAMANO) - 1));
-    const visibles = hallados.slice(pagina * TAMANO, (pagina + 1) * TAMANO);
+    actual = Math.min(actual, Math.max(0, Math.ceil(hallados.length / TAMANO) - 1));
+    const visibles = hallados.slice(actual * TAMANO, (actual + 1) * TAMANO);
     sincroniza(lista, visibles, (c) => [c.tipo, nombre(c), c.client_id].join(" "), (c) => JSON.stringify(c), (c) => tarjeta(c, recarga));
     const conectados = hallados.filter((c) => c.conectado).length;
     const dicho = cargado ? t("resumen_conexiones", { total: entero(hallados.length), online: entero(conectados) }) : "";
     if (resumen.textContent !== dicho) resumen.textContent = dicho;
     if (cargado) vacio.textContent = clientes.length === 0 ? t("sin_conexiones") : t("nada_hallado");
     vacio.hidden = hallados.length > 0;
-    pie.replaceChildren(paginador(pagina, hallados.length, TAMANO, (n) => { pagina = n; pinta(); cabeza.focus(); }) ?? "");
+    pagina(pie, actual, hallados.length, TAMANO, (n) => { actual = n; pinta(); cabeza.focus(); });
   }
 
   async function recarga() {

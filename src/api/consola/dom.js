@@ -102,10 +102,13 @@ export function formulario(texto, campos, al, { alCancelar } = {}) {
 export function dialogo(titulo, contenido, { firme = false, alCerrar } = {}) {
   cuenta += 1;
   const id = `dialogo-${cuenta}`;
-  const caja = h("dialog", { "aria-labelledby": id, class: firme && "firme", on: {
+  // A browser asks once: the second time in a row it closes. Where it does not know `closedby`, the key is held.
+  const tecla = (e) => { if (e.key === "Escape") e.preventDefault(); };
+  const caja = h("dialog", { "aria-labelledby": id, class: firme && "firme", closedby: firme && "none", on: {
     cancel: (e) => { if (firme) e.preventDefault(); },
-    close: () => { caja.remove(); alCerrar?.(); },
+    close: () => { removeEventListener("keydown", tecla); caja.remove(); alCerrar?.(); },
   } }, h("h2", { id }, titulo), contenido);
+  if (firme) addEventListener("keydown", tecla);
   document.body.append(caja);
   caja.showModal();
   return caja;
@@ -118,7 +121,7 @@ export function confirma(titulo, texto, accion) {
       h("p", null, texto),
       h("div", { class: "acciones" },
         boton(accion, () => { listo(true); caja.close(); }, "peligro"),
-        boton(t("cancelar"), () => caja.close())),
+        h("button", { type: "button", autofocus: true, on: { click: () => caja.close() } }, t("cancelar"))),
     ], { alCerrar: () => listo(false) });
   });
 }
@@ -147,6 +150,7 @@ export function intenta(fn) {
 // Shows `datos` in `lista`, one child each: a child whose `firma` has not changed stays, with its focus.
 export function sincroniza(lista, datos, clave, firma, hacer) {
   const antes = new Map([...lista.children].map((hijo) => [hijo.dataset.clave, hijo]));
+  const activo = document.activeElement;
   let foco = null;
   const ahora = datos.map((dato) => {
     const [nombre, marca] = [String(clave(dato)), firma(dato)];
@@ -156,15 +160,19 @@ export function sincroniza(lista, datos, clave, firma, hacer) {
     Object.assign(nodo.dataset, { clave: nombre, firma: marca });
     if (conocido) nodo.classList.add("cambio");
     // Whoever goes by keyboard stays where they were when what is there changes.
-    const donde = conocido ? [...conocido.querySelectorAll(ENFOCABLE)].indexOf(document.activeElement) : -1;
+    const donde = conocido ? [...conocido.querySelectorAll(ENFOCABLE)].indexOf(activo) : -1;
     if (donde >= 0) foco = [nodo, donde];
     return nodo;
   });
+  // First: what is moved loses its focus, and what stands below one that goes need not be.
+  const quedan = new Set(ahora);
+  for (const hijo of [...lista.children]) if (!quedan.has(hijo)) hijo.remove();
   ahora.forEach((nodo, n) => {
     if (lista.children[n] !== nodo) lista.insertBefore(nodo, lista.children[n] ?? null);
   });
-  while (lista.children.length > ahora.length) lista.lastElementChild.remove();
-  if (foco) foco[0].querySelectorAll(ENFOCABLE)[foco[1]]?.focus({ preventScroll: true });
+  const suyos = foco ? [...foco[0].querySelectorAll(ENFOCABLE)] : [];
+  const enfocado = foco ? suyos[foco[1]] ?? suyos.at(-1) : lista.contains(activo) && activo;
+  if (enfocado && enfocado !== document.activeElement) enfocado.focus({ preventScroll: true });
 }
 
 // An age that goes on by itself: `envejece` writes it anew.
@@ -179,13 +187,17 @@ export function envejece(raiz) {
   }
 }
 
-// A page of `tamano` of what there is; `al` is told which one is wanted.
-export function paginador(pagina, total, tamano, al) {
+// Shows in `pie` which page of `tamano` of what there is this is; `al` is told which one is wanted. Its buttons stay while
+// they mean the same, under whoever clicks them.
+export function pagina(pie, actual, total, tamano, al) {
   const paginas = Math.max(1, Math.ceil(total / tamano));
-  if (paginas === 1) return null;
   const ir = (n, texto) => h("button", { type: "button", disabled: n < 0 || n >= paginas, on: { click: () => al(n) } }, texto);
-  return h("nav", { class: "paginador", "aria-label": t("paginas") },
-    ir(pagina - 1, t("anterior")),
-    h("span", null, t("pagina", { pagina: pagina + 1, paginas, total })),
-    ir(pagina + 1, t("siguiente")));
+  const firma = `${actual}/${paginas}`;
+  if (pie.dataset.firma !== firma) {
+    pie.dataset.firma = firma;
+    pie.replaceChildren(paginas === 1 ? "" : h("nav", { class: "paginador", "aria-label": t("paginas") },
+      ir(actual - 1, t("anterior")), h("span"), ir(actual + 1, t("siguiente"))));
+  }
+  const [nodo, dicho] = [pie.querySelector("span"), t("pagina", { pagina: actual + 1, paginas, total })];
+  if (nodo && nodo.textContent !== dicho) nodo.textContent = dicho;
 }

@@ -6,7 +6,7 @@ import { t } from "./textos.js";
 
 // The page of somebody who is not signed in; `motivo` says why they are not any more.
 export function vistaEntrada(motivo) {
-  const codigo = campo(t("codigo"), "codigo", { ayuda: t("codigo_ayuda"), inputmode: "numeric", autocomplete: "one-time-code" });
+  const codigo = campo(t("codigo"), "codigo", { ayuda: t("codigo_ayuda"), autocapitalize: "characters", spellcheck: "false", autocomplete: "one-time-code" });
   codigo.hidden = true;
   const form = formulario(t("entrar"), [
     campo(t("correo"), "email", { type: "email", autocomplete: "username", required: true }),

@@ -3,8 +3,10 @@
 import { idioma } from "./textos.js";
 
 const local = navigator.languages?.find((l) => l.toLowerCase().startsWith(idioma)) ?? idioma;
-const cifras = new Intl.NumberFormat(local, { maximumFractionDigits: 2 });
-const entera = new Intl.NumberFormat(local, { maximumFractionDigits: 0 });
+// With a comma, as the server writes them in what it says of an alert.
+const conComa = idioma === "es" ? "es-ES" : local;
+const cifras = new Intl.NumberFormat(conComa, { maximumFractionDigits: 2 });
+const entera = new Intl.NumberFormat(conComa, { maximumFractionDigits: 0 });
 const hace = new Intl.RelativeTimeFormat(local, { style: "narrow", numeric: "always" });
 const fecha = new Intl.DateTimeFormat(local, { dateStyle: "medium", timeStyle: "medium" });
 

@@ -36,10 +36,10 @@ function tiempos(desde, hasta, caben) {
 }
 
 // `puntos` are pairs of milliseconds and value, in order; where two are further apart than `hueco` nothing was said.
-// `umbral` = {min, max} or nothing. Answers the figure and what ends it.
+// `umbral` = {min, max} or nothing. Answers the figure, what ends it, and of when the point is that somebody looks at.
 export function grafico({ puntos, desde, hasta, hueco, nombre, unidad, umbral, resumen }) {
   const lectura = h("p", { class: "lectura", role: "status" });
-  const lienzo = h("div", { class: "lienzo", tabindex: 0, role: "img", "aria-label": resumen, on: { keydown: tecla, pointermove: apunta, pointerleave: () => elige(-1), blur: () => elige(-1) } });
+  const lienzo = h("div", { class: "lienzo", tabindex: 0, role: "application", "aria-label": resumen, on: { keydown: tecla, pointermove: apunta, pointerleave: () => elige(-1), blur: () => elige(-1) } });
   const nodo = h("figure", { class: "grafico" }, lienzo, lectura, h("figcaption", null, resumen, " ", h("span", { class: "menor" }, t("grafico_teclas"))));
   let [x, y, cursor, elegido] = [null, null, null, -1];
 
@@ -93,7 +93,8 @@ export function grafico({ puntos, desde, hasta, hueco, nombre, unidad, umbral, r
     const punto = puntos[n];
     cursor?.setAttribute("visibility", punto ? "visible" : "hidden");
     lectura.textContent = punto ? `${nombre}: ${conUnidad(punto[1], unidad)} · ${momento(punto[0])}` : "";
-    if (!punto) return;
+    // Not drawn yet.
+    if (!punto || x === null) return;
     cursor.setAttribute("cx", x(punto[0]));
     cursor.setAttribute("cy", y(punto[1]));
   }
@@ -122,5 +123,15 @@ export function grafico({ puntos, desde, hasta, hueco, nombre, unidad, umbral, r
     pinta(ancho);
   });
   mirada.observe(lienzo);
-  return { nodo, termina: () => mirada.disconnect() };
+  return {
+    nodo,
+    termina: () => mirada.disconnect(),
+    elegido: () => puntos[elegido]?.[0],
+    enfoca: () => lienzo.focus({ preventScroll: true }),
+    // The point of that moment, or the next there is.
+    elegir(ms) {
+      const n = puntos.findIndex(([otro]) => otro >= ms);
+      elige(n < 0 ? puntos.length - 1 : n);
+    },
+  };
 }

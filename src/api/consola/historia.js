@@ -66,6 +66,8 @@ export function historia(sensor) {
   }
 
   function muestraCurva(curva, desde, hasta, umbral) {
+    // Whoever reads it by keyboard goes on where they were.
+    const [enfocado, elegido] = [lugar.contains(document.activeElement), dibujo?.elegido()];
     dibujo?.termina();
     dibujo = null;
     const puntos = (curva?.datos ?? []).map((l) => [Date.parse(l.timestamp), l[variable]]);
@@ -82,6 +84,8 @@ export function historia(sensor) {
     const hueco = Math.max(2.5 * sensor.intervalo_lectura * 1000, (3 * (hasta - desde)) / PUNTOS);
     dibujo = grafico({ puntos, desde, hasta, hueco, nombre, unidad: medida, umbral, resumen });
     lugar.replaceChildren(dibujo.nodo);
+    if (enfocado) dibujo.enfoca();
+    if (elegido !== undefined) dibujo.elegir(elegido);
     const fuente = curva.cabeceras.get("x-alertrace-fuente");
     origen.textContent = `${t(`fuente.${fuente === "horas" ? "horas" : "lecturas"}`)} ${t("puntos", { n: entero(puntos.length) })}`;
   }

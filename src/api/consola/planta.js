@@ -1,22 +1,31 @@
 // What is known of the site now: its sensors and its open alerts, as the WebSocket tells of them and, while that does
-// not, as the lists do. Views look at it and are told when it changes.
+// not and of what it never tells, as the lists do. Views look at it and are told when it changes.
 
 import { todas } from "./api.js";
 import { escucha } from "./vivo.js";
 import { conLectura } from "./variables.js";
 
-// While the WebSocket is away.
+// While the WebSocket is away; while it is there every so many of them, for what no event tells: a name that somebody
+// changed, a sensor that was retired, an alert that somebody else saw.
 const SONDEO = 30_000;
+const VUELTAS = 10;
 const ABIERTAS = ["pendiente", "en_proceso"];
 
 export const planta = { sensores: new Map(), alertas: new Map(), cargada: false, alertasCargadas: false, vivo: "conectando", error: "" };
 
 const oyentes = new Set();
 let [termina, reloj, repaso] = [null, null, null];
-// What was told while a list was under way is newer than the list.
-let alertasTocadas = new Set();
-// Which of the lists that are under way is the newest.
+// Who is signed in: what was asked for somebody else is dropped.
 let turno = 0;
+
+// A list: which time it was asked for last, and which of them came last. What is told while one is under way is newer
+// than it, and is in a set of its own.
+const lista = (ruta) => ({ ruta, pedida: 0, llegada: 0, enCurso: new Set() });
+const [deSensores, deAlertas] = [lista("/sensores?activo=true"), lista("/alertas")];
+
+function toca({ enCurso }, id) {
+  for (const tocados of enCurso) tocados.add(id);
+}
 
 // Hears `que` changed (`sensores`, `sensor`, `alertas`, `vivo`) and of which sensor; answers what ends it.
 export function observa(fn) {
@@ -35,7 +44,11 @@ export function arranca() {
     planta.vivo = estado;
     cambia("vivo");
   });
-  reloj = setInterval(() => { if (planta.vivo !== "conectado") recarga(); }, SONDEO);
+  let vueltas = 0;
+  reloj = setInterval(() => {
+    vueltas += 1;
+    if (planta.vivo !== "conectado" || vueltas % VUELTAS === 0) recarga();
+  }, SONDEO);
   recarga();
 }
 
@@ -53,34 +66,46 @@ function recarga() {
   cargaAlertas();
 }
 
-async function carga(ruta, alLlegar) {
-  const mio = turno;
+async function carga(cual, alLlegar) {
+  const [mio, tocados] = [turno, new Set()];
+  cual.pedida += 1;
+  const mia = cual.pedida;
+  cual.enCurso.add(tocados);
   try {
-    const filas = await todas(ruta);
-    if (mio !== turno) return;
+    const filas = await todas(cual.ruta);
+    // Two may be under way, and the older come last.
+    if (mio !== turno || mia <= cual.llegada) return;
+    cual.llegada = mia;
     planta.error = "";
-    alLlegar(filas);
+    alLlegar(filas, tocados);
   } catch (problema) {
-    if (mio !== turno) return;
+    if (mio !== turno || mia < cual.llegada) return;
     planta.error = problema.message;
     cambia("sensores");
     cambia("alertas");
+  } finally {
+    cual.enCurso.delete(tocados);
   }
 }
 
+// Of a list what people say of a sensor, which no event tells; what it says itself the events told, and later.
+function conFicha(sensor, { nombre, tipo, id_cultivo, estado, activo, ubicacion_sensor, intervalo_lectura }) {
+  return { ...sensor, nombre, tipo, id_cultivo, estado, activo, ubicacion_sensor, intervalo_lectura };
+}
+
 function cargaSensores() {
-  return carga("/sensores?activo=true", (filas) => {
-    // What the snapshot and the events after it said is newer than any list.
+  return carga(deSensores, (filas, tocados) => {
     const vivo = planta.vivo === "conectado";
-    pon(filas.map((s) => (vivo && planta.sensores.get(s.id_sensor)) || s));
+    const mezcla = (s) => (vivo && planta.sensores.has(s.id_sensor) ? conFicha(planta.sensores.get(s.id_sensor), s) : s);
+    const agregados = [...tocados].map((id) => planta.sensores.get(id)).filter(Boolean);
+    pon([...agregados, ...filas.map(mezcla)]);
   });
 }
 
 function cargaAlertas() {
-  alertasTocadas = new Set();
-  return carga("/alertas", (filas) => {
+  return carga(deAlertas, (filas, tocadas) => {
     const nuevas = new Map(filas.map((a) => [a.id_alerta, a]));
-    for (const id of alertasTocadas) {
+    for (const id of tocadas) {
       nuevas.delete(id);
       if (planta.alertas.has(id)) nuevas.set(id, planta.alertas.get(id));
     }
@@ -97,13 +122,14 @@ function pon(sensores) {
 
 // A sensor that the lists do not have yet.
 export function agrega(sensor) {
+  toca(deSensores, sensor.id_sensor);
   planta.sensores.set(sensor.id_sensor, sensor);
   cambia("sensores");
 }
 
 // An alert as somebody just changed it, or as the server tells of it.
 export function agregaAlerta(alerta) {
-  alertasTocadas.add(alerta.id_alerta);
+  toca(deAlertas, alerta.id_alerta);
   if (ABIERTAS.includes(alerta.estado)) planta.alertas.set(alerta.id_alerta, alerta);
   else planta.alertas.delete(alerta.id_alerta);
   cambia("alertas");
@@ -123,6 +149,9 @@ function cambiaSensor(id, fn) {
 function mensaje(dicho) {
   switch (dicho.type) {
     case "snapshot":
+      // A list that is under way was made before it.
+      deSensores.llegada = deSensores.pedida;
+      planta.error = "";
       pon(dicho.sensores);
       // What happened to alerts before it is told by the list alone.
       cargaAlertas();

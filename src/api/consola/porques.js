@@ -2,8 +2,8 @@
 
 import { t } from "./textos.js";
 
-// What the broker says of a connection that ended, and which of our texts says it to an installer; a test of the
-// server looks for each in it.
+// What the broker says of a connection that ended, and which of our texts says it to an installer; tests of the
+// server hold the two to each other.
 const PORQUES = [
   ["unknown or wrong token", "token"],
   ["failed too often", "demasiadas"],
@@ -19,6 +19,14 @@ const PORQUES = [
   ["malformed CONNECT", "protocolo"],
   ["broke the protocol", "protocolo"],
   ["packet that cannot be read", "protocolo"],
+  ["said what it must not say then", "protocolo"],
+  ["larger than mqtt.max_packet_bytes", "grande"],
+  ["token that it signed in with has expired", "caducada"],
+  ["topic with a wildcard", "comodin"],
+  ["failed inside the server", "interno"],
+  ["more unacknowledged messages", "ventana"],
+  ["wanted its will sent", "testamento"],
+  ["cannot check: ", "sin_comprobar"],
 ];
 
 // As the broker says it, where there are no other words.

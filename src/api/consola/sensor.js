@@ -18,7 +18,7 @@ export function vistaSensor(id) {
   const caja = h("section", null, h("p", null, h("a", { href: "#/sensores" }, `← ${t("sensores")}`)), h("h1", { tabindex: -1 }, "…"));
   const fin = [];
   let terminada = false;
-  const vista = { titulo: t("sensor"), nodo: caja, termina() { terminada = true; fin.forEach((fn) => fn()); } };
+  const vista = { titulo: planta.sensores.get(id)?.nombre ?? t("sensor"), nodo: caja, termina() { terminada = true; fin.forEach((fn) => fn()); } };
   (async () => {
     try {
       // One that is retired is in no list, and has its history all the same.
@@ -34,10 +34,10 @@ export function vistaSensor(id) {
 function arma(caja, sensor, fin) {
   const id = sensor.id_sensor;
   const [estado, ahora] = [h("p", { class: "estado" }), h("div")];
-  document.title = `${sensor.nombre} · Alertrace`;
-  caja.querySelector("h1").textContent = sensor.nombre;
+  const cabeza = caja.querySelector("h1");
 
   function pinta(s) {
+    if (cabeza.textContent !== s.nombre) [cabeza.textContent, document.title] = [s.nombre, `${s.nombre} · Alertrace`];
     estado.replaceChildren(conexion(s), " ", h("code", null, s.device_id), " ",
       h("span", { class: "menor" }, [s.tipo, s.ubicacion_sensor, t("cada", { segundos: entero(s.intervalo_lectura) })].filter(Boolean).join(" · ")));
     ahora.replaceChildren(tabla(s), h("p", { class: "menor pie" }, s.timestamp_lectura ? hace(s.timestamp_lectura) : t("nunca"), bateria(s) || ""));

@@ -1,7 +1,7 @@
 // Every sensor that one may see, with what it said last, as it says it.
 
 import { formularioDeAlta } from "./alta.js";
-import { boton, envejece, h, hace, paginador, sincroniza } from "./dom.js";
+import { boton, envejece, h, hace, pagina, sincroniza } from "./dom.js";
 import { conUnidad, entero, numero } from "./formato.js";
 import { observa, planta } from "./planta.js";
 import { puede } from "./sesion.js";
@@ -51,8 +51,8 @@ function tarjeta({ sensor, alerta }) {
 }
 
 export function vistaSensores() {
-  let [pagina, orden] = [0, null];
-  const buscar = h("input", { type: "search", id: "buscar", placeholder: t("buscar_ejemplo"), autocomplete: "off", on: { input: () => { pagina = 0; pinta(); } } });
+  let [actual, orden] = [0, null];
+  const buscar = h("input", { type: "search", id: "buscar", placeholder: t("buscar_ejemplo"), autocomplete: "off", on: { input: () => { actual = 0; pinta(); } } });
   const lista = h("ul", { class: "tarjetas" });
   const [resumen, pie, vacio] = [h("p", { class: "resumen", role: "status" }), h("div"), h("div")];
   const cabeza = h("h1", { tabindex: -1 }, t("sensores"));
@@ -67,16 +67,16 @@ export function vistaSensores() {
     const todos = orden.map((id) => planta.sensores.get(id));
     const texto = buscar.value.trim().toLowerCase();
     const hallados = todos.filter((s) => [s.nombre, s.device_id, s.ubicacion_sensor, s.tipo].some((x) => x?.toLowerCase().includes(texto)));
-    pagina = Math.min(pagina, Math.max(0, Math.ceil(hallados.length / TAMANO) - 1));
+    actual = Math.min(actual, Math.max(0, Math.ceil(hallados.length / TAMANO) - 1));
     const alertas = peores();
-    const visibles = hallados.slice(pagina * TAMANO, (pagina + 1) * TAMANO).map((sensor) => ({ sensor, alerta: alertas.get(sensor.id_sensor) }));
+    const visibles = hallados.slice(actual * TAMANO, (actual + 1) * TAMANO).map((sensor) => ({ sensor, alerta: alertas.get(sensor.id_sensor) }));
     sincroniza(lista, visibles, ({ sensor }) => sensor.id_sensor, (dato) => JSON.stringify(dato), tarjeta);
     const online = hallados.filter((s) => s.conexion === "online").length;
     const dicho = planta.cargada ? t("resumen_sensores", { total: entero(hallados.length), online: entero(online) }) : "";
     if (resumen.textContent !== dicho) resumen.textContent = dicho;
     vacio.replaceChildren(h("p", { class: "vacio" }, mensaje(todos.length, hallados.length)));
     vacio.hidden = hallados.length > 0;
-    pie.replaceChildren(paginador(pagina, hallados.length, TAMANO, (n) => { pagina = n; pinta(); cabeza.focus(); }) ?? "");
+    pagina(pie, actual, hallados.length, TAMANO, (n) => { actual = n; pinta(); cabeza.focus(); });
   }
 
   function mensaje(todos, hallados) {

@@ -25,7 +25,7 @@ async function porque() {
     const { bien, problema } = await estadoDe("/ready");
     return bien ? "" : t("no_confirma", { porque: problema.message });
   } catch {
-    return t("sin_red");
+    return t("sin_red_banda");
   }
 }
 
@@ -53,7 +53,7 @@ export function vistaServidor() {
     const avisos = listo?.datos?.warnings ?? [];
     caja.replaceChildren(
       h("p", null, h("span", { class: `pastilla ${listo?.bien ? "online" : "critica"}` }, listo?.bien ? t("confirma") : t("no_confirma_corto"))),
-      listo?.bien ? "" : h("p", null, listo?.problema?.message ?? t("sin_red")),
+      listo?.bien ? "" : h("p", null, listo?.problema?.message ?? t("sin_red_banda")),
       h("dl", { class: "datos" },
         h("div", null, h("dt", null, t("vive")), h("dd", null, salud?.bien ? t("si") : t("no"))),
         h("div", null, h("dt", null, t("version")), h("dd", null, salud?.datos?.version ?? "—"))),

@@ -152,6 +152,25 @@ fn what_the_page_explains_of_connections_is_what_the_broker_says() {
     }
 }
 
+#[test]
+fn whatever_ends_a_connection_is_explained_on_the_page() {
+    let mqtt = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/mqtt");
+    let mut said = Vec::new();
+    for (file, from, to) in [
+        ("protocol/types.rs", "const fn motivo(self)", "\n    }\n"),
+        ("connection/mod.rs", "impl fmt::Display for Fin {", "\n}\n"),
+    ] {
+        let source = std::fs::read_to_string(mqtt.join(file)).unwrap();
+        let arms = source.split(from).nth(1).and_then(|rest| rest.split(to).next()).unwrap();
+        said.extend(arms.split('"').skip(1).step_by(2).map(str::to_owned));
+    }
+    assert!(said.len() >= 18, "{said:?}");
+    let explained = between(text("porques.js"), "  [\"", '"');
+    // That is no error.
+    said.retain(|reason| reason != "it took leave" && !explained.iter().any(|e| reason.contains(e)));
+    assert!(said.is_empty(), "{said:?}");
+}
+
 /// The relative luminance of `#rrggbb` or `#rgb` (WCAG 2.2).
 fn luminance(colour: &str) -> f64 {
     let digits = colour.trim_start_matches('#');
