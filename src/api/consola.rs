@@ -60,23 +60,22 @@ const FICHEROS: [Fichero; 21] = ficheros![
 /// The files of the page, each with a tag of its own: a browser asks whether they are still the same.
 pub(super) fn assets() -> Router<State> {
     FICHEROS.into_iter().fold(Router::new(), |routes, (name, kind, text)| {
-        let tag = Tag::of(&text);
-        routes.route(&format!("{PATH}/{name}"), get(async move || kept(kind, &tag, text)))
+        routes.route(&format!("{PATH}/{name}"), get(async move || kept(kind, text)))
     })
 }
 
 /// The page.
 pub(super) fn page() -> Response {
     let policy = [(header::CONTENT_SECURITY_POLICY, CONTENT_POLICY)];
-    (policy, kept(HTML, &Tag::of(&PAGINA), PAGINA)).into_response()
+    (policy, kept(HTML, PAGINA)).into_response()
 }
 
 /// An answer that a browser keeps, and asks about before it shows it again: a page of one version never runs with the
-/// scripts of another.
-fn kept(kind: &'static str, tag: &Tag, text: &'static str) -> Response {
+/// scripts of another. Nothing of it is looked at before somebody asks: most servers are never asked.
+fn kept(kind: &'static str, text: &'static str) -> Response {
     let headers: [(HeaderName, &str); 2] =
         [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")];
-    (Extension(Whole), tag.weak(), headers, text).into_response()
+    (Extension(Whole), Tag::of(&text).weak(), headers, text).into_response()
 }
 
 /// Whether whoever asks would rather have a page than JSON (RFC 9110 section 12.5.1): a browser says so, and what takes
